@@ -1,0 +1,236 @@
+"""Beginning, resuming and fine-tuning: from texts, settings and files to a training ready to run.
+Knows every room below; knows no terminal. What it has to say it returns as notes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from charrnn import checkpoint, corpus, modelfile, plan, text
+from charrnn import config as configuration
+from charrnn.checkpoint import Run
+from charrnn.config import Config
+from charrnn.corpus import Part
+from charrnn.errors import CharRNNError, MisuseError
+from charrnn.model import CharRNN, transplant
+from charrnn.modelfile import CorpusCard, Header
+from charrnn.text import STDIN
+from charrnn.train import Training
+
+_STDIN_COPY = "corpus.txt"
+# what a saved state is tied to: other lanes, moments or draws would make it another training
+_FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Hold a training, its run folder (whose lock is held), and what to tell the user."""
+
+    training: Training
+    run: Run
+    notes: tuple[str, ...]
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn auto, cpu, cuda, cuda:N or mps into a device. Raises MisuseError where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MisuseError(f"{name} is no device; name auto, cpu, cuda, cuda:N or mps.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        there = f"there are {count} CUDA devices here, from cuda:0" if count else "there is no CUDA device here"
+        raise MisuseError(f"{name}: {there}. Leave --device out, or name cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise MisuseError("mps: there is no such device here. Leave --device out, or name cpu.")
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise MisuseError(f"{name}: charrnn knows the devices cpu, cuda and mps.")
+    return device
+
+
+def fresh(
+    config: Config,
+    folder: Path | None,
+    device: torch.device,
+    *,
+    init_from: Path | None = None,
+    stdin: BinaryIO | None = None,
+) -> Begun:
+    """Begin a training in a new run folder, from fresh weights or from a model's.
+
+    Raises CharRNNError for texts that cannot be learnt, MisuseError for a folder that is taken.
+    """
+    began = time.perf_counter()
+    notes: list[str] = []
+    if not config.data.texts:
+        raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+    if config.train.seed is None:
+        config = config.with_values(train={"seed": secrets.randbelow(2**31)})
+        notes.append(f"Seed {config.train.seed}.")
+    seed = config.train.seed
+    assert seed is not None
+    names = config.data.texts
+    run = Run(folder or checkpoint.new_folder(text.stem(names[0])))
+    run.check_free()
+    source = text.read(names, config.data.encoding, stdin)
+    shown = "standard input" if names[0] == STDIN else names[0]
+    whole = corpus.build(source, config.data, seed, shown)
+    vocabulary = whole.vocabulary
+    run.create()
+    run.lock()  # until the caller releases it, or the process ends
+    settled = plan.plan(
+        config,
+        len(vocabulary),
+        len(whole.training.text),
+        len(whole.validation.text),
+        device,
+        fine_tuning=init_from is not None,
+    )
+    config = settled.config
+    notes += settled.notes
+
+    paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in names]
+    if STDIN in names:
+        copy = run.folder.absolute() / _STDIN_COPY
+        place = source.names.index(STDIN)
+        end = source.starts[place + 1] - 1 if place + 1 < len(source.starts) else len(source.content)
+        # in the encoding that resuming will read it with
+        modelfile.write_atomically(copy, source.content[source.starts[place] : end].encode(config.data.encoding))
+        paths = [str(copy) if name == STDIN else name for name in paths]
+    config = config.with_values(data={"texts": paths})
+    run.write_config(config)
+    card = CorpusCard(
+        shown, source.digest(), len(whole.training.text), len(whole.validation.text), len(whole.test.text)
+    )
+    model = None
+    if init_from is not None:
+        header, old = modelfile.read_model(init_from)
+        model = CharRNN(config.model, len(vocabulary))
+        model.initialise(torch.Generator().manual_seed(seed))
+        known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
+        notes.append(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
+    training = Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
+    return Begun(training, run, tuple(notes))
+
+
+def fine_tuning_base(path: Path) -> dict[str, Any]:
+    """Give the settings that a model's weights fix, to lie below what the user sets; dropout is free."""
+    return {"model": modelfile.read_header(path).config.model.model_dump(exclude={"dropout"})}
+
+
+def check_fine_tuning(path: Path, config: Config) -> None:
+    """Raise MisuseError where settings ask for another architecture than the model to start from has."""
+    fixed = fine_tuning_base(path)["model"]
+    asked = config.model.model_dump(exclude={"dropout"})
+    other = [f"model.{name}={asked[name]}" for name in fixed if asked[name] != fixed[name]]
+    if other:
+        raise MisuseError(
+            f"--init-from keeps the architecture of {path}; leave out {', '.join(other)}. Only dropout may differ."
+        )
+
+
+def resume(
+    run: Run,
+    device: torch.device,
+    *,
+    settings: Sequence[str] = (),
+    texts: Sequence[str] = (),
+) -> Begun:
+    """Stand where a run stopped. `settings` may extend it; model.*, data.* and what its state is tied to are refused.
+
+    Raises CharRNNError where the text is gone or has changed, or another process trains the run.
+    """
+    header = modelfile.read_header(run.last)
+    if header.position is None:
+        raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
+    config = _extended(header.config, settings)
+    paths = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
+    if STDIN in texts:
+        raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
+    config = config.with_values(data={"texts": paths})
+    assert config.train.seed is not None
+    for path in paths:
+        if not Path(path).exists():
+            raise CharRNNError(
+                f"{path}: the text of this run is gone. Name where it is now:"
+                f" charrnn train TEXT --resume -m {run.folder}"
+            )
+    whole, digest = corpus.read(config.data, config.train.seed, header.corpus.name)
+    if digest != header.corpus.sha256:
+        raise CharRNNError(
+            f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
+            f" Restore it, or go on with the new text by --init-from {run.folder}"
+        )
+    run.lock()
+    training = Training(config, whole, header.corpus, device)
+    training.restore(header, modelfile.read_tensors(run.last))
+    spent = training.position.seconds
+    if config.train.time is not None and config.train.time != header.config.train.time and spent >= config.train.time:
+        raise MisuseError(f"{run.folder} has trained for {spent:.0f} seconds; --time counts them, so name more.")
+    if config != header.config:
+        training.position.stale = 0
+        run.write_config(config)
+    run.cut_back(training.position.lengths)
+    note = f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f})."
+    return Begun(training, run, (note,))
+
+
+def held_out(header: Header, path: Path) -> tuple[str, Part]:
+    """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and text.
+
+    Raises CharRNNError where the text is gone or has changed.
+    """
+    config = header.config
+    run = Run(path.parent)
+    texts = [_where_now(name, run) for name in config.data.texts]
+    missing = [name for name in texts if not Path(name).exists()]
+    if missing:
+        raise CharRNNError(f"{missing[0]}: the text that {path} learnt from is gone. Name one: charrnn evaluate TEXT")
+    assert config.train.seed is not None
+    data = config.data.model_copy(update={"texts": texts})
+    whole, digest = corpus.read(data, config.train.seed, header.corpus.name)
+    if digest != header.corpus.sha256:
+        raise CharRNNError(
+            f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."
+            " Name a text: charrnn evaluate TEXT"
+        )
+    return ("test part", whole.test) if whole.test.text else ("validation part", whole.validation)
+
+
+def _where_now(name: str, run: Run) -> str:
+    """Find a run's own copy of standard input where the run folder is now."""
+    own = run.folder / _STDIN_COPY
+    return str(own.absolute()) if Path(name).name == _STDIN_COPY and not Path(name).exists() and own.exists() else name
+
+
+def _extended(old: Config, settings: Sequence[str]) -> Config:
+    base = old.model_dump()
+    named = {assignment.partition("=")[0].strip() for assignment in settings}
+    # how long to go on is one choice: naming one way takes back the others
+    lengths = {"train.epochs", "train.steps", "train.time"}
+    if named & lengths:
+        base["train"].update({key.removeprefix("train."): None for key in lengths})
+    new = configuration.load(None, settings, base)
+    before, after = old.model_dump(), new.model_dump()
+    for section, values in after.items():
+        for name, value in values.items():
+            if value == before[section][name] or f"{section}.{name}" in lengths:
+                continue
+            if section != "train" or name in _FIXED:
+                raise MisuseError(
+                    f"{section}.{name}={value} cannot be changed on resume (it is {before[section][name]})."
+                    " Begin a new run, or fine-tune this one with --init-from."
+                )
+            if value == "auto":
+                raise MisuseError(f"{section}.{name}=auto was settled when the run began; name a value.")
+    if "auto" in {new.train.epochs}:
+        raise MisuseError("train.epochs=auto was settled when the run began; name a number.")
+    return new

@@ -1,0 +1,173 @@
+"""The run folder: best and last model, configuration, metrics and samples, and a lock while it trains.
+Knows where files lie and in what order they are written, not what is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from charrnn import config as configuration
+from charrnn.config import Config
+from charrnn.errors import CharRNNError, MisuseError
+from charrnn.modelfile import cannot_write, write_atomically
+
+RUNS = Path("checkpoints")
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+class Run:
+    """Own one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best, self.last = folder / BEST, folder / LAST
+        self.metrics, self.samples = folder / "metrics.jsonl", folder / "samples.txt"
+        self._lock: IO[bytes] | None = None
+
+    def check_free(self) -> None:
+        """Raise MisuseError if the folder holds anything already: nothing of the user's is ever overwritten."""
+        try:
+            taken = self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir()))
+        except OSError as error:
+            raise cannot_write(self.folder, error, 0) from error
+        if taken:
+            go_on = f" Go on with it by --resume -m {self.folder}, or" if self.last.exists() else " Move it, or"
+            raise MisuseError(f"{self.folder} exists already.{go_on} name another folder with -o.")
+
+    def create(self) -> None:
+        """Make the folder. Raises MisuseError if it holds anything, CharRNNError if it cannot be made."""
+        self.check_free()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error, 0) from error
+
+    def lock(self) -> None:
+        """Take the lock until `release`. Raises CharRNNError where another training holds it."""
+        try:
+            self._lock = (self.folder / ".lock").open("ab")
+        except OSError as error:
+            raise cannot_write(self.folder / ".lock", error, 0) from error
+        try:
+            _lock(self._lock)
+        except OSError as error:
+            self._lock.close()
+            raise CharRNNError(
+                f"{self.folder} is being trained by another process. Wait for it, or name another folder with -o."
+            ) from error
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml."""
+        write_atomically(self.folder / "config.yaml", configuration.dump(config).encode())
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line of JSON to metrics.jsonl."""
+        self._append(self.metrics, json.dumps(line, ensure_ascii=False) + "\n")
+
+    def append_sample(self, heading: str, text: str) -> None:
+        """Add what the model wrote to samples.txt."""
+        self._append(self.samples, f"--- {heading} ---\n{text}\n\n")
+
+    def lengths(self) -> dict[str, int]:
+        """Give the bytes in each growing file, to cut it back to on resume."""
+        return {path.name: path.stat().st_size if path.exists() else 0 for path in (self.metrics, self.samples)}
+
+    def cut_back(self, lengths: Mapping[str, int]) -> None:
+        """Cut the growing files back to what they held when the checkpoint was saved."""
+        for path in (self.metrics, self.samples):
+            length = lengths.get(path.name, 0)
+            if path.exists() and path.stat().st_size > length:
+                os.truncate(path, length)
+
+    def _append(self, path: Path, text: str) -> None:
+        try:
+            with path.open("ab") as file:
+                file.write(text.encode())
+        except OSError as error:
+            raise cannot_write(path, error, len(text)) from error
+
+
+def new_folder(stem: str) -> Path:
+    """Choose checkpoints/<stem>, or -2, -3 ... if taken."""
+    folder, number = RUNS / stem, 2
+    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder, number = RUNS / f"{stem}-{number}", number + 1
+    return folder
+
+
+def find_runs() -> list[Path]:
+    """List the runs under ./checkpoints that hold a model, newest first."""
+    if not RUNS.is_dir():
+        return []
+    runs = [folder for folder in RUNS.iterdir() if any((folder / name).is_file() for name in (BEST, LAST))]
+    return sorted(runs, key=_age, reverse=True)
+
+
+def find_model(name: str | None) -> Path:
+    """Find a model file: a run folder's best (else last), a file, a NAME under checkpoints, or the newest run's.
+
+    Raises CharRNNError where there is none, saying how to make one.
+    """
+    if name is None:
+        runs = find_runs()
+        if not runs:
+            raise CharRNNError("No model here: ./checkpoints has no run. Make one with: charrnn train TEXT")
+        return _in_folder(runs[0])
+    path = Path(name)
+    if path.is_file():
+        return path
+    for folder in (path, RUNS / name):
+        if folder.is_dir():
+            return _in_folder(folder)
+    names = ", ".join(run.name for run in find_runs()[:8])
+    there = f"Runs here: {names}." if names else "Make one with: charrnn train TEXT"
+    raise CharRNNError(f"{name}: no such model, run folder or name under ./checkpoints. {there}")
+
+
+def find_run(name: str | None) -> Run:
+    """Find the run to resume. Raises CharRNNError where there is none to go on with."""
+    if name is None:
+        runs = [run for run in find_runs() if (run / LAST).is_file()]
+        if not runs:
+            raise CharRNNError("Nothing to resume: ./checkpoints has no run. Begin one with: charrnn train TEXT")
+        return Run(runs[0])
+    path = Path(name)
+    folder = path.parent if path.is_file() else path if path.is_dir() else RUNS / name
+    if not (folder / LAST).is_file():
+        raise CharRNNError(f"{name}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
+    return Run(folder)
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in (BEST, LAST):
+        if (folder / name).is_file():
+            return folder / name
+    raise CharRNNError(f"{folder} holds no model ({BEST}). Make one with: charrnn train TEXT -o {folder}")
+
+
+def _age(folder: Path) -> float:
+    return max((folder / name).stat().st_mtime for name in (BEST, LAST) if (folder / name).is_file())
+
+
+if os.name == "nt":  # pragma: no cover
+
+    def _lock(file: IO[bytes]) -> None:
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+else:
+
+    def _lock(file: IO[bytes]) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,632 @@
+"""The command line: options to calls, errors to sentences. stdout is the product, stderr the conversation.
+Imports only click until a command runs, so that --help is there at once."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from charrnn.errors import CharRNNError, MisuseError
+from charrnn.version import VERSION
+
+if TYPE_CHECKING:
+    from charrnn.begin import Begun
+    from charrnn.filters import Filters
+    from charrnn.modelfile import Header
+    from charrnn.sample import Sample
+
+_EACH_LINE_LANES = 64
+_INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Sentence(click.ClickException):
+    """A charrnn error on its way to the terminal."""
+
+    def __init__(self, error: CharRNNError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]
+
+
+class _Commands(click.Group):
+    """Turns errors into sentences, Ctrl-C into 130, and a closed pipe into a quiet end."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except CharRNNError as error:
+            raise _Sentence(error) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(130) from None
+        except BrokenPipeError:
+            # what the interpreter flushes at its end must find no closed pipe either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT)
+@click.version_option(VERSION, message="charrnn %(version)s")
+def cli() -> None:
+    """Learn any text one character at a time with a recurrent network, and write more like it.
+
+    \b
+    Example:
+      charrnn train poems.txt
+      charrnn sample --prime 我爱北京
+      charrnn evaluate other.txt
+    """
+
+
+def entry() -> None:
+    """Run the command line as a program."""
+    cli(prog_name="charrnn")
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("texts", nargs=-1, metavar="TEXT...")
+@click.option("-c", "--config", metavar="NAME|FILE", help="A preset by name, or a YAML file of settings.")
+@click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; wins over the file.")
+@click.option(
+    "-o", "--run", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Run folder [checkpoints/<text>]."
+)
+@click.option("--resume", is_flag=True, help="Go on exactly where a run stopped (-m, or the newest).")
+@click.option("-m", "--model", metavar="RUN", help="With --resume: the run to go on with.")
+@click.option("--init-from", metavar="MODEL", help="Fine-tune: start from a model's weights on a new text.")
+@click.option("--time", "budget", metavar="10m", help="Wall-clock budget; without it about 15 minutes are planned.")
+@click.option("--encoding", metavar="NAME", help="Encoding of the texts [utf-8].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where to learn.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed; drawn and printed if unset.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and warnings.")
+def train(
+    texts: tuple[str, ...],
+    config: str | None,
+    settings: tuple[str, ...],
+    folder: Path | None,
+    resume: bool,
+    model: str | None,
+    init_from: str | None,
+    budget: str | None,
+    encoding: str | None,
+    device: str,
+    seed: int | None,
+    quiet: bool,
+) -> None:
+    """Learn texts: files, folders (every .txt below) or '-'; .gz, .bz2 and .xz are read through.
+
+    The best model's path is printed on stdout.
+
+    \b
+    Example:
+      charrnn train poems.txt
+      charrnn train src/ -c small -s model.dropout=0.3 --time 10m
+      charrnn train --resume
+    """
+    given = list(settings)
+    given += [f"train.time={budget}"] if budget is not None else []
+    given += [f"train.seed={seed}"] if seed is not None else []
+    given += [f"data.encoding={encoding}"] if encoding is not None else []
+    if model is not None and not resume:
+        raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
+    stopper = _Stopper()
+    with stopper:
+        if resume:
+            for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
+                if value is not None:
+                    raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
+            begun = _resumed(texts, model, given, device)
+        else:
+            begun = _fresh(texts, config, given, folder, init_from, device)
+        code = _run(begun, quiet, stopper)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _fresh(
+    texts: tuple[str, ...],
+    source: str | None,
+    settings: list[str],
+    folder: Path | None,
+    init_from: str | None,
+    device: str,
+) -> Begun:
+    from charrnn import config as configuration
+
+    base, start = {}, None
+    if init_from is not None:
+        from charrnn import begin, checkpoint
+
+        start = checkpoint.find_model(init_from)
+        base = begin.fine_tuning_base(start)
+    config = configuration.load(source, settings, base)
+    if texts:
+        config = config.with_values(data={"texts": list(texts)})
+    if not config.data.texts:
+        raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+    from charrnn import begin
+
+    if start is not None:
+        begin.check_fine_tuning(start, config)
+    return begin.fresh(config, folder, begin.choose_device(device), init_from=start, stdin=_stdin())
+
+
+def _resumed(texts: tuple[str, ...], model: str | None, settings: list[str], device: str) -> Begun:
+    from charrnn import begin, checkpoint
+
+    run = checkpoint.find_run(model)
+    return begin.resume(run, begin.choose_device(device), settings=settings, texts=texts)
+
+
+def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
+    """Draw a training to its end; gives the exit code."""
+    from charrnn import display
+    from charrnn.train import Finished
+    from charrnn.train import train as learn
+
+    training, run = begun.training, begun.run
+    eval_every = training.config.train.eval_every
+    assert isinstance(eval_every, int)
+    if not quiet:
+        for note in begun.notes:
+            _note(note)
+    screen = display.Display(quiet=quiet, every=max(1, eval_every // 5), began_at=training.progress)
+    finished: Finished | None = None
+    try:
+        for report in learn(training, run, stopper.stopped):
+            screen.show(report)
+            if isinstance(report, Finished):
+                finished = report
+    finally:
+        screen.close()
+        run.release()
+    assert finished is not None
+    best = run.best if run.best.exists() else run.last
+    if not quiet:
+        _note(display.closing(finished, training.config, best))
+        if finished.reason == "stopped":
+            _note(f"Go on with: charrnn train --resume -m {run.folder}")
+    click.echo(str(best))
+    return stopper.exit_code if finished.reason == "stopped" else 0
+
+
+class _Stopper:
+    """Catches the first Ctrl-C or SIGTERM, so that training saves and ends; the second ends at once."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._before: dict[int, Any] = {}
+
+    def stopped(self) -> bool:
+        return self.exit_code != 0
+
+    def __enter__(self) -> _Stopper:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._catch) for number in _INTERRUPTED}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        code = _INTERRUPTED[signal.Signals(number)]
+        if self.exit_code:
+            os._exit(code)
+        self.exit_code = code
+        # a bare write: the handler may have interrupted a print
+        os.write(2, b"\nSaving and stopping; once more ends at once.\n")
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
+@click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
+@click.option("--no-prime", is_flag=True, help="Print the continuation alone.")
+@click.option("-n", "--length", default=500, show_default=True, metavar="N", help="Characters to write.")
+@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [0.8].")
+@click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
+@click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
+@click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest.")
+@click.option("--greedy", is_flag=True, help="Always take the likeliest.")
+@click.option("--until", metavar="TEXT", help="Stop before TEXT would appear.")
+@click.option("-k", "--num", default=1, show_default=True, metavar="N", help="How many samples.")
+@click.option("--each-line", is_flag=True, help="Every line of stdin is a prime; one line out for each.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed; drawn if unset.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is the CPU.")
+def sample(
+    model: str | None,
+    prime: str,
+    no_prime: bool,
+    length: int,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    greedy: bool,
+    until: str | None,
+    num: int,
+    each_line: bool,
+    seed: int | None,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Write text, character by character as it is made.
+
+    \b
+    Example:
+      charrnn sample --prime 我爱北京 -n 100
+      charrnn sample -k 5 --until $'\\n' -t 0.7
+      cut -c1-10 lines.txt | charrnn sample --each-line
+    """
+    import secrets
+
+    from charrnn.filters import Filters
+
+    if num < 1:
+        raise MisuseError(f"num is {num}; it must be at least 1.")
+    if length < 1:
+        raise MisuseError(f"length is {length}; it must be at least 1.")
+    if each_line and (num > 1 or prime or until is not None):
+        raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
+    if greedy and not (temperature is None and top_k is None and top_p is None and min_p is None):
+        raise MisuseError("--greedy takes the likeliest; leave out temperature, top-k, top-p and min-p.")
+    if until == "":
+        raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
+    from charrnn.sample import TEMPERATURE
+
+    filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    writer = _Scribe(_open(model, "cpu" if device == "auto" else device), filters, length, seed, no_prime, as_json)
+    if each_line:
+        writer.each_line(_stdin())
+    else:
+        writer.from_prime(_stdin_prime() if prime == "-" else prime, num, until)
+
+
+class _Scribe:
+    """Writes samples to stdout as the options ask."""
+
+    def __init__(
+        self, opened: tuple[Header, Any], filters: Filters, length: int, seed: int, no_prime: bool, as_json: bool
+    ) -> None:
+        self.vocabulary, self.model = opened[0].vocabulary, opened[1]
+        self.filters, self.length, self.seed, self.no_prime, self.as_json = filters, length, seed, no_prime, as_json
+
+    def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Any:
+        from charrnn.sample import Writer
+
+        return Writer(
+            self.model,
+            self.vocabulary,
+            primes,
+            self.length,
+            self.filters,
+            seed=self.seed,
+            indices=list(indices),
+            until=until,
+        )
+
+    def from_prime(self, prime: str, num: int, until: str | None) -> None:
+        """One sample flows as it is made; several are a batch, printed whole."""
+        writer = self._writer([prime] * num, range(num), until)
+        if self.as_json or num > 1:
+            for _ in writer:
+                pass
+            for place, made in enumerate(writer.samples):
+                if self.as_json:
+                    self._json(made)
+                else:
+                    self._put(("" if place == 0 else "\n") + _ended(self._whole(made)))
+            return
+        last = "" if self.no_prime else prime
+        self._put(last)
+        for (shown,) in writer:
+            if shown:
+                self._put(shown)
+                last = shown
+        if not last.endswith("\n"):
+            self._put("\n")
+
+    def each_line(self, stdin: Any) -> None:
+        """Lines are continued in blocks, side by side, and printed in order; from a terminal, one at a time."""
+        lanes = 1 if stdin.isatty() else _EACH_LINE_LANES
+        for first, primes in _blocks(stdin, lanes):
+            writer = self._writer(primes, range(first, first + len(primes)), "\n")
+            for _ in writer:
+                pass
+            for made in writer.samples:
+                if self.as_json:
+                    self._json(made)
+                else:
+                    self._put(self._whole(made) + "\n")
+
+    def _whole(self, made: Sample) -> str:
+        return made.text if self.no_prime else made.prime + made.text
+
+    def _json(self, made: Sample) -> None:
+        fields = {
+            "prime": made.prime,
+            "text": made.text,
+            "bits_per_character": made.bits_per_character,
+            "seed": made.seed,
+            "index": made.index,
+        }
+        self._put(json.dumps(fields, ensure_ascii=False) + "\n")
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _blocks(stdin: Any, size: int) -> Iterator[tuple[int, list[str]]]:
+    from charrnn.text import decode
+
+    first, block = 0, []
+    for number, raw in enumerate(stdin):
+        block.append(decode(raw, "utf-8", f"standard input, line {number + 1}").rstrip("\n"))
+        if len(block) == size:
+            yield first, block
+            first, block = number + 1, []
+    if block:
+        yield first, block
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("texts", nargs=-1, metavar="[TEXT...]")
+@click.option("-m", "--model", "models", multiple=True, metavar="MODEL", help="Repeatable: one table for all.")
+@click.option("--per-line", is_flag=True, help="TSV: bits/char, bits, characters, line; each line alone.")
+@click.option("--per-char", is_flag=True, help="TSV: character, bits, rank of the right answer.")
+@click.option("--exact", is_flag=True, help="One pass from beginning to end, however long it takes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each model and text.")
+@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME", help="Encoding of the texts.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is CUDA where there is one.")
+def evaluate(
+    texts: tuple[str, ...],
+    models: tuple[str, ...],
+    per_line: bool,
+    per_char: bool,
+    exact: bool,
+    as_json: bool,
+    encoding: str,
+    device: str,
+) -> None:
+    """Score texts in bits per character; without TEXT, the held-out part of the model's own corpus.
+
+    \b
+    Example:
+      charrnn evaluate other.txt
+      charrnn evaluate -m small -m large other.txt
+      charrnn evaluate --per-line names.txt | sort -n | head
+    """
+    if per_line + per_char + as_json > 1:
+        raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
+    if exact and per_line:
+        raise MisuseError("--per-line is always exact; leave out --exact.")
+    from charrnn import evaluate as scoring
+    from charrnn import text
+    from charrnn.metrics import NATS_PER_BIT
+
+    sources = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
+    rows: list[dict[str, Any]] = []
+    for name in models or (None,):
+        path, (header, model) = _opened(name, device)
+        shown = str(name or path.parent)
+        prefix = f"{_escaped(shown)}\t" if len(models) > 1 else ""
+        for source, content in sources or [_held_out(header, path)]:
+            if per_line:
+                found = list(text.lines(content))
+                for line, score in zip(found, scoring.lines(model, header.vocabulary, found), strict=True):
+                    _tsv(prefix, f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", score.characters, line)
+            elif per_char:
+                place = 0
+                for block in scoring.characters(model, header.vocabulary, header.vocabulary.encode(content)):
+                    for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
+                        _tsv(prefix, _escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", rank)
+                        place += 1
+            else:
+                rows.append(_scored(shown, source, header, model, content, exact))
+                if as_json:
+                    click.echo(json.dumps(rows[-1], ensure_ascii=False))
+    if rows and not as_json:
+        _table(rows)
+
+
+def _scored(shown: str, source: str, header: Header, model: Any, content: str, exact: bool) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from charrnn import evaluate as scoring
+
+    with tqdm(
+        total=len(content), unit=" char", unit_scale=True, leave=False, delay=2.0, disable=not sys.stderr.isatty()
+    ) as bar:
+        result = scoring.evaluate(
+            model, header.vocabulary, header.vocabulary.encode(content), exact=exact, progress=bar.update
+        )
+    if result.never_forgets:
+        _note(f"{shown} does not forget what it read, so that lanes would not agree: read in a single pass.")
+    score = result.score
+    return {
+        "model": shown,
+        "text": source,
+        "characters": score.characters,
+        "nats": score.nats,
+        "bits_per_character": score.bits_per_character,
+        "perplexity": score.perplexity,
+        "accuracy": score.accuracy,
+    }
+
+
+def _held_out(header: Header, path: Path) -> tuple[str, str]:
+    from charrnn import begin
+
+    kind, part = begin.held_out(header, path)
+    _note(f"Scoring the {kind} of {header.corpus.name} ({len(part.text):,} characters).")
+    return f"{header.corpus.name} ({kind})", part.text
+
+
+def _tsv(prefix: str, first: str, second: str, third: int, line: str | None = None) -> None:
+    last = f"\t{_escaped(line)}" if line is not None else ""
+    sys.stdout.write(f"{prefix}{first}\t{second}\t{third}{last}\n")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
+    body = [
+        [
+            row["model"],
+            row["text"],
+            f"{row['characters']:,}",
+            f"{row['bits_per_character']:.4f}",
+            f"{row['perplexity']:.3f}",
+            f"{row['accuracy']:.2%}",
+        ]
+        for row in rows
+    ]
+    widths = [max(_columns(line[place]) for line in [heads, *body]) for place in range(len(heads))]
+    for line in [heads, *body]:
+        cells = [
+            cell + " " * (width - _columns(cell)) if place < 2 else " " * (width - _columns(cell)) + cell
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _columns(text: str) -> int:
+    """Count terminal columns: Chinese characters take two."""
+    import unicodedata
+
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
+def info(model: str | None) -> None:
+    """Say what a model file is: architecture, vocabulary, corpus, scores, loss curve.
+
+    \b
+    Example:
+      charrnn info
+      charrnn info -m checkpoints/poems
+    """
+    from charrnn import checkpoint, modelfile
+
+    if model is None and len(runs := checkpoint.find_runs()) > 0:
+        click.echo("runs under ./checkpoints, newest first:")
+        for run in runs:
+            click.echo(f"  {run.name}{_run_summary(run)}")
+        click.echo()
+    path = checkpoint.find_model(model)
+    click.echo(_described(path, modelfile.read_header(path)))
+
+
+def _run_summary(run: Path) -> str:
+    from charrnn import checkpoint, modelfile
+
+    try:
+        header = modelfile.read_header(checkpoint.find_model(str(run)))
+    except CharRNNError as error:
+        return f"  ({error})"
+    kind = header.config.model
+    score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
+    return f"  {kind.num_layers} x {kind.hidden_size} {kind.cell}, {score}, {header.corpus.name}"
+
+
+def _described(path: Path, header: Header) -> str:
+    from charrnn import curve
+
+    model, corpus, vocabulary = header.config.model, header.corpus, header.vocabulary
+    options = [
+        name
+        for name, on in (
+            ("tied weights", model.tie_weights),
+            ("residual", model.residual),
+            ("layer norm", model.layer_norm),
+            (f"leak {model.leak}", model.leak is not None),
+            (f"time skip {model.time_skip}", model.time_skip is not None),
+            (model.activation, model.cell == "rnn"),
+        )
+        if on
+    ]
+    extra = f" ({', '.join(options)})" if options else ""
+    shown = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
+    lines = [
+        f"file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
+        f"architecture  {model.num_layers} x {model.hidden_size} {model.cell}, embedding {model.embedding_size},"
+        f" dropout {model.dropout}{extra}",
+        f"parameters    {header.parameters:,}",
+        f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
+        f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
+        f"corpus        {corpus.name}: {corpus.characters:,} characters"
+        f" ({corpus.training:,} training, {corpus.validation:,} validation, {corpus.test:,} test)",
+    ]
+    if header.latest is not None:
+        evaluated = header.latest
+        lines += [
+            f"trained       {evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, {evaluated.seconds:.0f} seconds,"
+            f" seed {header.config.train.seed}",
+            f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
+            f" {evaluated.correct / evaluated.characters:.2%}",
+        ]
+    if len(header.history) > 1:
+        curves = {
+            "o": [evaluated.training_bits_per_character for evaluated in header.history],
+            "*": [evaluated.bits_per_character for evaluated in header.history],
+        }
+        lines += ["", f"bits/char at {len(header.history)} evaluations (* validation, o training with dropout)"]
+        lines.append(curve.draw(curves))
+    return "\n".join(lines)
+
+
+def _open(name: str | None, device: str) -> tuple[Header, Any]:
+    return _opened(name, device)[1]
+
+
+def _opened(name: str | None, device: str) -> tuple[Path, tuple[Header, Any]]:
+    from charrnn import checkpoint
+
+    path = checkpoint.find_model(name)
+    if name is None:
+        _note(f"Model: {path}")
+    from charrnn import begin, modelfile
+
+    chosen = begin.choose_device(device)
+    header, model = modelfile.read_model(path)
+    return path, (header, model.to(chosen))
+
+
+def _stdin() -> Any:
+    return sys.stdin.buffer
+
+
+def _stdin_prime() -> str:
+    """Read a prime; the one newline that `echo` adds is no part of it, as in the shell's own $(...)."""
+    from charrnn.text import decode
+
+    return decode(_stdin().read(), "utf-8", "standard input").removesuffix("\n")

@@ -1,0 +1,428 @@
+"""Every setting: its name, type, default and a sentence. Defaults live here and nowhere else.
+Reads YAML and KEY=VALUE, and reports all mistakes at once. `auto` is settled in `plan`; None means off."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from charrnn.errors import CharRNNError, MisuseError
+
+Auto = Literal["auto"]
+NOTHING = {"null", "none", "~", ""}
+_HERE = Path(__file__).parent
+PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not yes or no")
+    return value
+
+
+def _optional(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in NOTHING else value
+
+
+def _seconds(value: Any) -> Any:
+    """Read 90, 90s, 10m, 1.5h or 1h30m as seconds."""
+    if not isinstance(value, str):
+        return value
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms]?)", value.lower())
+    if not parts or "".join(number + unit for number, unit in parts) != value.lower().replace(" ", ""):
+        raise ValueError("a time is needed, e.g. 90s, 10m or 1h30m")
+    return sum(float(number) * units[unit] for number, unit in parts)
+
+
+def setting(default: Any, *, takes: str, description: str) -> Any:
+    """Declare a setting: its default, what it takes in words, and a sentence on what it does."""
+    return Field(default, description=description, json_schema_extra={"takes": takes})
+
+
+Positive = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, lt=1.0)]
+Amount = Annotated[float, BeforeValidator(_number), Field(ge=0.0, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        coerce_numbers_to_str=True,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class DataConfig(Section):
+    """What to read and how to part it."""
+
+    texts: list[str] = setting(
+        [],
+        takes="a list of files",
+        description="The texts to learn: files, folders, or '-'; the command line names them.",
+    )
+    encoding: str = setting("utf-8", takes="an encoding's name", description="The texts' encoding, e.g. gb18030.")
+    split: tuple[Amount, Amount, Amount] = setting(
+        (0.9, 0.05, 0.05),
+        takes="three shares that add up to 1, e.g. [0.9,0.05,0.05]",
+        description="Shares of training, validation and test part; they add up to 1.",
+    )
+    documents: Literal["none", "line", "blank-line", "file"] = setting(
+        "none",
+        takes="none, line, blank-line or file",
+        description="What a document is: dealt to the parts at random and shuffled every epoch; "
+        "none splits the text in one piece, in order.",
+    )
+    min_count: Positive = setting(
+        1,
+        takes="a whole number from 1",
+        description="Characters seen less often in the training part are left out of the vocabulary.",
+    )
+
+    @model_validator(mode="after")
+    def _shares(self) -> DataConfig:
+        train, validation, _ = self.split
+        if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
+            raise ValueError("data.split must add up to 1, with a training and a validation part, e.g. [0.9,0.05,0.05]")
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    cell: Literal["lstm", "gru", "rnn"] = setting("lstm", takes="lstm, gru or rnn", description="The recurrent cell.")
+    activation: Literal["tanh", "relu", "leaky_relu"] = setting(
+        "tanh", takes="tanh, relu or leaky_relu", description="The rnn cell's nonlinearity."
+    )
+    hidden_size: Positive | Auto = setting(
+        "auto", takes="a whole number from 1, or auto", description="Units of a layer."
+    )
+    num_layers: Positive | Auto = setting(
+        "auto", takes="a whole number from 1, or auto", description="Recurrent layers, one on the other."
+    )
+    embedding_size: Positive | Auto = setting(
+        "auto", takes="a whole number from 1, or auto", description="Numbers that stand for one character."
+    )
+    dropout: Share | Auto = setting(
+        "auto",
+        takes="a number from 0 up to but not 1, or auto",
+        description="Share of values dropped in training, between the layers and before the head.",
+    )
+    residual: bool = setting(
+        False,
+        takes="true or false",
+        description="Add each layer's input to its output, where the sizes agree.",
+    )
+    layer_norm: bool = setting(False, takes="true or false", description="Normalise each layer's output.")
+    leak: Annotated[
+        Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=1.0)] | None, BeforeValidator(_optional)
+    ] = setting(
+        None,
+        takes="a number above 0 and at most 1, or null",
+        description="Leaky units: h = (1-leak) h_before + leak h_new; null is off.",
+    )
+    time_skip: Annotated[Annotated[int, BeforeValidator(_number), Field(ge=2)] | None, BeforeValidator(_optional)] = (
+        setting(
+            None,
+            takes="a whole number from 2, or null",
+            description="Feed the hidden state of so many steps ago to every gate as well; null is off.",
+        )
+    )
+    tie_weights: bool = setting(False, takes="true or false", description="Let the head share the embedding's weights.")
+    init: Literal["orthogonal", "identity", "xavier", "torch"] = setting(
+        "orthogonal",
+        takes="orthogonal, identity, xavier or torch",
+        description="How recurrent weights start; identity with relu is the IRNN.",
+    )
+
+    @model_validator(mode="after")
+    def _activation_is_for_rnn(self) -> ModelConfig:
+        if self.cell != "rnn" and self.activation != "tanh":
+            raise ValueError(
+                f"model.activation is for model.cell=rnn; a {self.cell} has its own. Leave it out, or set rnn"
+            )
+        return self
+
+
+class TrainConfig(Section):
+    """How to learn."""
+
+    batch_size: Positive | Auto = setting(
+        "auto",
+        takes="a whole number from 1, or auto",
+        description="Lanes: places of the text read at the same time.",
+    )
+    sequence_length: Positive = setting(
+        128,
+        takes="a whole number from 1",
+        description="Characters a step, and how far gradients reach back (truncated BPTT).",
+    )
+    epochs: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
+        "auto",
+        takes="a whole number from 1, or auto",
+        description="Passes over the training part; auto fits the time, null leaves it to steps or time.",
+    )
+    steps: Annotated[Positive | None, BeforeValidator(_optional)] = setting(
+        None, takes="a whole number from 1, or null", description="Optimizer steps in all, instead of epochs."
+    )
+    time: Annotated[
+        Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)] | None,
+        BeforeValidator(_seconds),
+        BeforeValidator(_optional),
+    ] = setting(
+        None,
+        takes="a time such as 90s, 10m or 1h30m, or null",
+        description="Wall-clock budget, e.g. 10m; the schedule anneals to it.",
+    )
+    learning_rate: Rate | Auto = setting("auto", takes="a number above 0, or auto", description="The peak rate.")
+    optimizer: Literal["adamw", "rmsprop", "sgd"] = setting(
+        "adamw", takes="adamw, rmsprop or sgd", description="The optimizer; sgd has momentum 0.9."
+    )
+    schedule: Literal["cosine", "constant", "linear"] = setting(
+        "cosine",
+        takes="cosine, constant or linear",
+        description="How the rate falls from its peak to a hundredth of it.",
+    )
+    warmup_steps: Annotated[int, BeforeValidator(_number), Field(ge=0)] = setting(
+        100,
+        takes="a whole number from 0",
+        description="Steps in which the rate climbs to its peak; never more than a tenth of all steps.",
+    )
+    weight_decay: Amount = setting(
+        0.01, takes="a number from 0", description="L2 as decoupled weight decay, on matrices only."
+    )
+    l1: Amount = setting(
+        0.0,
+        takes="a number from 0",
+        description="Weight of the summed absolute weights in the loss, on matrices only.",
+    )
+    clip_norm: Annotated[Rate | None, BeforeValidator(_optional)] = setting(
+        1.0,
+        takes="a number above 0, or null",
+        description="Scale the gradient down to this norm; null is off.",
+    )
+    clip_value: Annotated[Rate | None, BeforeValidator(_optional)] = setting(
+        None, takes="a number above 0, or null", description="Cut each gradient to this size; null is off."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto",
+        takes="auto, fp32 or bf16",
+        description="Number format of the products; auto tries both and takes the faster.",
+    )
+    eval_every: Positive | Auto = setting(
+        "auto", takes="a whole number from 1, or auto", description="Steps between evaluations."
+    )
+    patience: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
+        "auto",
+        takes="a whole number from 1, auto or null",
+        description="Stop after so many evaluations without a better one; null never stops.",
+    )
+    seed: Annotated[
+        Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)] | None, BeforeValidator(_optional)
+    ] = setting(
+        None,
+        takes="a whole number from 0, or null",
+        description="Seed of all that is random; drawn and printed if null.",
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainConfig:
+        if isinstance(self.epochs, int) and self.steps is not None:
+            raise ValueError("train.epochs and train.steps are both set; set one of them")
+        if self.epochs is None and self.steps is None and self.time is None:
+            raise ValueError("train.epochs is null, and so are train.steps and train.time; set one of them")
+        return self
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    SECTIONS: ClassVar[dict[str, type[Section]]] = {
+        "data": DataConfig,
+        "model": ModelConfig,
+        "train": TrainConfig,
+    }
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+    def with_values(self, **sections: Mapping[str, Any]) -> Config:
+        """Give a copy with some settings replaced and all checked anew, e.g. with_values(train={"epochs": 3})."""
+        values = self.model_dump()
+        for section, changes in sections.items():
+            values[section].update(changes)
+        return Config.model_validate(values)
+
+
+def presets() -> list[str]:
+    """List the names of the presets, in order."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
+    """Read a preset or YAML file, lay KEY=VALUE settings over it, and check all.
+
+    `base` lies below both. Raises MisuseError naming every mistake at once.
+    """
+    tree = {section: dict(values) for section, values in (base or {}).items()}
+    mistakes: list[str] = []
+    origins: dict[str, str] = {}  # setting or section -> the file it was last set in
+    if source is not None:
+        path = _find(source)
+        _merge(tree, _read_yaml(path), f"{path}: ", mistakes, origins)
+    for assignment in settings:
+        key, equals, value = assignment.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot:
+            owners = [f"{owner}.{section}" for owner, kind in Config.SECTIONS.items() if section in kind.model_fields]
+            example = f"{owners[0]}={value or 'VALUE'}" if owners else "model.hidden_size=512"
+            mistakes.append(f"-s {assignment}: settings are written section.name=value, e.g. -s {example}")
+            continue
+        try:
+            _merge(tree, {section: {name: _scalar(value)}}, "", mistakes, origins)
+        except yaml.YAMLError:
+            mistakes.append(f"-s {assignment}: the value is not valid YAML")
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        mistakes += [_sentence(item, origins) for item in error.errors()]
+    if mistakes:
+        raise MisuseError(_join(mistakes))
+    return config
+
+
+def from_dict(values: Mapping[str, Any], name: str) -> Config:
+    """Check settings that were stored in a file; raises CharRNNError naming that file."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise CharRNNError(f"{name}: {_join([_sentence(item, {}) for item in error.errors()])}") from error
+
+
+def dump(config: Config) -> str:
+    """Write a configuration as YAML that `load` reads back to the same."""
+    values = config.model_dump(mode="json")
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+
+
+class _Strings(yaml.SafeLoader):
+    """Leaves every scalar a string: a field's type decides what `1e-3` and `no` mean."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+
+
+def _scalar(value: str) -> Any:
+    return yaml.load(value, Loader=_Strings) if value.lstrip().startswith("[") else value.strip()
+
+
+def _find(source: str) -> Path:
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise MisuseError(f"{source}: no such configuration file. Presets are: {', '.join(presets())}.")
+        return path
+    preset = PRESETS / f"{source}.yaml"
+    if source not in presets():
+        raise MisuseError(
+            f"{source} is no preset and no file.{_did_you_mean(source, presets())} Presets are: {', '.join(presets())}."
+        )
+    return preset
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strings)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise MisuseError(f"{path}: not valid YAML at line {line} ({error.problem}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MisuseError(f"{path}: not a YAML text in UTF-8.") from error
+    except OSError as error:
+        raise MisuseError(f"{path}: cannot be read ({error.strerror}).") from error
+    if tree in (None, ""):
+        return {}
+    if not isinstance(tree, dict):
+        raise MisuseError(f"{path}: sections are expected (data:, model:, train:), not a list or a word.")
+    return tree
+
+
+def _merge(
+    tree: dict[str, dict[str, Any]],
+    new: Mapping[str, Any],
+    where: str,
+    mistakes: list[str],
+    origins: dict[str, str],
+) -> None:
+    """Lay settings over others, noting every unknown name with the nearest known one."""
+    for section, values in new.items():
+        if section not in Config.SECTIONS:
+            owners = [f"{name}.{section}" for name, kind in Config.SECTIONS.items() if section in kind.model_fields]
+            hint = f" Did you mean {owners[0]}?" if owners else _did_you_mean(section, Config.SECTIONS)
+            mistakes.append(f"{where}{section} is not a section.{hint}")
+            continue
+        if values in (None, ""):
+            continue
+        if not isinstance(values, Mapping):
+            mistakes.append(f"{where}{section} holds settings, one a line, e.g. {_example(section)}")
+            continue
+        known = Config.SECTIONS[section].model_fields
+        for name, value in values.items():
+            if name in known:
+                tree.setdefault(section, {})[name] = value
+                origins[f"{section}.{name}"] = origins[section] = where
+            else:
+                mistakes.append(f"{where}{section}.{name} is not a setting.{_elsewhere(section, name)}")
+
+
+def _elsewhere(section: str, name: str) -> str:
+    for other, kind in Config.SECTIONS.items():
+        if other != section and name in kind.model_fields:
+            return f" Did you mean {other}.{name}?"
+    return _did_you_mean(name, Config.SECTIONS[section].model_fields)
+
+
+def _did_you_mean(word: str, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _example(section: str) -> str:
+    return {"data": "min_count: 2", "model": "hidden_size: 512"}.get(section, "epochs: 20")
+
+
+def takes(section: str, name: str) -> str:
+    """Say in words what a setting takes."""
+    extra = Config.SECTIONS[section].model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return str(extra["takes"])
+
+
+def _sentence(item: Any, origins: Mapping[str, str]) -> str:
+    """Turn one of pydantic's findings into a sentence that names the setting, the value and what would do."""
+    place = [str(part) for part in item["loc"]]
+    key = ".".join(place[:2])
+    if item["type"] == "value_error" and len(place) < 2:
+        where = origins.get(place[0], "") if place else ""
+        return f"{where}{item['ctx']['error']}."
+    known = Config.SECTIONS.get(place[0]) if place else None
+    if known is None or len(place) < 2 or place[1] not in known.model_fields:
+        return f"{key or 'the configuration'} is not a setting."
+    where = origins.get(key, "")
+    return f"{where}{key} is {item['input']!r}; it takes {takes(place[0], place[1])}."
+
+
+def _join(mistakes: Iterable[str]) -> str:
+    """Put several mistakes into one message, each once (a union reports one value several times)."""
+    return "\n       ".join(dict.fromkeys(mistakes))

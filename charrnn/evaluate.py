@@ -1,0 +1,218 @@
+"""Scoring text: every character once, from the start state, exactly or in lanes that agree with it.
+Knows models and tokens, not files.
+Shapes: N characters, K lanes of n characters, W characters of warm-up, T steps of a window, V vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from charrnn.corpus import Tokens
+from charrnn.metrics import NATS_PER_BIT, Score
+from charrnn.model import CharRNN, State, nats
+from charrnn.vocabulary import Vocabulary
+
+Progress = Callable[[int], object]  # called with the number of characters just read
+_WINDOW = 256
+_LANES = 256
+WARMUP = 64
+_TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold a text's score and how it was read: `warmup` in characters, None for the single exact pass."""
+
+    score: Score
+    warmup: int | None
+    never_forgets: bool = False
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Hold what each of N characters cost: `nats` (N), and `ranks` (N) of the right answer, 1 the likeliest."""
+
+    nats: npt.NDArray[np.float64]
+    ranks: npt.NDArray[np.int64]
+
+
+def _no_progress(_: int) -> None:
+    pass
+
+
+@torch.inference_mode()
+def evaluate(
+    model: CharRNN,
+    vocabulary: Vocabulary,
+    tokens: Tokens,
+    *,
+    exact: bool = False,
+    warmup: int = WARMUP,
+    progress: Progress = _no_progress,
+) -> Evaluation:
+    """Score N tokens as one text that follows a newline.
+
+    The text is cut into lanes that are read side by side, each after a warm-up on the W characters before it. W doubles
+    from `warmup` until the seams agree: read once more from the state carried across, the characters after each seam
+    cost the same to within 0.0005 bits per character of the whole text, what lies beyond them reckoned in. If W would
+    fill a lane (some cells never forget), or if `exact`, the text is read in a single pass.
+    """
+    model.eval()
+    reader = _Reader(model, vocabulary, tokens, progress)
+    lanes = min(_LANES, len(tokens) // 1024, math.isqrt(len(tokens)))
+    if exact or lanes < 2:
+        return Evaluation(reader.single_pass(), None)
+    length = -(-len(tokens) // lanes)
+    starts = length * np.arange(lanes)
+    while 2 * warmup <= length:
+        score = reader.in_lanes(starts, length, warmup)
+        if score is not None:
+            return Evaluation(score, warmup)
+        warmup *= 2
+    return Evaluation(reader.single_pass(), None, never_forgets=True)
+
+
+@torch.inference_mode()
+def characters(
+    model: CharRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = _no_progress
+) -> Iterator[Characters]:
+    """Score N tokens character by character in a single pass, a block at a time, in order."""
+    model.eval()
+    reader = _Reader(model, vocabulary, tokens, progress)
+    state = model.start_state(1)
+    for first in range(0, len(tokens), _WINDOW):
+        places = np.arange(first, min(first + _WINDOW, len(tokens)))[None]
+        logits, targets, state = reader.read(places, state)
+        costs = reader.price(logits, targets)[0].double().cpu().numpy()
+        yield Characters(costs, _ranks(logits[0], targets[0]).cpu().numpy())
+
+
+@torch.inference_mode()
+def lines(
+    model: CharRNN, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = _no_progress
+) -> list[Score]:
+    """Score each line alone from the start state, the newline that ends it included."""
+    model.eval()
+    scores = [Score()] * len(texts)
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    first = 0
+    while first < len(order):
+        # lines of like length side by side; fewer of long ones, so that memory is bounded
+        width = max(1, min(_LANES, (1 << 16) // (len(texts[order[first]]) + 1)))
+        chosen = order[first : first + width]
+        first += width
+        encoded = [vocabulary.encode(texts[index] + "\n") for index in chosen]
+        for index, score in zip(chosen, _side_by_side(model, vocabulary, encoded, progress), strict=True):
+            scores[index] = score
+    return scores
+
+
+def _side_by_side(model: CharRNN, vocabulary: Vocabulary, encoded: Sequence[Tokens], progress: Progress) -> list[Score]:
+    lengths = np.array([len(tokens) for tokens in encoded])
+    bounds = np.concatenate(([0], np.cumsum(lengths)))
+    reader = _Reader(model, vocabulary, np.concatenate(encoded), progress)
+    reader.begins = set(bounds[:-1].tolist())
+    costs, correct = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
+    state = model.start_state(len(encoded))
+    for first in range(0, int(lengths.max()), _WINDOW):
+        steps = np.arange(first, min(first + _WINDOW, int(lengths.max())))
+        inside = steps[None] < lengths[:, None]  # (lines, T)
+        places = bounds[:-1, None] + np.minimum(steps[None], lengths[:, None] - 1)
+        logits, targets, state = reader.read(places, state)
+        costs += (reader.price(logits, targets).double().cpu().numpy() * inside).sum(1)
+        correct += ((logits.argmax(-1) == targets).cpu().numpy() & inside).sum(1)
+    return [
+        Score(float(cost), int(length), int(right)) for cost, length, right in zip(costs, lengths, correct, strict=True)
+    ]
+
+
+class _Reader:
+    """Reads places of one text with one model."""
+
+    def __init__(self, model: CharRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
+        self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
+        self.begins = {0}  # places before which comes the newline of the start state
+
+    def read(self, places: npt.NDArray[np.int64], state: State) -> tuple[Tensor, Tensor, State]:
+        """Read the characters at places (K, T); gives logits (K, T, V), targets (K, T) and the state after."""
+        targets = self.tokens[places].astype(np.int64)
+        inputs = self.tokens[np.maximum(places - 1, 0)].astype(np.int64)
+        begins = np.isin(places[:, 0], list(self.begins))
+        inputs[begins, 0] = self.vocabulary.newline
+        device = self.model.embedding.device
+        logits, state = self.model(torch.from_numpy(inputs).to(device), state)
+        self.progress(places.size)
+        return logits, torch.from_numpy(targets).to(device), state
+
+    def price(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
+
+    def single_pass(self) -> Score:
+        costs, _ = self._sweep(np.zeros(1, dtype=np.int64), len(self.tokens), self.model.start_state(1))
+        return costs
+
+    def in_lanes(self, starts: npt.NDArray[np.int64], length: int, warmup: int) -> Score | None:
+        """Score in lanes; None where a seam shows."""
+        state = self.model.start_state(len(starts))
+        warmed = self._warmed(starts[1:], warmup)
+        state = _join(state.lanes(slice(0, 1)), warmed)
+        checked = min(length, 2 * warmup)
+        after_warmup: list[Tensor] = []
+        score, ends = self._sweep(starts, length, state, keep=(checked, after_warmup))
+        after_carrying: list[Tensor] = []
+        self._sweep(starts[1:], checked, ends.lanes(slice(0, -1)), keep=(checked, after_carrying))
+        gap = (torch.cat(after_warmup, 1)[1:, :checked] - torch.cat(after_carrying, 1)[:, :checked]).abs().double()
+        beyond = gap[:, -checked // 4 :].mean(1) * (length - checked)
+        return score if float((gap.sum(1) + beyond).sum()) <= _TOLERANCE * len(self.tokens) else None
+
+    def _warmed(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
+        state = self.model.start_state(len(starts))
+        for first in range(-warmup, 0, _WINDOW):
+            places = starts[:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
+            _, _, state = self.read(places, state)
+        return state
+
+    def _sweep(
+        self,
+        starts: npt.NDArray[np.int64],
+        length: int,
+        state: State,
+        keep: tuple[int, list[Tensor]] | None = None,
+    ) -> tuple[Score, State]:
+        """Score `length` characters of each lane; characters past the text's end cost nothing."""
+        # a lone lane is read in long windows: each call costs the same to set up
+        window = _WINDOW if len(starts) > 1 else 4 * _WINDOW
+        total = Score()
+        for first in range(0, length, window):
+            places = starts[:, None] + np.arange(first, min(first + window, length))[None]
+            inside = torch.from_numpy(places < len(self.tokens)).to(self.model.embedding.device)
+            logits, targets, state = self.read(np.minimum(places, len(self.tokens) - 1), state)
+            costs = self.price(logits, targets).double() * inside
+            correct = (logits.argmax(-1) == targets) & inside
+            total += Score(float(costs.sum()), int(inside.sum()), int(correct.sum()))
+            if keep is not None and first < keep[0]:
+                keep[1].append(costs)
+        return total, state
+
+
+def _join(first: State, rest: State) -> State:
+    joined: list[Any] = [
+        None if one is None or other is None else torch.cat((one, other), 1)
+        for one, other in zip(first, rest, strict=True)
+    ]
+    return State(*joined)
+
+
+def _ranks(logits: Tensor, targets: Tensor) -> Tensor:
+    """Rank each target (T) among logits (T, V): 1 the likeliest; the escape comes after all others."""
+    vocabulary_size = logits.shape[-1]
+    escaped = targets == vocabulary_size
+    own = logits.gather(1, targets.masked_fill(escaped, 0)[:, None])
+    return torch.where(escaped, vocabulary_size + 1, (logits > own).sum(1) + 1)

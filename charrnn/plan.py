@@ -1,0 +1,209 @@
+"""Settling every `auto`: sizes from the text, epochs and precision from what this device does in the time given.
+Tries steps of the very training it plans; the figures behind the rules are in docs/results.md."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from charrnn.config import Config, ModelConfig
+from charrnn.model import CharRNN, nats
+
+MINUTES = 15  # what a training without --time is planned to take, at most
+_LADDER = (128, 192, 256, 384, 512, 768, 1024)
+# the largest hidden size that a training part of so many characters can feed
+_FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
+_CHARACTERS_PER_WEIGHT = 2.5  # fewer characters read in all than this and a smaller model learns more in the time
+_PATIENCE = 8
+_EVALUATIONS = 25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold a configuration without a single `auto`, and what to tell the user about it."""
+
+    config: Config
+    notes: tuple[str, ...]
+
+
+def plan(
+    config: Config,
+    vocabulary_size: int,
+    training: int,
+    validation: int,
+    device: torch.device,
+    *,
+    fine_tuning: bool = False,
+) -> Plan:
+    """Settle every `auto` for a training part and a validation part of so many characters on a device."""
+    notes: list[str] = []
+    train = config.train
+    sequence_length = train.sequence_length
+    if sequence_length > training // 2:
+        sequence_length = training // 2
+        notes.append(f"The text is short: windows of {sequence_length} characters instead of {train.sequence_length}.")
+    if validation < sequence_length:
+        notes.append(f"The validation part has only {validation} characters; its scores are rough.")
+    batch_size = train.batch_size
+    if batch_size == "auto":
+        batch_size = 8
+        while batch_size < 64 and training >= 2 * batch_size * sequence_length * 20:
+            batch_size *= 2
+    if batch_size * sequence_length > training:
+        batch_size = max(1, training // sequence_length)
+        notes.append(f"The text is short: {batch_size} lanes.")
+    config = config.with_values(train={"sequence_length": sequence_length, "batch_size": batch_size})
+
+    seconds = train.time or MINUTES * 60.0
+    config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
+    config = _fit_steps(config, training, validation, rate, seconds, fine_tuning)
+    model, train = config.model, config.train
+    kind = f"{model.num_layers} x {model.hidden_size} {model.cell}"
+    length = train.sequence_length
+    span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+    reading = _reading(config, training)
+    took = f"{train.time / 60:.3g} minutes" if train.time else f"about {_minutes(reading / rate)} here"
+    told = f"{took}" if train.time else f"{span}, {took}"
+    notes.append(
+        f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {kind}, embedding"
+        f" {model.embedding_size}, dropout {model.dropout:g}, {train.batch_size} lanes of {length}, {train.precision}"
+        f" on {device}: {told}."
+    )
+    return Plan(config, tuple(notes))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def _reading(config: Config, training: int) -> float:
+    """Count the characters that a training reads in all."""
+    train = config.train
+    if train.steps is not None:
+        return train.steps * float(train.batch_size) * train.sequence_length
+    return float(train.epochs) * training if isinstance(train.epochs, int) else 0.0
+
+
+def _fit_model(
+    config: Config, vocabulary_size: int, training: int, device: torch.device, seconds: float
+) -> tuple[Config, float]:
+    """Choose sizes and precision; gives characters per second as tried."""
+    wanted = next((size for limit, size in _FED if training < limit), _LADDER[-1])
+    ladder = [size for size in _LADDER if size <= wanted][::-1]
+    if config.model.hidden_size != "auto":
+        ladder = [int(config.model.hidden_size)]
+    precisions = [config.train.precision] if config.train.precision != "auto" else ["fp32", "bf16"]
+    if device.type == "mps":
+        precisions = [precision for precision in precisions if precision == "fp32"] or ["fp32"]
+    flops_per_second: float | None = None
+    for place, hidden_size in enumerate(ladder):
+        sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
+        weights = _products(sized.model, vocabulary_size)
+        last = place == len(ladder) - 1
+        # a first trial tells what to expect of the others: only promising ones are tried themselves
+        if (
+            flops_per_second is not None
+            and not last
+            and flops_per_second * seconds / weights < (0.8 * _CHARACTERS_PER_WEIGHT * weights)
+        ):
+            continue
+        rates = {precision: _rate(sized, vocabulary_size, device, precision) for precision in precisions}
+        precision = max(rates, key=lambda name: rates[name])
+        flops_per_second = rates[precision] * weights
+        if last or rates[precision] * seconds >= _CHARACTERS_PER_WEIGHT * weights:
+            return sized.with_values(train={"precision": precision}), rates[precision]
+    raise AssertionError("the last rung is always taken")
+
+
+def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
+    embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
+    return {
+        "hidden_size": hidden_size,
+        "num_layers": (1 if training < 50_000 else 2) if model.num_layers == "auto" else model.num_layers,
+        "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,
+        "dropout": _dropout(hidden_size, training) if model.dropout == "auto" else model.dropout,
+    }
+
+
+def _dropout(hidden_size: int, training: int) -> float:
+    """Regularise the more, the fewer characters there are to a unit."""
+    characters_per_unit = training / hidden_size
+    return 0.5 if characters_per_unit < 500 else 0.3 if characters_per_unit < 3_000 else 0.1
+
+
+def _products(model: ModelConfig, vocabulary_size: int) -> int:
+    """Count the multiplications of one character, forwards: the weights that it meets."""
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[model.cell]
+    hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
+    return gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden) + hidden * vocabulary_size
+
+
+def _rate(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
+    """Try a few steps; gives characters per second."""
+    model = CharRNN(config.model, vocabulary_size).to(device).train()
+    generator = torch.Generator(device).manual_seed(0)
+    lanes, length = int(config.train.batch_size), config.train.sequence_length
+    tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits, _ = model(tokens, model.start_state(lanes), generator)
+            loss = nats(logits, tokens, 0.0, 0.0).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        model.zero_grad()
+        float(loss.detach())  # waits for a GPU
+        best = min(best, time.perf_counter() - start)
+    return lanes * length / best
+
+
+def _fit_steps(
+    config: Config, training: int, validation: int, rate: float, seconds: float, fine_tuning: bool
+) -> Config:
+    """Choose epochs or steps, the rate, and when to evaluate."""
+    train = config.train
+    lanes, length = int(train.batch_size), train.sequence_length
+    per_epoch = -(-(training // lanes) // length)
+    affordable = int(0.9 * seconds * rate / training * per_epoch)  # steps; a tenth of the time goes to evaluations
+    epochs, steps = train.epochs, train.steps
+    if train.time is not None:
+        total = int(epochs) * per_epoch if isinstance(epochs, int) else affordable
+        total = max(1, min(total, steps) if steps is not None else total)
+    elif steps is not None:
+        total = steps
+    elif isinstance(epochs, int):
+        total = epochs * per_epoch
+    else:
+        enough = max(40 * per_epoch, 2000) if training < 5_000_000 else 20 * per_epoch
+        total = max(1, min(affordable, enough))
+        if total >= per_epoch:
+            epochs = total // per_epoch
+            total = epochs * per_epoch
+        else:
+            steps = total
+    if not isinstance(epochs, int):
+        epochs = None
+    # evaluations read a few percent of what training reads, and cost a third as much a character
+    affordable_evaluations = 0.1 * total * lanes * length * 3 / max(validation, 1)
+    evaluations = max(3, min(_EVALUATIONS, int(affordable_evaluations)))
+    default_rate = {"adamw": 3e-3, "rmsprop": 2e-3, "sgd": 0.5}[train.optimizer]
+    if config.model.cell == "rnn":
+        default_rate /= 3  # without gates the same rate makes it jump
+    elif int(config.model.hidden_size) > 512:
+        default_rate /= 2
+    if fine_tuning:
+        default_rate /= 3  # what was learnt before is worth keeping
+    return config.with_values(
+        train={
+            "epochs": epochs,
+            "steps": steps,
+            "eval_every": max(1, total // evaluations) if train.eval_every == "auto" else train.eval_every,
+            "patience": _PATIENCE if train.patience == "auto" else train.patience,
+            "learning_rate": default_rate if train.learning_rate == "auto" else train.learning_rate,
+        }
+    )

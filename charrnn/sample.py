@@ -1,0 +1,156 @@
+"""Writing text: streaming, in batches, from any prime, until a text would appear.
+Knows models and characters, not files. Shapes: B lanes, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from charrnn.errors import MisuseError
+from charrnn.filters import Filters
+from charrnn.metrics import NATS_PER_BIT
+from charrnn.model import CharRNN, State
+from charrnn.text import check_characters
+from charrnn.vocabulary import Vocabulary
+
+TEMPERATURE = 0.8
+_WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Hold one finished continuation, and its price in nats under the unfiltered model at temperature 1."""
+
+    prime: str
+    text: str
+    nats: float
+    seed: int
+    index: int
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """Give the mean price of a written character; None where nothing was written."""
+        return self.nats / NATS_PER_BIT / len(self.text) if self.text else None
+
+
+class _Lane:
+    """What one sample has written: `pending` is held back because it may begin the text to stop before."""
+
+    def __init__(self, until: str | None) -> None:
+        self.until, self.released, self.pending, self.done = until, "", "", False
+        self.nats: list[float] = []
+
+    def write(self, character: str, nats: float, last: bool) -> str:
+        """Add a character; gives what may be shown now."""
+        self.pending += character
+        self.nats.append(nats)
+        if self.until is not None and self.pending.endswith(self.until):
+            show, self.pending, self.done = self.pending[: -len(self.until)], "", True
+        elif last:
+            show, self.pending, self.done = self.pending, "", True
+        else:
+            keep = self._overlap()
+            show, self.pending = self.pending[: len(self.pending) - keep], self.pending[len(self.pending) - keep :]
+        self.released += show
+        return show
+
+    def _overlap(self) -> int:
+        if self.until is None:
+            return 0
+        longest = min(len(self.pending), len(self.until) - 1)
+        return next((size for size in range(longest, 0, -1) if self.pending.endswith(self.until[:size])), 0)
+
+
+class Writer:
+    """Write on from B primes side by side; iterate for what each lane shows at each step, then read `samples`.
+
+    Lane i draws from the random stream (seed, indices[i]) alone: what it writes does not depend on its neighbours.
+    Raises MisuseError for a length below 1 or an empty `until`; CharRNNError for a prime with a lone surrogate.
+    """
+
+    def __init__(
+        self,
+        model: CharRNN,
+        vocabulary: Vocabulary,
+        primes: Sequence[str],
+        length: int,
+        filters: Filters,
+        *,
+        seed: int,
+        indices: Sequence[int],
+        until: str | None = None,
+    ) -> None:
+        if length < 1:
+            raise MisuseError(f"length is {length}; it must be at least 1.")
+        if until == "":
+            raise MisuseError("until is empty; name the text to stop before, or leave it out.")
+        for prime in primes:
+            check_characters(prime, "prime")
+        self.model, self.vocabulary, self.filters = model.eval(), vocabulary, filters
+        self.primes, self.length, self.seed, self.indices = primes, length, seed, indices
+        self.lanes = [_Lane(until) for _ in primes]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Give what was written, a sample a lane."""
+        return [
+            Sample(prime, lane.released, sum(lane.nats[: len(lane.released)]), self.seed, index)
+            for prime, lane, index in zip(self.primes, self.lanes, self.indices, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[list[str]]:
+        streams = [np.random.default_rng([self.seed, index]) for index in self.indices]
+        draws = np.stack([stream.random(self.length) for stream in streams])  # (B, length)
+        logits, state, queues = self._read_primes()
+        rows = np.arange(len(self.lanes))  # lane of each row that still runs
+        written = np.zeros(len(self.lanes), dtype=np.int64)
+        while True:
+            chosen, costs = self._choose(logits, draws[rows, np.minimum(written[rows], self.length - 1)])
+            shown = [""] * len(self.lanes)
+            for row, lane_index in enumerate(rows):
+                if queues[lane_index]:
+                    chosen[row] = queues[lane_index].pop(0)
+                    continue
+                lane = self.lanes[lane_index]
+                written[lane_index] += 1
+                character = self.vocabulary.characters[chosen[row]]
+                shown[lane_index] = lane.write(character, costs[row], bool(written[lane_index] == self.length))
+            yield shown
+            running = np.array([not self.lanes[lane_index].done for lane_index in rows])
+            if not running.any():
+                return
+            if not running.all():
+                rows, chosen = rows[running], chosen[running]
+                state = state.lanes(torch.from_numpy(np.flatnonzero(running)).to(state.hidden.device))
+            logits, state = self._step(chosen[:, None], state)
+
+    def _read_primes(self) -> tuple[npt.NDArray[np.float64], State, list[list[int]]]:
+        """Read at once what all primes share; gives the logits after it, and the rest that each lane is fed."""
+        newline = [self.vocabulary.newline]
+        encoded = [newline + self.vocabulary.encode(prime).tolist() for prime in self.primes]
+        shared = len(encoded[0]) if all(tokens == encoded[0] for tokens in encoded) else 1
+        state = self.model.start_state(1)
+        for first in range(0, shared, _WINDOW):
+            logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
+        lanes = torch.zeros(len(encoded), dtype=torch.long, device=state.hidden.device)
+        return np.repeat(logits, len(encoded), 0), state.lanes(lanes), [tokens[shared:] for tokens in encoded]
+
+    def _step(self, tokens: npt.NDArray[np.int64], state: State) -> tuple[npt.NDArray[np.float64], State]:
+        logits, state = self.model(torch.from_numpy(tokens).to(state.hidden.device), state)
+        return logits[:, -1].double().cpu().numpy(), state
+
+    def _choose(
+        self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Draw one token a row by inverting the cumulative distribution; gives tokens (B) and their prices in nats."""
+        cumulative = np.cumsum(self.filters(logits), axis=-1)
+        chosen = (cumulative > draws[:, None] * cumulative[:, -1:]).argmax(-1)
+        top = logits.max(-1)
+        normaliser = np.log(np.exp(logits - top[:, None]).sum(-1)) + top
+        own = np.take_along_axis(logits, chosen[:, None], -1)[:, 0]
+        return chosen, normaliser - own + self.vocabulary.known_nats

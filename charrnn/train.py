@@ -1,0 +1,459 @@
+"""Learning: truncated backpropagation through time over lanes, with exact resume.
+`train` yields reports and knows no terminal; the run folder is `checkpoint`'s.
+Shapes: B lanes, T steps, V vocabulary."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from charrnn import evaluate, modelfile, sample
+from charrnn.checkpoint import Run
+from charrnn.config import Config, TrainConfig
+from charrnn.corpus import Corpus, Lanes
+from charrnn.errors import CharRNNError
+from charrnn.filters import Filters
+from charrnn.metrics import NATS_PER_BIT, Score
+from charrnn.model import CharRNN, State, nats
+from charrnn.modelfile import EXTRA, CorpusCard, Evaluated, Header
+
+SAVE_SECONDS = 60.0
+SAMPLE_LENGTH = 160
+_FLOOR = 0.01  # of the peak rate, where schedules end
+_KEEP_EVERY = 200  # steps between states to go back to
+_ROLLBACKS = 3
+_WARMUP_SHARE = 0.1
+
+
+@dataclass
+class Position:
+    """Say where a training stands: all that is neither a tensor nor settled in the configuration."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0
+    window: int = 0  # of this epoch, the next to read
+    seconds: float = 0.0
+    rate_scale: float = 1.0  # halved by each going back
+    rollbacks: int = 0
+    evaluated: int = 0  # step of the last evaluation
+    best_bits: float | None = None
+    stale: int = 0  # evaluations since the best
+    warmup: int | None = evaluate.WARMUP  # characters that the last evaluation needed, None for a single pass
+    evaluation_seconds: float = 0.0
+    nats: float = 0.0  # training cost since the last evaluation
+    characters: int = 0
+    lengths: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Report one optimizer step; `total` is the planned number of steps, None under a time budget."""
+
+    step: int
+    total: int | None
+    epoch: float
+    seconds: float
+    progress: float
+    bits_per_character: float
+    gradient_norm: float
+    learning_rate: float
+    characters: int
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Report an evaluation of the whole validation part, and a text written after it."""
+
+    evaluated: Evaluated
+    best: bool
+    text: str
+    seconds: float
+    never_forgets: bool
+
+
+@dataclass(frozen=True)
+class WentBack:
+    """Report that something was not finite: training stands at `step` again, with a lower rate."""
+
+    step: int
+    learning_rate: float
+    times: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Report why training ended, and all its evaluations."""
+
+    reason: Literal["done", "time", "patience", "stopped"]
+    history: tuple[Evaluated, ...]
+    step: int
+
+
+Report = Stepped | Reported | WentBack | Finished
+
+
+def rate_at(config: TrainConfig, step: int, progress: float) -> float:
+    """Give the learning rate of the step after `step` steps, when a share `progress` (0 to 1) is done.
+
+    It climbs from 0 over warmup_steps, or over the first tenth if that is sooner, and then follows the schedule.
+    """
+    warm = min(1.0, max((step + 1) / max(config.warmup_steps, 1), progress / _WARMUP_SHARE))
+    fallen = {
+        "constant": 1.0,
+        "linear": 1.0 - (1.0 - _FLOOR) * progress,
+        "cosine": _FLOOR + (1.0 - _FLOOR) * 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }[config.schedule]
+    assert config.learning_rate != "auto"
+    return config.learning_rate * warm * fallen
+
+
+class Training:
+    """Hold a training's moving parts: model, optimizer, carried state, generator, position."""
+
+    def __init__(
+        self,
+        config: Config,
+        corpus: Corpus,
+        card: CorpusCard,
+        device: torch.device,
+        model: CharRNN | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already."""
+        assert config.train.seed is not None
+        self.config, self.corpus, self.card, self.device = config, corpus, card, device
+        self.vocabulary = corpus.vocabulary
+        if model is None:
+            model = CharRNN(config.model, len(self.vocabulary))
+            model.initialise(torch.Generator().manual_seed(config.train.seed))
+        self.model = model.to(device)
+        self.optimizer = make_optimizer(config.train, self.model)
+        self.generator = torch.Generator(device).manual_seed(config.train.seed + 1)  # dropout's own
+        assert config.train.batch_size != "auto"
+        self.lanes = Lanes(
+            self.vocabulary.encode(corpus.training.text),
+            corpus.training.starts,
+            self.vocabulary.newline,
+            config.train.batch_size,
+            config.train.sequence_length,
+            config.train.seed,
+            corpus.shuffled,
+        )
+        self.validation = self.vocabulary.encode(corpus.validation.text)
+        self.state = self.model.start_state(config.train.batch_size)
+        self.position = Position(seconds=seconds)
+        self.history: list[Evaluated] = []
+        self._kept = self._tensors(), asdict(self.position)
+
+    @property
+    def total(self) -> int | None:
+        """Give the planned number of steps; None where only the time decides."""
+        train = self.config.train
+        if train.steps is not None:
+            return train.steps
+        return train.epochs * self.lanes.windows if isinstance(train.epochs, int) else None
+
+    @property
+    def progress(self) -> float:
+        """Give the share of the training that is done, 0 to 1, by steps or by time, whichever is further."""
+        by_steps = self.position.step / self.total if self.total is not None else 0.0
+        by_time = 0.0
+        if self.config.train.time is not None:
+            # the evaluation that ends it must fit in
+            by_time = self.position.seconds / max(self.config.train.time - self.position.evaluation_seconds, 1e-9)
+        return min(1.0, max(by_steps, by_time))
+
+    @property
+    def epoch(self) -> float:
+        """Give the epochs done, with the begun one's share."""
+        return self.position.epoch + self.position.window / self.lanes.windows
+
+    def finished(self) -> Literal["done", "time", "patience"] | None:
+        """Say why there is nothing left to do, if so."""
+        if self.total is not None and self.position.step >= self.total:
+            return "done"
+        if self.progress >= 1.0:
+            return "time"
+        patience = self.config.train.patience
+        if isinstance(patience, int) and self.position.stale >= patience:
+            return "patience"
+        return None
+
+    def step(self) -> Stepped | WentBack:
+        """Read one window and take one optimizer step; where a number is not finite, go back instead."""
+        began = time.perf_counter()
+        train, position = self.config.train, self.position
+        rate = rate_at(train, position.step, self.progress) * position.rate_scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if position.window == 0:
+            self.state = self.model.start_state(self.lanes.batch_size)
+        inputs, targets = (torch.from_numpy(array) for array in self.lanes.window(position.epoch, position.window))
+        self.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+            logits, state = self.model(inputs.to(self.device), self.state, self.generator)
+            costs = nats(
+                logits, targets.to(self.device), self.vocabulary.known_nats, self.vocabulary.escape_nats
+            )  # (B, T)
+        loss = costs.mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clipped_norm()
+        loss_value, norm_value = float(loss.detach()), float(norm)
+        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
+            return self._go_back(rate)
+        self._shrink(rate * train.weight_decay)
+        self.optimizer.step()
+        self.state = state.detach()
+        position.step += 1
+        position.window += 1
+        if position.window == self.lanes.windows:
+            position.epoch, position.window = position.epoch + 1, 0
+        position.nats += loss_value * inputs.numel()
+        position.characters += inputs.numel()
+        position.seconds += time.perf_counter() - began
+        if position.step % _KEEP_EVERY == 0:
+            self._kept = self._tensors(), asdict(position)
+        return Stepped(
+            position.step,
+            self.total,
+            self.epoch,
+            position.seconds,
+            self.progress,
+            loss_value / NATS_PER_BIT,
+            norm_value,
+            rate,
+            inputs.numel(),
+        )
+
+    def evaluate(self, progress: evaluate.Progress) -> Reported:
+        """Score the validation part and write a sample; training's own state and generator stay untouched."""
+        began = time.perf_counter()
+        position = self.position
+        result = evaluate.evaluate(
+            self.model,
+            self.vocabulary,
+            self.validation,
+            exact=position.warmup is None,
+            warmup=position.warmup or evaluate.WARMUP,
+            progress=progress,
+        )
+        text = self._write()
+        score = result.score
+        evaluated = Evaluated(
+            position.step,
+            self.epoch,
+            position.seconds,
+            Score(position.nats, position.characters).bits_per_character,
+            score.nats,
+            score.characters,
+            score.correct,
+        )
+        self.history.append(evaluated)
+        best = position.best_bits is None or score.bits_per_character < position.best_bits
+        position.best_bits = score.bits_per_character if best else position.best_bits
+        position.stale = 0 if best else position.stale + 1
+        position.warmup = None if result.never_forgets else result.warmup or position.warmup
+        position.evaluated, position.nats, position.characters = position.step, 0.0, 0
+        position.evaluation_seconds = time.perf_counter() - began
+        position.seconds += position.evaluation_seconds
+        self._kept = self._tensors(), asdict(position)
+        return Reported(evaluated, best, text, position.evaluation_seconds, result.never_forgets)
+
+    def header(self, *, resumable: bool) -> Header:
+        """Describe these weights for a model file."""
+        position = asdict(self.position) if resumable else None
+        return Header(self.config, self.vocabulary, self.card, tuple(self.history), position)
+
+    def save_best(self, run: Run) -> None:
+        """Write the weights as the best so far."""
+        modelfile.write_atomically(run.best, modelfile.to_bytes(self.header(resumable=False), self.model.state_dict()))
+
+    def save_last(self, run: Run) -> None:
+        """Write all that a resumed training needs."""
+        self.position.lengths = run.lengths()
+        modelfile.write_atomically(run.last, modelfile.to_bytes(self.header(resumable=True), self._tensors()))
+
+    def restore(self, header: Header, tensors: dict[str, Tensor]) -> None:
+        """Stand again where a last.safetensors was saved."""
+        assert header.position is not None
+        self.history = list(header.history)
+        self._put_back(tensors, header.position)
+        self._kept = self._tensors(), asdict(self.position)
+
+    def _put_back(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        self.model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(EXTRA)})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(EXTRA + "optimizer/"):
+                index, key = name.removeprefix(EXTRA + "optimizer/").split("/")
+                moments.setdefault(int(index), {})[key] = tensor.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.generator.set_state(tensors[EXTRA + "generator"].cpu())
+        carried = (tensors.get(EXTRA + "state/" + name) for name in State._fields)
+        self.state = State(*(None if t is None else t.to(self.device) for t in carried))  # type: ignore[arg-type]
+        self.position = Position(**position)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Copy every tensor of the training: weights, moments, generator, carried state."""
+        tensors = dict(self.model.state_dict())
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            for key, value in moments.items():
+                if value is not None:
+                    tensors[f"{EXTRA}optimizer/{index}/{key}"] = torch.as_tensor(value)
+        tensors[EXTRA + "generator"] = self.generator.get_state()
+        for name, value in zip(State._fields, self.state, strict=True):
+            if value is not None:
+                tensors[EXTRA + "state/" + name] = value
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def _go_back(self, rate: float) -> WentBack:
+        """Return to the last good state with half the rate. Raises CharRNNError after three times."""
+        rollbacks, scale, seconds = self.position.rollbacks + 1, self.position.rate_scale / 2, self.position.seconds
+        if rollbacks > _ROLLBACKS:
+            raise CharRNNError(
+                f"The loss was not finite again at step {self.position.step}, after going back {_ROLLBACKS} times and"
+                f" with a learning rate of {rate:.2g}; the weights saved are still good."
+                " Set a lower train.learning_rate, or train.clip_norm=1."
+            )
+        self._put_back(*self._kept)
+        self.position = replace(self.position, rollbacks=rollbacks, rate_scale=scale, seconds=seconds)
+        return WentBack(self.position.step, rate / 2, rollbacks)
+
+    def _clipped_norm(self) -> Tensor:
+        """Add the L1 gradient, clip by value and norm; gives the norm before the clipping by norm."""
+        train = self.config.train
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        if train.l1 > 0.0:
+            for parameter in parameters:
+                if parameter.dim() > 1 and parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach().sign(), alpha=train.l1)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if train.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, train.clip_value)
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
+        return norm
+
+    @torch.no_grad()
+    def _shrink(self, amount: float) -> None:
+        """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019)."""
+        if amount > 0.0:
+            for parameter in self.model.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(1.0 - amount)
+
+    def _write(self) -> str:
+        assert self.config.train.seed is not None
+        writer = sample.Writer(
+            self.model,
+            self.vocabulary,
+            [""],
+            SAMPLE_LENGTH,
+            Filters(temperature=sample.TEMPERATURE),
+            seed=self.config.train.seed,
+            indices=[self.position.step],
+        )
+        for _ in writer:
+            pass
+        return writer.samples[0].text
+
+
+def make_optimizer(train: TrainConfig, model: CharRNN) -> torch.optim.Optimizer:
+    """Make the optimizer; weight decay is not its business (see `Training`), so that it is the same for all."""
+    if train.optimizer == "adamw":
+        return torch.optim.Adam(model.parameters(), betas=(0.9, 0.99))
+    if train.optimizer == "rmsprop":
+        return torch.optim.RMSprop(model.parameters(), alpha=0.95)
+    return torch.optim.SGD(model.parameters(), momentum=0.9)
+
+
+class _Stopped(Exception):
+    """Leaves an evaluation in the middle."""
+
+
+def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+    """Train to the end, or until `stop` says so, and save as it goes; yields a report a step and an evaluation.
+
+    Evaluations come every eval_every steps and at the end. The last state is saved at each, once a minute, and when
+    stopped; the best is saved first. Raises CharRNNError where the disk is full or the loss stays not finite.
+    """
+    position = training.position
+
+    def progress(_: int) -> None:
+        if stop():
+            raise _Stopped
+
+    saved = time.monotonic()
+    eval_every = training.config.train.eval_every
+    assert isinstance(eval_every, int)
+    while True:
+        reason = training.finished()
+        due = position.step % eval_every == 0 or reason is not None
+        if due and position.step > position.evaluated:
+            try:
+                reported = training.evaluate(progress)
+            except _Stopped:
+                training.save_last(run)
+                yield Finished("stopped", tuple(training.history), position.step)
+                return
+            run.append_metrics(_line(reported.evaluated))
+            run.append_sample(
+                f"step {position.step}, {reported.evaluated.bits_per_character:.4f} bits/char", reported.text
+            )
+            if reported.best:
+                training.save_best(run)
+            training.save_last(run)
+            saved = time.monotonic()
+            yield reported
+            reason = training.finished()
+        if reason is not None:
+            yield Finished(reason, tuple(training.history), position.step)
+            return
+        if stop():
+            training.save_last(run)
+            yield Finished("stopped", tuple(training.history), position.step)
+            return
+        report = training.step()
+        position = training.position  # going back made another
+        if isinstance(report, Stepped) and report.step % max(1, eval_every // 5) == 0:
+            run.append_metrics(_step_line(report))
+        yield report
+        if time.monotonic() - saved >= SAVE_SECONDS:
+            training.save_last(run)
+            saved = time.monotonic()
+
+
+def _step_line(report: Stepped) -> dict[str, Any]:
+    return {
+        "step": report.step,
+        "epoch": report.epoch,
+        "seconds": report.seconds,
+        "bits_per_character": report.bits_per_character,
+        "gradient_norm": report.gradient_norm,
+        "learning_rate": report.learning_rate,
+    }
+
+
+def _line(evaluated: Evaluated) -> dict[str, Any]:
+    score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
+    return {
+        "step": evaluated.step,
+        "epoch": evaluated.epoch,
+        "seconds": evaluated.seconds,
+        "training_bits_per_character": evaluated.training_bits_per_character,
+        "validation": {
+            "nats": score.nats,
+            "characters": score.characters,
+            "bits_per_character": score.bits_per_character,
+            "perplexity": score.perplexity,
+            "accuracy": score.accuracy,
+        },
+    }

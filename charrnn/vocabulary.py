@@ -1,0 +1,104 @@
+"""The characters a model knows, and the price of those it does not.
+One character is one token, always: V known characters are tokens 0 to V-1, every other is token V, the escape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+SCALARS = 0x110000 - 0x800  # all Unicode code points less the surrogates
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Map characters to tokens and back.
+
+    `characters` are the V known ones, most frequent first; `seen` is N, the characters of the training part;
+    `novel` is how many of those were seen once or left out, the Good-Turing count of novelty.
+    """
+
+    characters: str
+    seen: int
+    novel: int
+    _table: npt.NDArray[np.int32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        codes = _codes(self.characters)
+        # one entry a code point up to the highest known, and one for all above it
+        table = np.full(int(codes.max()) + 2, len(codes), dtype=np.int32)
+        table[codes] = np.arange(len(codes), dtype=np.int32)
+        object.__setattr__(self, "_table", table)
+
+    @classmethod
+    def of(cls, text: str, min_count: int = 1) -> Vocabulary:
+        """Collect the characters of a training text seen at least min_count times, and always the newline."""
+        counts = np.zeros(0x110000, dtype=np.int64)
+        for start in range(0, len(text), _CHUNK):
+            chunk = np.bincount(_codes(text[start : start + _CHUNK]))
+            counts[: len(chunk)] += chunk
+        kept = counts >= min_count
+        kept &= counts > 0
+        kept[ord("\n")] = True
+        codes = np.flatnonzero(kept)
+        order = np.lexsort((codes, -counts[codes]))
+        novel = int(counts[~kept].sum()) + int((counts[kept] == 1).sum())
+        characters = codes[order].astype("<u4").tobytes().decode("utf-32-le")
+        return cls(characters, len(text), novel)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    @property
+    def escape(self) -> int:
+        """Give the token of every unknown character, V."""
+        return len(self.characters)
+
+    @property
+    def newline(self) -> int:
+        """Give the token of the newline, which comes before the first character of every text."""
+        return int(self._table[ord("\n")])
+
+    @property
+    def escape_probability(self) -> float:
+        """Estimate the probability that the next character is an unknown one (Good 1953, Turing): (novel+1)/(N+1).
+
+        Where every character was new that would be 1 and leave the known ones nothing: N/(N+1) is the most.
+        """
+        return min(self.novel + 1, max(self.seen, 1)) / (self.seen + 1)
+
+    @property
+    def escape_nats(self) -> float:
+        """Give the price of one unknown character: the escape, then one of all other Unicode scalar values."""
+        return -math.log(self.escape_probability) + math.log(SCALARS - len(self))
+
+    @property
+    def known_nats(self) -> float:
+        """Give what every known character pays on top of the softmax: that it was not the escape."""
+        return -math.log1p(-self.escape_probability)
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """Give the smallest type that holds every token, the escape included."""
+        return np.uint8 if self.escape <= 0xFF else np.uint16 if self.escape <= 0xFFFF else np.uint32
+
+    def encode(self, text: str) -> npt.NDArray[np.unsignedinteger]:
+        """Turn a text of N characters into N tokens; unknown characters become the escape."""
+        tokens = np.empty(len(text), dtype=self.dtype)
+        last = len(self._table) - 1
+        for start in range(0, len(text), _CHUNK):
+            codes = _codes(text[start : start + _CHUNK])
+            tokens[start : start + len(codes)] = self._table[np.minimum(codes, last)]
+        return tokens
+
+    def decode(self, tokens: npt.ArrayLike) -> str:
+        """Turn tokens (N) back into a text; the escape shows as U+FFFD, the replacement character."""
+        table = np.append(_codes(self.characters), np.uint32(0xFFFD)).astype("<u4")
+        return table[np.asarray(tokens, dtype=np.int64)].tobytes().decode("utf-32-le")
+
+
+def _codes(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
