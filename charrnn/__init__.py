@@ -1,0 +1,30 @@
+"""charrnn learns any text one character at a time with a recurrent network and writes more like it.
+
+model = charrnn.load("checkpoints/poems")
+print(model.sample("我爱北京", length=100))
+print(model.score("床前明月光").bits_per_character)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charrnn.errors import CharRNNError
+from charrnn.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from charrnn.api import TextModel
+
+__all__ = ["CharRNNError", "__version__", "load"]
+
+
+def load(path: str | Path | None = None) -> TextModel:
+    """Load a model: a run folder, a model file, a name under ./checkpoints, or the newest run there if None.
+
+    Raises CharRNNError where there is none or the file is damaged.
+    """
+    from charrnn.api import TextModel
+    from charrnn.checkpoint import find_model
+
+    return TextModel(find_model(None if path is None else str(path)))

@@ -298,7 +298,8 @@ class Training:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.generator.set_state(tensors[EXTRA + "generator"].cpu())
         carried = (tensors.get(EXTRA + "state/" + name) for name in State._fields)
-        self.state = State(*(None if t is None else t.to(self.device) for t in carried))  # type: ignore[arg-type]
+        # cloned: a tensor read from a file may lie anywhere, and matrix products round by where their operands lie
+        self.state = State(*(None if t is None else t.to(self.device).clone() for t in carried))  # type: ignore[arg-type]
         self.position = Position(**position)
 
     def _tensors(self) -> dict[str, Tensor]:

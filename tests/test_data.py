@@ -45,7 +45,8 @@ pet: name measure
 
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
-    return generate.drawn(generate.beijing(), generate.BEIJING_LINES, generate.SEED)
+    lines: Drawn = generate.drawn(generate.beijing(), generate.BEIJING_LINES, generate.SEED)
+    return lines
 
 
 def toy() -> Any:

@@ -1,0 +1,45 @@
+# make test     lint, types and tests        make demo    one minute of training, and what came of it
+# make slow     the tests that take minutes  make clean   remove what make made, but no model
+# Each makes its own .venv first, once; constraints.txt says which versions go into it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DELETE_ON_ERROR:
+.PHONY: test slow demo clean
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+slow: $(VENV)/installed-dev
+	$(BIN)/pytest -m 'slow and not gpu'
+
+# charrnn takes checkpoints/beijing-2, -3 ... by itself where a demo has been before
+demo: $(VENV)/installed
+	@printf '\n=== One minute with data/beijing.txt ===\n\n'
+	@model=$$($(BIN)/charrnn train data/beijing.txt --time 60s) \
+	&& printf '\n=== What it writes after 我爱北京 ===\n\n' \
+	&& $(BIN)/charrnn sample -m "$$model" -p 我爱北京 -n 120 \
+	&& printf '\n=== How well it foretells text that it has never seen ===\n\n' \
+	&& $(BIN)/charrnn evaluate -m "$$model" \
+	&& printf '\nMore of it: %s/charrnn sample -m %s\n' '$(BIN)' "$$model"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $(VENV)/installed $@

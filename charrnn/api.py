@@ -1,0 +1,74 @@
+"""The Python interface: load a model, write with it, score with it.
+Everything else of the package is the house's own and may move."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from charrnn import evaluate as scoring
+from charrnn import modelfile, text
+from charrnn.filters import Filters
+from charrnn.metrics import Score
+from charrnn.modelfile import Header
+from charrnn.sample import TEMPERATURE, Writer
+
+
+class TextModel:
+    """A trained model that writes and scores text, on the CPU. Made by `charrnn.load`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: Header
+        self.header, self._model = modelfile.read_model(path)
+
+    @property
+    def characters(self) -> str:
+        """Give the characters that the model knows, most frequent first."""
+        return self.header.vocabulary.characters
+
+    def sample(
+        self,
+        prime: str = "",
+        length: int = 500,
+        *,
+        temperature: float = TEMPERATURE,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        greedy: bool = False,
+        until: str | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Write on from `prime` and give the continuation, at most `length` characters.
+
+        The same seed gives the same text as `charrnn sample --seed`. Raises MisuseError for a value out of range.
+        """
+        filters = Filters(temperature, top_k, top_p, min_p, greedy)
+        return "".join(self._flow(prime, length, filters, until, seed))
+
+    def stream(
+        self,
+        prime: str = "",
+        length: int = 500,
+        *,
+        until: str | None = None,
+        seed: int | None = None,
+        filters: Filters | None = None,
+    ) -> Iterator[str]:
+        """Do the same as `sample`, but give each character as it is made."""
+        return self._flow(prime, length, filters or Filters(TEMPERATURE), until, seed)
+
+    def score(self, content: str) -> Score:
+        """Score a text as one piece that follows a newline, exactly: nats, characters, bits_per_character, accuracy."""
+        text.check_characters(content, "text")
+        tokens = self.header.vocabulary.encode(content)
+        return scoring.evaluate(self._model, self.header.vocabulary, tokens, exact=True).score
+
+    def _flow(self, prime: str, length: int, filters: Filters, until: str | None, seed: int | None) -> Iterator[str]:
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        writer = Writer(
+            self._model, self.header.vocabulary, [prime], length, filters, seed=seed, indices=[0], until=until
+        )
+        return (shown for (shown,) in writer if shown)

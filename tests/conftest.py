@@ -1,0 +1,67 @@
+"""What several tests share: one thread, small texts, a folder of one's own, the command line in-process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen jugs.\n" * 12
+TINY = (
+    "model.hidden_size=5",
+    "model.num_layers=2",
+    "model.embedding_size=4",
+    "model.dropout=0.2",
+    "train.batch_size=3",
+    "train.sequence_length=7",
+    "train.eval_every=5",
+    "train.learning_rate=0.01",
+    "train.precision=fp32",
+    "train.patience=null",
+    "train.seed=1",
+)
+
+Charrnn = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder with text.txt in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def charrnn() -> Charrnn:
+    """Call the command line in-process: charrnn("train", "text.txt", stdin="...")."""
+    from charrnn.cli import cli
+
+    def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(cli, list(arguments), input=stdin, prog_name="charrnn")
+
+    return call
+
+
+def settings(*more: str) -> list[str]:
+    """Give the options of a tiny training, with more settings over them."""
+    return [word for setting in (*TINY, *more) for word in ("-s", setting)]
+
+
+@pytest.fixture
+def trained(here: Path, charrnn: Charrnn) -> Path:
+    """Train a tiny model into checkpoints/text; gives its run folder."""
+    result = charrnn("train", "text.txt", "-q", *settings("train.steps=20"))
+    assert result.exit_code == 0, result.output
+    return here / "checkpoints" / "text"

@@ -1,0 +1,279 @@
+"""Claims about learning: exact resume, going back, schedules, optimizers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from charrnn import begin, config, train
+from charrnn.begin import Begun
+from charrnn.checkpoint import Run
+from charrnn.errors import CharRNNError
+from charrnn.modelfile import read_tensors
+from charrnn.train import Finished, Reported, Stepped, WentBack
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+VARIANTS = (
+    ("model.cell=lstm",),
+    ("model.cell=gru",),
+    ("model.cell=rnn",),
+    ("model.cell=rnn", "model.activation=leaky_relu"),
+    ("model.cell=rnn", "model.activation=relu", "model.init=identity"),
+    ("model.cell=lstm", "model.leak=0.5", "model.time_skip=3", "model.residual=true", "model.layer_norm=true"),
+    ("model.cell=gru", "model.tie_weights=true", "train.optimizer=rmsprop", "train.l1=0.0001"),
+    ("model.cell=lstm", "train.optimizer=sgd", "train.schedule=linear", "train.clip_value=0.1"),
+    ("model.cell=lstm", "data.documents=line", "train.precision=bf16"),
+)
+
+
+def started(folder: str, *settings: str, steps: int = 23) -> Begun:
+    options = config.load(None, [*TINY, f"train.steps={steps}", *settings]).with_values(data={"texts": ["text.txt"]})
+    return begin.fresh(options, Path(folder), CPU)
+
+
+def run_until(begun: Begun, step: int | None = None) -> list[train.Report]:
+    """Train, asking to stop once `step` steps are done."""
+
+    def stop() -> bool:
+        return step is not None and begun.training.position.step >= step
+
+    reports = list(train.train(begun.training, begun.run, stop))
+    begun.run.release()
+    return reports
+
+
+def without_seconds(path: Path) -> list[Any]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = (read_tensors(folder / "last.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    assert without_seconds(one / "metrics.jsonl") == without_seconds(other / "metrics.jsonl")
+    assert (one / "samples.txt").read_bytes() == (other / "samples.txt").read_bytes()
+    best, other_best = (read_tensors(folder / "best.safetensors") for folder in (one, other))
+    assert all(torch.equal(best[name], other_best[name]) for name in best)
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
+def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
+    run_until(started("whole", *settings))
+    run_until(started("parts", *settings), 4)
+    for step in (10, 17, None):  # mid-epoch, at different distances from an evaluation
+        resumed = begin.resume(Run(Path("parts")), CPU)
+        run_until(resumed, step)
+    assert_same_run(here / "whole", here / "parts")
+
+
+def test_resume_after_a_plain_kill_goes_on_from_the_last_save(here: Path) -> None:
+    run_until(started("whole"))
+    begun = started("parts")
+    reports = train.train(begun.training, begun.run)
+    for report in reports:
+        if isinstance(report, Stepped) and report.step == 13:
+            break  # three steps after the save at 10, some lines in metrics.jsonl already
+    reports.close()  # type: ignore[attr-defined]
+    begun.run.release()
+    resumed = begin.resume(Run(Path("parts")), CPU)
+    assert resumed.training.position.step == 10
+    run_until(resumed)
+    assert_same_run(here / "whole", here / "parts")
+
+
+def test_stopping_within_an_evaluation_loses_nothing(here: Path) -> None:
+    run_until(started("whole"))
+    begun = started("parts")
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        if begun.training.position.step == 5:
+            asked += 1
+            return True  # first asked from within the evaluation that is due at 5
+        return False
+
+    reports = list(train.train(begun.training, begun.run, stop))
+    begun.run.release()
+    assert asked
+    assert isinstance(reports[-1], Finished)
+    assert reports[-1].reason == "stopped"
+    assert not any(isinstance(report, Reported) for report in reports)
+    run_until(begin.resume(Run(Path("parts")), CPU))
+    assert_same_run(here / "whole", here / "parts")
+
+
+def test_a_finished_run_is_extended_with_its_moments(here: Path) -> None:
+    run_until(started("run", "train.schedule=constant", steps=10))
+    resumed = begin.resume(Run(Path("run")), CPU, settings=["train.steps=23"])
+    run_until(resumed)
+    run_until(started("whole", "train.schedule=constant", "train.warmup_steps=1"))
+    assert resumed.training.position.step == 23
+    assert len(resumed.training.history) == 5
+
+
+def test_validation_never_disturbs_training(here: Path) -> None:
+    often, rarely = started("often", "train.eval_every=2"), started("rarely", "train.eval_every=1000")
+    run_until(often)
+    run_until(rarely)
+    for name, weights in often.training.model.state_dict().items():
+        assert torch.equal(weights, rarely.training.model.state_dict()[name]), name
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
+    """Make the loss nan in chosen calls (counted from 1)."""
+    calls, sound = 0, train.nats
+
+    def nats(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return sound(*arguments) * (math.nan if when(calls) else 1.0)
+
+    monkeypatch.setattr(train, "nats", nats)
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = started("run")
+    poison(monkeypatch, lambda call: call == 8)
+    reports = run_until(begun)
+    back = [report for report in reports if isinstance(report, WentBack)]
+    assert [(report.step, report.times) for report in back] == [(5, 1)]  # the evaluation at 5 was the last good state
+    assert begun.training.position.rate_scale == 0.5
+    assert begun.training.position.step == 23
+    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(here: Path) -> None:
+    begun = started("run")
+    weights = begun.training.model.head
+    assert weights is not None
+    calls = 0
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return gradient * math.inf if calls == 3 else gradient
+
+    weights.register_hook(spoil)  # type: ignore[no-untyped-call]
+    reports = run_until(begun)
+    assert sum(isinstance(report, WentBack) for report in reports) == 1
+    assert bool(weights.isfinite().all())
+
+
+def test_training_gives_up_after_going_back_three_times(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = started("run")
+    poison(monkeypatch, lambda call: call > 7)
+    seen: list[train.Report] = []
+    with pytest.raises(CharRNNError, match=r"not finite again at step .*Set a lower train\.learning_rate"):
+        seen.extend(train.train(begun.training, begun.run))
+    begun.run.release()
+    assert bool(begun.training.model.head_bias.isfinite().all())
+    assert begun.run.best.exists()
+
+
+def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
+    begun = started("run", "train.patience=2", "train.learning_rate=10", "train.eval_every=2", steps=200)
+    finished = run_until(begun)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "patience"
+    assert finished.step < 200
+    bits = [evaluated.bits_per_character for evaluated in finished.history]
+    assert min(bits) == bits[-3]
+
+
+def test_a_time_budget_is_kept_and_annealed_to(here: Path) -> None:
+    begun = started("run", "train.time=1.5", "train.steps=null", "train.epochs=null", "train.eval_every=100000")
+    reports = run_until(begun)
+    steps = [report for report in reports if isinstance(report, Stepped)]
+    finished = reports[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "time"
+    assert steps[-1].learning_rate < 0.05 * max(report.learning_rate for report in steps)
+    assert begun.training.position.seconds == pytest.approx(1.5, abs=1.0)
+
+
+def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
+    options = config.load(None, ["train.learning_rate=2", "train.warmup_steps=4"]).train
+    assert [train.rate_at(options, step, 0.0) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert train.rate_at(options, 100, 0.5) == pytest.approx(2 * (0.01 + 0.99 / 2))
+    assert train.rate_at(options, 100, 1.0) == pytest.approx(0.02)
+    linear = options.model_copy(update={"schedule": "linear"})
+    assert train.rate_at(linear, 100, 0.5) == pytest.approx(2 * 0.505)
+    constant = options.model_copy(update={"schedule": "constant"})
+    assert train.rate_at(constant, 100, 1.0) == 2.0
+    # a short training does not spend itself on warming up: a tenth is the most
+    assert train.rate_at(options.model_copy(update={"warmup_steps": 1000}), 1, 0.1) == train.rate_at(options, 9, 0.1)
+
+
+def test_weight_decay_is_decoupled_as_in_adamw(here: Path) -> None:
+    begun = started("run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null")
+    training = begun.training
+    copies = {name: weights.detach().clone() for name, weights in training.model.named_parameters()}
+    stepped = training.step()
+    assert isinstance(stepped, Stepped)
+    gradients = {name: weights.grad for name, weights in training.model.named_parameters()}
+    for name, weights in copies.items():
+        weights.grad = gradients[name]
+        decay = 0.3 if weights.dim() > 1 else 0.0
+        torch.optim.AdamW([weights], lr=stepped.learning_rate, betas=(0.9, 0.99), weight_decay=decay).step()
+        torch.testing.assert_close(training.model.get_parameter(name).detach(), weights)
+    begun.run.release()
+
+
+def test_clipping_by_norm_scales_the_whole_gradient(here: Path) -> None:
+    begun = started("run", "train.clip_norm=0.01")
+    stepped = begun.training.step()
+    assert isinstance(stepped, Stepped)
+    assert stepped.gradient_norm > 0.01
+    squares = sum(
+        float((weights.grad**2).sum()) for weights in begun.training.model.parameters() if weights.grad is not None
+    )
+    assert math.sqrt(squares) == pytest.approx(0.01, rel=1e-3)
+    begun.run.release()
+
+
+def test_clipping_by_value_cuts_each_gradient(here: Path) -> None:
+    begun = started("run", "train.clip_value=0.001", "train.clip_norm=null")
+    begun.training.step()
+    largest = max(
+        float(weights.grad.abs().max()) for weights in begun.training.model.parameters() if weights.grad is not None
+    )
+    assert largest == pytest.approx(0.001)
+    begun.run.release()
+
+
+def test_l1_pulls_every_matrix_towards_zero(here: Path) -> None:
+    plain, pulled = started("plain", "train.clip_norm=null"), started("pulled", "train.clip_norm=null", "train.l1=0.25")
+    plain.training.step()
+    start = {name: weights.detach().clone() for name, weights in pulled.training.model.named_parameters()}
+    pulled.training.step()
+    for name, weights in pulled.training.model.named_parameters():
+        other = plain.training.model.get_parameter(name).grad
+        assert weights.grad is not None
+        assert other is not None
+        expected = other + (0.25 * start[name].sign() if weights.dim() > 1 else 0.0)
+        torch.testing.assert_close(weights.grad, expected)
+    plain.run.release()
+    pulled.run.release()
+
+
+def test_an_epoch_starts_from_the_start_state_and_windows_carry_it(here: Path) -> None:
+    begun = started("run")
+    training = begun.training
+    windows = training.lanes.windows
+    seen: list[float] = []
+    for _ in range(windows + 1):
+        seen.append(float(training.state.hidden.abs().sum()))
+        training.step()
+    assert seen[0] == 0.0
+    assert all(size > 0.0 for size in seen[1:windows])
+    begun.run.release()
