@@ -16,11 +16,11 @@ from charrnn import checkpoint, corpus, modelfile, plan, text
 from charrnn import config as configuration
 from charrnn.checkpoint import Run
 from charrnn.config import Config
-from charrnn.corpus import Part
+from charrnn.corpus import Corpus, Part
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import CharRNN, transplant
 from charrnn.modelfile import CorpusCard, Header
-from charrnn.text import STDIN
+from charrnn.text import STDIN, Text
 from charrnn.train import Training
 
 _STDIN_COPY = "corpus.txt"
@@ -83,9 +83,29 @@ def fresh(
     source = text.read(names, config.data.encoding, stdin)
     shown = "standard input" if names[0] == STDIN else names[0]
     whole = corpus.build(source, config.data, seed, shown)
-    vocabulary = whole.vocabulary
     run.create()
-    run.lock()  # until the caller releases it, or the process ends
+    run.lock()
+    try:
+        training, more = _started(config, source, whole, run, shown, device, init_from, began)
+    except BaseException:
+        run.release()
+        raise
+    return Begun(training, run, (*notes, *more))
+
+
+def _started(
+    config: Config,
+    source: Text,
+    whole: Corpus,
+    run: Run,
+    shown: str,
+    device: torch.device,
+    init_from: Path | None,
+    began: float,
+) -> tuple[Training, list[str]]:
+    """Plan a training and write down what it is."""
+    seed, vocabulary, names = config.train.seed, whole.vocabulary, config.data.texts
+    assert seed is not None
     settled = plan.plan(
         config,
         len(vocabulary),
@@ -95,7 +115,7 @@ def fresh(
         fine_tuning=init_from is not None,
     )
     config = settled.config
-    notes += settled.notes
+    notes = list(settled.notes)
 
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in names]
     if STDIN in names:
@@ -118,7 +138,7 @@ def fresh(
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
         notes.append(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     training = Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
-    return Begun(training, run, tuple(notes))
+    return training, notes
 
 
 def fine_tuning_base(path: Path) -> dict[str, Any]:
@@ -148,6 +168,16 @@ def resume(
 
     Raises CharRNNError where the text is gone or has changed, or another process trains the run.
     """
+    # locked before it is read: what another process saves meanwhile must not be lost
+    run.lock()
+    try:
+        return _resumed(run, device, settings, texts)
+    except BaseException:
+        run.release()
+        raise
+
+
+def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Sequence[str]) -> Begun:
     header = modelfile.read_header(run.last)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
@@ -169,7 +199,6 @@ def resume(
             f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
             f" Restore it, or go on with the new text by --init-from {run.folder}"
         )
-    run.lock()
     training = Training(config, whole, header.corpus, device)
     training.restore(header, modelfile.read_tensors(run.last))
     spent = training.position.seconds

@@ -15,7 +15,7 @@ from charrnn.errors import CharRNNError, MisuseError
 from charrnn.modelfile import cannot_write, write_atomically
 
 RUNS = Path("checkpoints")
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST, LOCK = "best.safetensors", "last.safetensors", ".lock"
 
 
 class Run:
@@ -30,7 +30,7 @@ class Run:
     def check_free(self) -> None:
         """Raise MisuseError if the folder holds anything already: nothing of the user's is ever overwritten."""
         try:
-            taken = self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir()))
+            taken = _taken(self.folder)
         except OSError as error:
             raise cannot_write(self.folder, error, 0) from error
         if taken:
@@ -48,9 +48,9 @@ class Run:
     def lock(self) -> None:
         """Take the lock until `release`. Raises CharRNNError where another training holds it."""
         try:
-            self._lock = (self.folder / ".lock").open("ab")
+            self._lock = (self.folder / LOCK).open("ab")
         except OSError as error:
-            raise cannot_write(self.folder / ".lock", error, 0) from error
+            raise cannot_write(self.folder / LOCK, error, 0) from error
         try:
             _lock(self._lock)
         except OSError as error:
@@ -99,9 +99,14 @@ class Run:
 def new_folder(stem: str) -> Path:
     """Choose checkpoints/<stem>, or -2, -3 ... if taken."""
     folder, number = RUNS / stem, 2
-    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    while _taken(folder):
         folder, number = RUNS / f"{stem}-{number}", number + 1
     return folder
+
+
+def _taken(folder: Path) -> bool:
+    """Say whether anything is there; the lock that an attempt left behind is nothing."""
+    return folder.exists() and (not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir()))
 
 
 def find_runs() -> list[Path]:

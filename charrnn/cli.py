@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,8 @@ from charrnn.version import VERSION
 
 if TYPE_CHECKING:
     from charrnn.begin import Begun
-    from charrnn.filters import Filters
     from charrnn.modelfile import Header
-    from charrnn.sample import Sample
 
-_EACH_LINE_LANES = 64
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -292,106 +288,16 @@ def sample(
     if until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     from charrnn.sample import TEMPERATURE
+    from charrnn.scribe import Scribe
 
     filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    writer = _Scribe(_open(model, "cpu" if device == "auto" else device), filters, length, seed, no_prime, as_json)
+    _, header, loaded = _opened(model, "cpu" if device == "auto" else device)
+    scribe = Scribe(loaded, header.vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
     if each_line:
-        writer.each_line(_stdin())
+        scribe.each_line(_stdin())
     else:
-        writer.from_prime(_stdin_prime() if prime == "-" else prime, num, until)
-
-
-class _Scribe:
-    """Writes samples to stdout as the options ask."""
-
-    def __init__(
-        self, opened: tuple[Header, Any], filters: Filters, length: int, seed: int, no_prime: bool, as_json: bool
-    ) -> None:
-        self.vocabulary, self.model = opened[0].vocabulary, opened[1]
-        self.filters, self.length, self.seed, self.no_prime, self.as_json = filters, length, seed, no_prime, as_json
-
-    def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Any:
-        from charrnn.sample import Writer
-
-        return Writer(
-            self.model,
-            self.vocabulary,
-            primes,
-            self.length,
-            self.filters,
-            seed=self.seed,
-            indices=list(indices),
-            until=until,
-        )
-
-    def from_prime(self, prime: str, num: int, until: str | None) -> None:
-        """One sample flows as it is made; several are a batch, printed whole."""
-        writer = self._writer([prime] * num, range(num), until)
-        if self.as_json or num > 1:
-            for _ in writer:
-                pass
-            for place, made in enumerate(writer.samples):
-                if self.as_json:
-                    self._json(made)
-                else:
-                    self._put(("" if place == 0 else "\n") + _ended(self._whole(made)))
-            return
-        last = "" if self.no_prime else prime
-        self._put(last)
-        for (shown,) in writer:
-            if shown:
-                self._put(shown)
-                last = shown
-        if not last.endswith("\n"):
-            self._put("\n")
-
-    def each_line(self, stdin: Any) -> None:
-        """Lines are continued in blocks, side by side, and printed in order; from a terminal, one at a time."""
-        lanes = 1 if stdin.isatty() else _EACH_LINE_LANES
-        for first, primes in _blocks(stdin, lanes):
-            writer = self._writer(primes, range(first, first + len(primes)), "\n")
-            for _ in writer:
-                pass
-            for made in writer.samples:
-                if self.as_json:
-                    self._json(made)
-                else:
-                    self._put(self._whole(made) + "\n")
-
-    def _whole(self, made: Sample) -> str:
-        return made.text if self.no_prime else made.prime + made.text
-
-    def _json(self, made: Sample) -> None:
-        fields = {
-            "prime": made.prime,
-            "text": made.text,
-            "bits_per_character": made.bits_per_character,
-            "seed": made.seed,
-            "index": made.index,
-        }
-        self._put(json.dumps(fields, ensure_ascii=False) + "\n")
-
-    def _put(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _blocks(stdin: Any, size: int) -> Iterator[tuple[int, list[str]]]:
-    from charrnn.text import decode
-
-    first, block = 0, []
-    for number, raw in enumerate(stdin):
-        block.append(decode(raw, "utf-8", f"standard input, line {number + 1}").rstrip("\n"))
-        if len(block) == size:
-            yield first, block
-            first, block = number + 1, []
-    if block:
-        yield first, block
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith("\n") else text + "\n"
+        scribe.from_prime(_stdin_prime() if prime == "-" else prime, num, until)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -426,32 +332,34 @@ def evaluate(
     if exact and per_line:
         raise MisuseError("--per-line is always exact; leave out --exact.")
     from charrnn import evaluate as scoring
-    from charrnn import text
+    from charrnn import tables, text
     from charrnn.metrics import NATS_PER_BIT
 
     sources = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
     rows: list[dict[str, Any]] = []
     for name in models or (None,):
-        path, (header, model) = _opened(name, device)
+        path, header, model = _opened(name, device)
         shown = str(name or path.parent)
-        prefix = f"{_escaped(shown)}\t" if len(models) > 1 else ""
+        prefix = (tables.escaped(shown),) if len(models) > 1 else ()
         for source, content in sources or [_held_out(header, path)]:
             if per_line:
                 found = list(text.lines(content))
                 for line, score in zip(found, scoring.lines(model, header.vocabulary, found), strict=True):
-                    _tsv(prefix, f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", score.characters, line)
+                    cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}")
+                    _put("\t".join((*prefix, *cells, tables.escaped(line))))
             elif per_char:
                 place = 0
                 for block in scoring.characters(model, header.vocabulary, header.vocabulary.encode(content)):
                     for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
-                        _tsv(prefix, _escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", rank)
+                        cells = (tables.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
+                        _put("\t".join((*prefix, *cells)))
                         place += 1
             else:
                 rows.append(_scored(shown, source, header, model, content, exact))
                 if as_json:
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:
-        _table(rows)
+        _put(tables.table(rows))
 
 
 def _scored(shown: str, source: str, header: Header, model: Any, content: str, exact: bool) -> dict[str, Any]:
@@ -487,44 +395,6 @@ def _held_out(header: Header, path: Path) -> tuple[str, str]:
     return f"{header.corpus.name} ({kind})", part.text
 
 
-def _tsv(prefix: str, first: str, second: str, third: int, line: str | None = None) -> None:
-    last = f"\t{_escaped(line)}" if line is not None else ""
-    sys.stdout.write(f"{prefix}{first}\t{second}\t{third}{last}\n")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
-    body = [
-        [
-            row["model"],
-            row["text"],
-            f"{row['characters']:,}",
-            f"{row['bits_per_character']:.4f}",
-            f"{row['perplexity']:.3f}",
-            f"{row['accuracy']:.2%}",
-        ]
-        for row in rows
-    ]
-    widths = [max(_columns(line[place]) for line in [heads, *body]) for place in range(len(heads))]
-    for line in [heads, *body]:
-        cells = [
-            cell + " " * (width - _columns(cell)) if place < 2 else " " * (width - _columns(cell)) + cell
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
-
-
-def _columns(text: str) -> int:
-    """Count terminal columns: Chinese characters take two."""
-    import unicodedata
-
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
 @cli.command(context_settings=_CONTEXT)
 @click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
 def info(model: str | None) -> None:
@@ -535,80 +405,18 @@ def info(model: str | None) -> None:
       charrnn info
       charrnn info -m checkpoints/poems
     """
-    from charrnn import checkpoint, modelfile
+    from charrnn import checkpoint, modelfile, tables
 
     if model is None and len(runs := checkpoint.find_runs()) > 0:
         click.echo("runs under ./checkpoints, newest first:")
         for run in runs:
-            click.echo(f"  {run.name}{_run_summary(run)}")
+            click.echo(f"  {run.name}{tables.summary(run)}")
         click.echo()
     path = checkpoint.find_model(model)
-    click.echo(_described(path, modelfile.read_header(path)))
+    click.echo(tables.page(path, modelfile.read_header(path)))
 
 
-def _run_summary(run: Path) -> str:
-    from charrnn import checkpoint, modelfile
-
-    try:
-        header = modelfile.read_header(checkpoint.find_model(str(run)))
-    except CharRNNError as error:
-        return f"  ({error})"
-    kind = header.config.model
-    score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
-    return f"  {kind.num_layers} x {kind.hidden_size} {kind.cell}, {score}, {header.corpus.name}"
-
-
-def _described(path: Path, header: Header) -> str:
-    from charrnn import curve
-
-    model, corpus, vocabulary = header.config.model, header.corpus, header.vocabulary
-    options = [
-        name
-        for name, on in (
-            ("tied weights", model.tie_weights),
-            ("residual", model.residual),
-            ("layer norm", model.layer_norm),
-            (f"leak {model.leak}", model.leak is not None),
-            (f"time skip {model.time_skip}", model.time_skip is not None),
-            (model.activation, model.cell == "rnn"),
-        )
-        if on
-    ]
-    extra = f" ({', '.join(options)})" if options else ""
-    shown = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
-    lines = [
-        f"file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
-        f"architecture  {model.num_layers} x {model.hidden_size} {model.cell}, embedding {model.embedding_size},"
-        f" dropout {model.dropout}{extra}",
-        f"parameters    {header.parameters:,}",
-        f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
-        f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
-        f"corpus        {corpus.name}: {corpus.characters:,} characters"
-        f" ({corpus.training:,} training, {corpus.validation:,} validation, {corpus.test:,} test)",
-    ]
-    if header.latest is not None:
-        evaluated = header.latest
-        lines += [
-            f"trained       {evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, {evaluated.seconds:.0f} seconds,"
-            f" seed {header.config.train.seed}",
-            f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
-            f" {evaluated.correct / evaluated.characters:.2%}",
-        ]
-    if len(header.history) > 1:
-        curves = {
-            "o": [evaluated.training_bits_per_character for evaluated in header.history],
-            "*": [evaluated.bits_per_character for evaluated in header.history],
-        }
-        lines += ["", f"bits/char at {len(header.history)} evaluations (* validation, o training with dropout)"]
-        lines.append(curve.draw(curves))
-    return "\n".join(lines)
-
-
-def _open(name: str | None, device: str) -> tuple[Header, Any]:
-    return _opened(name, device)[1]
-
-
-def _opened(name: str | None, device: str) -> tuple[Path, tuple[Header, Any]]:
+def _opened(name: str | None, device: str) -> tuple[Path, Header, Any]:
     from charrnn import checkpoint
 
     path = checkpoint.find_model(name)
@@ -618,7 +426,11 @@ def _opened(name: str | None, device: str) -> tuple[Path, tuple[Header, Any]]:
 
     chosen = begin.choose_device(device)
     header, model = modelfile.read_model(path)
-    return path, (header, model.to(chosen))
+    return path, header, model.to(chosen)
+
+
+def _put(line: str) -> None:
+    sys.stdout.write(line + "\n")
 
 
 def _stdin() -> Any:

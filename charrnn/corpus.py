@@ -88,6 +88,8 @@ def split(text: Text, data: DataConfig, seed: int) -> tuple[Part, Part, Part]:
     if validation > 0.0 and len(order) > 1:  # few and long documents: each part that has a share gets one
         cut[0] = min(max(int(cut[0]), 1), len(order) - 1)
         cut[1] = max(int(cut[1]), int(cut[0]) + 1)
+    if test == 0.0:  # the document that reaches the end is not beyond it
+        cut[1] = len(order)
     groups = (order[: cut[0]], order[cut[0] : cut[1]], order[cut[1] :])
     return (
         _gather(content, starts, ends, groups[0]),

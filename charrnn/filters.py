@@ -15,9 +15,9 @@ Probabilities = npt.NDArray[np.float64]
 
 def softmax(logits: Probabilities, temperature: float = 1.0) -> Probabilities:
     """Turn logits (..., V) into probabilities at a temperature: below 1 bolder, above 1 wilder."""
-    scaled = logits / temperature
-    scaled = scaled - scaled.max(-1, keepdims=True)
-    weights = np.exp(scaled)
+    below = logits - logits.max(-1, keepdims=True)
+    with np.errstate(over="ignore"):  # at almost no temperature all but the likeliest are at minus infinity
+        weights = np.exp(below / temperature)
     return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
@@ -31,11 +31,13 @@ def top_k(probabilities: Probabilities, k: int) -> Probabilities:
 
 def top_p(probabilities: Probabilities, p: float) -> Probabilities:
     """Keep the smallest set of likeliest of (..., V) that holds at least p (Holtzman et al. 2020)."""
+    if p >= 1.0:  # off: what is too unlikely to change a sum may still be drawn
+        return probabilities
     order = np.argsort(-probabilities, axis=-1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, -1)
     before = np.cumsum(ranked, axis=-1) - ranked
     # 1e-12: a sum of tenths that should be 0.9 must not let one more in for a rounding error
-    return _only(probabilities, order, before < p - 1e-12)
+    return _only(probabilities, order, before <= max(p - 1e-12, 0.0))
 
 
 def min_p(probabilities: Probabilities, p: float) -> Probabilities:

@@ -150,12 +150,12 @@ class CharRNN(nn.Module):
         self.dropout = float(config.dropout)
         self.embedding = nn.Parameter(torch.empty(vocabulary_size, embedding_size))
         inputs = [embedding_size] + [hidden_size] * (int(config.num_layers) - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(config, size) for size in inputs)
+        with torch.random.fork_rng(devices=[]):  # torch.nn draws first weights from the generator of all
+            self.layers = nn.ModuleList(RecurrentLayer(config, size) for size in inputs)
+            # tied weights are (V, E): where H differs, the hidden state is brought to E first
+            bridged = config.tie_weights and hidden_size != embedding_size
+            self.bridge = nn.Linear(hidden_size, embedding_size) if bridged else None
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in inputs) if config.layer_norm else None
-        # tied weights are (V, E): where H differs, the hidden state is brought to E first
-        self.bridge = (
-            nn.Linear(hidden_size, embedding_size) if config.tie_weights and hidden_size != embedding_size else None
-        )
         self.head = None if config.tie_weights else nn.Parameter(torch.empty(vocabulary_size, hidden_size))
         self.head_bias = nn.Parameter(torch.empty(vocabulary_size))
 

@@ -98,7 +98,7 @@ class Writer:
     def samples(self) -> list[Sample]:
         """Give what was written, a sample a lane."""
         return [
-            Sample(prime, lane.released, sum(lane.nats[: len(lane.released)]), self.seed, index)
+            Sample(prime, lane.released, float(sum(lane.nats[: len(lane.released)])), self.seed, index)
             for prime, lane, index in zip(self.primes, self.lanes, self.indices, strict=True)
         ]
 

@@ -126,14 +126,19 @@ def _expand(name: str) -> list[str]:
     if name == STDIN:
         return [name]
     path = Path(name)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        raise CharRNNError(f"{name}: no such file or folder. Check the name.") from error
+    except OSError as error:  # a name too long, a folder closed to us
+        shown = name if len(name) <= 60 else f"{name[:60]}..."
+        raise CharRNNError(f"{shown}: cannot be read ({error.strerror}). Check the name.") from error
     if path.is_dir():
         endings = (".txt", *(".txt" + ending for ending in _PACKED))
         found = sorted(str(file) for file in path.rglob("*") if file.name.endswith(endings) and file.is_file())
         if not found:
             raise CharRNNError(f"{name}: no .txt file in this folder or below. Name a file or another folder.")
         return found
-    if not path.exists():
-        raise CharRNNError(f"{name}: no such file or folder. Check the name.")
     return [name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -65,3 +66,11 @@ def trained(here: Path, charrnn: Charrnn) -> Path:
     result = charrnn("train", "text.txt", "-q", *settings("train.steps=20"))
     assert result.exit_code == 0, result.output
     return here / "checkpoints" / "text"
+
+
+# every cell with every activation it takes: one that joins this tuple gets every test of cells and model
+CELLS = (("rnn", "tanh"), ("rnn", "relu"), ("rnn", "leaky_relu"), ("gru", "tanh"), ("lstm", "tanh"))
+
+# examples of hypothesis: the same ones in every run, and no stop-watch on a shared machine
+hypothesis.settings.register_profile("charrnn", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("charrnn")

@@ -1,0 +1,104 @@
+"""Scores and models described in text: tables, tab-separated lines, the page of `charrnn info`. Prints nothing."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from charrnn import checkpoint, curve, modelfile
+from charrnn.errors import CharRNNError
+from charrnn.modelfile import Header
+
+
+def escaped(text: str) -> str:
+    """Write a text on one line: \\n, \\t and \\\\ for newline, tab and backslash."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay scores out in columns, a line a model and text."""
+    heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
+    body = [
+        [
+            row["model"],
+            row["text"],
+            f"{row['characters']:,}",
+            f"{row['bits_per_character']:.4f}",
+            f"{row['perplexity']:.3f}",
+            f"{row['accuracy']:.2%}",
+        ]
+        for row in rows
+    ]
+    widths = [max(_columns(line[place]) for line in [heads, *body]) for place in range(len(heads))]
+    lines = []
+    for line in [heads, *body]:
+        cells = [
+            cell + " " * (width - _columns(cell)) if place < 2 else " " * (width - _columns(cell)) + cell
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _columns(text: str) -> int:
+    """Count terminal columns: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def summary(run: Path) -> str:
+    """Describe a run on one line."""
+    try:
+        header = modelfile.read_header(checkpoint.find_model(str(run)))
+    except CharRNNError as error:
+        return f"  ({error})"
+    kind = header.config.model
+    score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
+    return f"  {kind.num_layers} x {kind.hidden_size} {kind.cell}, {score}, {header.corpus.name}"
+
+
+def page(path: Path, header: Header) -> str:
+    """Describe a model file on a page."""
+    model, corpus, vocabulary = header.config.model, header.corpus, header.vocabulary
+    options = [
+        name
+        for name, on in (
+            ("tied weights", model.tie_weights),
+            ("residual", model.residual),
+            ("layer norm", model.layer_norm),
+            (f"leak {model.leak}", model.leak is not None),
+            (f"time skip {model.time_skip}", model.time_skip is not None),
+            (model.activation, model.cell == "rnn"),
+        )
+        if on
+    ]
+    extra = f" ({', '.join(options)})" if options else ""
+    shown = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
+    lines = [
+        f"file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
+        f"architecture  {model.num_layers} x {model.hidden_size} {model.cell}, embedding {model.embedding_size},"
+        f" dropout {model.dropout}{extra}",
+        f"parameters    {header.parameters:,}",
+        f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
+        f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
+        f"corpus        {corpus.name}: {corpus.characters:,} characters"
+        f" ({corpus.training:,} training, {corpus.validation:,} validation, {corpus.test:,} test)",
+    ]
+    if header.latest is not None:
+        evaluated = header.latest
+        lines += [
+            f"trained       {evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, {evaluated.seconds:.0f} seconds,"
+            f" seed {header.config.train.seed}",
+            f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
+            f" {evaluated.correct / evaluated.characters:.2%}",
+        ]
+    if len(header.history) > 1:
+        curves = {
+            "o": [evaluated.training_bits_per_character for evaluated in header.history],
+            "*": [evaluated.bits_per_character for evaluated in header.history],
+        }
+        lines += ["", f"bits/char at {len(header.history)} evaluations (* validation, o training with dropout)"]
+        lines.append(curve.draw(curves))
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""Claims about beginning, resuming and fine-tuning."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from charrnn import begin, config, modelfile, train
+from charrnn.begin import Begun
+from charrnn.checkpoint import Run
+from charrnn.errors import CharRNNError, MisuseError
+from tests.conftest import TEXT, TINY
+
+CPU = torch.device("cpu")
+
+
+def finish(begun: Begun) -> Begun:
+    for _ in train.train(begun.training, begun.run):
+        pass
+    begun.run.release()
+    return begun
+
+
+def fresh(texts: list[str], *settings: str, folder: str = "run", **options: object) -> Begun:
+    chosen = config.load(None, [*TINY, "train.steps=6", *settings]).with_values(data={"texts": texts})
+    return begin.fresh(chosen, Path(folder), CPU, **options)  # type: ignore[arg-type]
+
+
+def test_a_run_keeps_a_copy_of_standard_input_and_resumes_from_it_elsewhere(here: Path) -> None:
+    begun = finish(fresh(["-"], stdin=io.BytesIO(TEXT.encode())))
+    assert (here / "run" / "corpus.txt").read_text() == TEXT
+    assert begun.training.config.data.texts == [str(here / "run" / "corpus.txt")]
+    (here / "run").rename(here / "moved")
+    resumed = begin.resume(Run(Path("moved")), CPU, settings=["train.steps=8"])
+    assert finish(resumed).training.position.step == 8
+
+
+def test_the_copy_of_standard_input_holds_it_alone_and_in_the_texts_encoding(here: Path) -> None:
+    (here / "other.txt").write_text("另一篇" * 50, encoding="gb18030")
+    finish(fresh(["other.txt", "-"], "data.encoding=gb18030", stdin=io.BytesIO(("我爱北京\n" * 30).encode("gb18030"))))
+    assert (here / "run" / "corpus.txt").read_text(encoding="gb18030") == "我爱北京\n" * 30
+    assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
+
+
+def test_a_text_that_changed_is_not_resumed(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    (here / "text.txt").write_text(TEXT + "more")
+    with pytest.raises(CharRNNError, match=r"has changed since .*--init-from"):
+        begin.resume(Run(Path("run")), CPU)
+
+
+def test_a_text_that_is_gone_may_be_named_where_it_is_now(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    (here / "text.txt").rename(here / "else.txt")
+    with pytest.raises(CharRNNError, match=r"is gone\. Name where it is now: charrnn train TEXT --resume"):
+        begin.resume(Run(Path("run")), CPU)
+    assert finish(begin.resume(Run(Path("run")), CPU, texts=["else.txt"])).training.position.step == 6
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.hidden_size=9", r"model\.hidden_size=9 cannot be changed on resume \(it is 5\)"),
+        ("data.min_count=2", r"data\.min_count=2 cannot be changed"),
+        ("train.batch_size=2", r"train\.batch_size=2 cannot be changed"),
+        ("train.seed=5", r"train\.seed=5 cannot be changed"),
+        ("train.epochs=auto", r"train\.epochs=auto was settled when the run began"),
+        ("train.learning_rate=auto", r"train\.learning_rate=auto was settled"),
+    ],
+)
+def test_what_a_run_is_tied_to_cannot_be_changed(here: Path, setting: str, message: str) -> None:
+    finish(fresh(["text.txt"]))
+    with pytest.raises(MisuseError, match=message):
+        begin.resume(Run(Path("run")), CPU, settings=[setting])
+
+
+def test_other_training_settings_may_change_and_are_written_down(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    resumed = finish(begin.resume(Run(Path("run")), CPU, settings=["train.epochs=1", "train.learning_rate=0.5"]))
+    assert resumed.training.config.train.steps is None
+    written = config.load("run/config.yaml")
+    assert (written.train.epochs, written.train.learning_rate) == (1, 0.5)
+
+
+def test_a_runs_configuration_reproduces_it(here: Path) -> None:
+    one = finish(fresh(["text.txt"]))
+    other = finish(begin.fresh(config.load("run/config.yaml"), Path("again"), CPU))
+    for name, weights in one.training.model.state_dict().items():
+        assert torch.equal(weights, other.training.model.state_dict()[name]), name
+
+
+def test_no_auto_is_left_in_a_run(here: Path) -> None:
+    chosen = config.load(None, ["train.steps=2", "train.seed=1"]).with_values(data={"texts": ["text.txt"]})
+    begun = begin.fresh(chosen, Path("run"), CPU)
+    begun.run.release()
+    assert "auto" not in json.dumps(begun.training.config.model_dump(exclude={"data"}))
+
+
+def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
+    finish(fresh(["text.txt"], folder="old"))
+    (here / "new.txt").write_text("zebras quiz 鸟, a fox. " * 30)
+    path = here / "old" / "best.safetensors"
+    chosen = config.load(None, [*TINY, "train.steps=1"], begin.fine_tuning_base(path))
+    begun = begin.fresh(chosen.with_values(data={"texts": ["new.txt"]}), Path("new"), CPU, init_from=path)
+    begun.run.release()
+    header, old = modelfile.read_model(path)
+    new = begun.training.model
+    for character in "zfx":
+        before = header.vocabulary.characters.index(character)
+        after = begun.training.vocabulary.characters.index(character)
+        assert torch.equal(old.embedding[before], new.embedding[after])
+        assert old.head is not None
+        assert new.head is not None
+        assert torch.equal(old.head[before], new.head[after])
+    fresh_one = begun.training.vocabulary.characters.index("鸟")
+    torch.testing.assert_close(new.embedding[fresh_one], old.embedding.mean(0))
+    assert any("characters are known to it" in note for note in begun.notes)
+
+
+def test_fine_tuning_keeps_the_architecture(here: Path) -> None:
+    finish(fresh(["text.txt"], folder="old"))
+    path = here / "old" / "best.safetensors"
+    base = begin.fine_tuning_base(path)
+    begin.check_fine_tuning(path, config.load(None, ["model.dropout=0.5"], base))
+    with pytest.raises(MisuseError, match=r"leave out model\.cell=gru"):
+        begin.check_fine_tuning(path, config.load(None, ["model.cell=gru"], base))
+
+
+def test_held_out_is_the_test_part_else_validation(here: Path) -> None:
+    for split, name, share in (("[0.8,0.1,0.1]", "test part", 0.1), ("[0.8,0.2,0]", "validation part", 0.2)):
+        finish(fresh(["text.txt"], f"data.split={split}", folder=name))
+        path = here / name / "best.safetensors"
+        kind, part = begin.held_out(modelfile.read_header(path), path)
+        assert kind == name
+        assert part.text == TEXT[-len(part.text) :]
+        assert len(part.text) == pytest.approx(len(TEXT) * share, abs=1)
+
+
+def test_a_bad_text_leaves_no_folder_behind(here: Path) -> None:
+    (here / "short.txt").write_text("too short")
+    with pytest.raises(CharRNNError, match=r"short\.txt has 9 characters; training needs at least 100"):
+        fresh(["short.txt"])
+    assert not (here / "run").exists()
+
+
+def test_a_taken_folder_is_refused_before_the_text_is_read(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    before = (here / "run" / "best.safetensors").read_bytes()
+    with pytest.raises(MisuseError, match="exists already"):
+        fresh(["nowhere.txt"])
+    assert (here / "run" / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:7", "tpu", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
+    if torch.cuda.is_available() and name == "cuda":
+        pytest.skip("there is one")
+    if torch.backends.mps.is_available() and name == "mps":
+        pytest.skip("there is one")
+    with pytest.raises(MisuseError, match=rf"{name}"):
+        begin.choose_device(name)

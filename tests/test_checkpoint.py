@@ -1,0 +1,100 @@
+"""Claims about run folders: found, named, locked, cut back, never overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Run
+from charrnn.errors import CharRNNError, MisuseError
+
+
+def make(folder: Path, *names: str, age: float = 0.0) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_the_default_folder_counts_up_when_taken(here: Path) -> None:
+    assert checkpoint.new_folder("poems") == Path("checkpoints/poems")
+    make(here / "checkpoints/poems", "best.safetensors")
+    assert checkpoint.new_folder("poems") == Path("checkpoints/poems-2")
+    make(here / "checkpoints/poems-2", "metrics.jsonl")
+    assert checkpoint.new_folder("poems") == Path("checkpoints/poems-3")
+
+
+def test_an_empty_folder_is_free_a_full_one_is_not(here: Path) -> None:
+    (here / "empty").mkdir()
+    Run(here / "empty").create()
+    full = make(here / "full", "last.safetensors")
+    with pytest.raises(MisuseError, match=r"full exists already\. Go on with it by --resume -m .*full, or"):
+        Run(full).create()
+
+
+def test_the_newest_run_is_the_default(here: Path) -> None:
+    make(here / "checkpoints/old", "best.safetensors", age=50)
+    make(here / "checkpoints/new", "best.safetensors", "last.safetensors", age=5)
+    make(here / "checkpoints/begun", "config.yaml")
+    assert [run.name for run in checkpoint.find_runs()] == ["new", "old"]
+    assert checkpoint.find_model(None) == Path("checkpoints/new/best.safetensors")
+
+
+def test_a_model_is_a_folder_a_file_or_a_name(here: Path) -> None:
+    folder = make(here / "checkpoints/诗 词", "best.safetensors")
+    for name in (str(folder), str(folder / "best.safetensors"), "诗 词"):
+        assert checkpoint.find_model(name).samefile(folder / "best.safetensors")
+
+
+def test_before_the_first_evaluation_the_last_model_serves(here: Path) -> None:
+    make(here / "checkpoints/young", "last.safetensors")
+    assert checkpoint.find_model("young") == Path("checkpoints/young/last.safetensors")
+
+
+def test_no_model_says_how_to_make_one(here: Path) -> None:
+    with pytest.raises(CharRNNError, match="Make one with: charrnn train TEXT"):
+        checkpoint.find_model(None)
+    with pytest.raises(CharRNNError, match="Begin one with: charrnn train TEXT"):
+        checkpoint.find_run(None)
+    make(here / "checkpoints/poems", "best.safetensors")
+    with pytest.raises(CharRNNError, match=r"nowhere: no such model.*Runs here: poems\."):
+        checkpoint.find_model("nowhere")
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(here: Path) -> None:
+    make(here / "run")
+    one, other = Run(here / "run"), Run(here / "run")
+    one.lock()
+    with pytest.raises(CharRNNError, match="is being trained by another process"):
+        other.lock()
+    one.release()
+    other.lock()
+    other.release()
+
+
+def test_growing_files_are_cut_back_to_the_checkpoint(here: Path) -> None:
+    run = Run(make(here / "run"))
+    run.append_metrics({"step": 1})
+    run.append_sample("step 1", "诗")
+    lengths = run.lengths()
+    run.append_metrics({"step": 2})
+    run.append_sample("step 2", "词")
+    run.cut_back(lengths)
+    assert run.metrics.read_text() == '{"step": 1}\n'
+    assert run.samples.read_text(encoding="utf-8") == "--- step 1 ---\n诗\n\n"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_a_sentence(here: Path) -> None:
+    (here / "closed").mkdir(mode=0o500)
+    with pytest.raises(CharRNNError, match="cannot be written"):
+        Run(here / "closed" / "run").create()
+
+
+def test_a_file_in_the_way_is_a_sentence(here: Path) -> None:
+    with pytest.raises(CharRNNError, match=r"cannot be written|exists already"):
+        Run(here / "text.txt" / "run").create()
