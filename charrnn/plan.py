@@ -100,7 +100,7 @@ def _fit_model(
     flops_per_second: float | None = None
     for place, hidden_size in enumerate(ladder):
         sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
-        weights = _products(sized.model, vocabulary_size)
+        weights = products(sized.model, vocabulary_size)
         last = place == len(ladder) - 1
         # a first trial tells what to expect of the others: only promising ones are tried themselves
         if (
@@ -133,7 +133,7 @@ def _dropout(hidden_size: int, training: int) -> float:
     return 0.5 if characters_per_unit < 500 else 0.3 if characters_per_unit < 3_000 else 0.1
 
 
-def _products(model: ModelConfig, vocabulary_size: int) -> int:
+def products(model: ModelConfig, vocabulary_size: int) -> int:
     """Count the multiplications of one character, forwards: the weights that it meets."""
     gates = {"rnn": 1, "gru": 3, "lstm": 4}[model.cell]
     hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)

@@ -77,7 +77,7 @@ def test_steps_equal_torchs_kernel_forwards_and_in_every_gradient(cell: str, act
                 )
                 outputs.append(state.hidden)
             y, last = torch.stack(outputs, 1), [state.hidden] + ([] if state.cell is None else [state.cell])
-        elif cell == "lstm":
+        elif state.cell is not None:
             y, after = kernel(x, (state.hidden[None], state.cell[None]))
             last = [tensor[0] for tensor in after]
         else:
@@ -203,6 +203,7 @@ def test_a_time_skip_reads_the_oldest_of_its_past_and_forgets_it(cell: str, acti
         cell, x + state.past[:, 0] @ skip.T, state._replace(past=None), weight, bias, activation=activation
     )
     close(new.hidden, same.hidden)
+    assert new.past is not None
     np.testing.assert_array_equal(new.past[:, :-1], state.past[:, 1:])
     np.testing.assert_array_equal(new.past[:, -1], new.hidden)
 
@@ -223,13 +224,14 @@ def test_a_leak_blends_old_and_new_hidden_states_and_nothing_else(cell: str, act
 def test_what_a_time_skip_remembers_is_the_leaky_hidden_state() -> None:
     x, weight, bias, state = random(B, H), random(H, H), random(H), start("rnn", K)
     new = cells.step("rnn", x, state, weight, bias, leak=0.25, skip_weight=weight)
+    assert new.past is not None
     np.testing.assert_array_equal(new.past[:, -1], new.hidden)
 
 
 @pytest.mark.parametrize("name", cells.ACTIVATIONS)
 def test_activations_equal_torchs(name: str) -> None:
     x = np.array([-1e3, -2.0, -1e-9, 0.0, 1e-9, 3.0, 1e3])
-    theirs = {"tanh": torch.tanh, "relu": F.relu, "leaky_relu": F.leaky_relu}[name](torch.from_numpy(x))
+    theirs = getattr(F if name == "leaky_relu" else torch, name)(torch.from_numpy(x))
     close(cells.ACTIVATIONS[name](x), theirs, 1e-15)
     np.testing.assert_array_equal(np.asarray(cells.ACTIVATIONS[name](torch.from_numpy(x))), theirs.numpy())
 
@@ -245,10 +247,10 @@ def test_a_sigmoid_neither_overflows_nor_leaves_its_ends() -> None:
 @pytest.mark.parametrize("shape", [(B, H), (B, T, H)])
 def test_layer_norm_equals_torchs_in_both_libraries(shape: tuple[int, ...]) -> None:
     x, weight, bias = 7 + 3 * random(*shape), random(H), random(H, seed=1)
-    tensors = [torch.from_numpy(array) for array in (x, weight, bias)]
-    theirs = F.layer_norm(tensors[0], (H,), tensors[1], tensors[2])
+    x_, weight_, bias_ = (torch.from_numpy(array) for array in (x, weight, bias))
+    theirs = F.layer_norm(x_, (H,), weight_, bias_)
     close(cells.layer_norm(x, weight, bias), theirs)
-    close(cells.layer_norm(*tensors), theirs)
+    close(cells.layer_norm(x_, weight_, bias_), theirs)
 
 
 def test_no_step_changes_the_state_it_was_given() -> None:
@@ -257,8 +259,6 @@ def test_no_step_changes_the_state_it_was_given() -> None:
         copies = [None if array is None else array.copy() for array in state]
         skip = random(gates * H, H, seed=1) if "time_skip" in options else None
         x, weight, bias = random(B, gates * H), random(gates * H, H), random(gates * H)
-        cells.step(
-            cell, x, state, weight, bias, activation=activation, leak=options.get("leak"), skip_weight=skip
-        )
+        cells.step(cell, x, state, weight, bias, activation=activation, leak=options.get("leak"), skip_weight=skip)
         for array, copy in zip(state, copies, strict=True):
             np.testing.assert_array_equal(array, copy)

@@ -93,9 +93,7 @@ def test_yes_and_no_are_no_numbers(mine: Path) -> None:
 
 def test_a_misspelt_setting_is_answered_as_the_design_says(mine: Path) -> None:
     mine.write_text("train:\n  learning_rte: 0.1\n", encoding="utf-8")
-    assert refusal("configs/mine.yaml") == [
-        f"{mine}: train.learning_rte is not a setting. Did you mean learning_rate?"
-    ]
+    assert refusal("configs/mine.yaml") == [f"{mine}: train.learning_rte is not a setting. Did you mean learning_rate?"]
 
 
 def test_all_mistakes_are_told_at_once_each_with_where_it_was_made(mine: Path) -> None:

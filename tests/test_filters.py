@@ -141,9 +141,7 @@ rows = arrays(np.float64, array_shapes(max_dims=3, max_side=6), elements=st.floa
         greedy=st.booleans(),
     ),
 )
-def test_every_row_adds_up_to_1_and_keeps_its_likeliest(
-    logits: npt.NDArray[np.float64], filters: Filters
-) -> None:
+def test_every_row_adds_up_to_1_and_keeps_its_likeliest(logits: npt.NDArray[np.float64], filters: Filters) -> None:
     probabilities = filters(logits)
     assert probabilities.shape == logits.shape
     assert (probabilities >= 0).all()
@@ -155,9 +153,7 @@ def test_every_row_adds_up_to_1_and_keeps_its_likeliest(
 
 
 @given(rows, st.integers(1, 4), st.floats(0.01, 1), st.floats(0, 1))
-def test_rows_are_filtered_each_on_its_own(
-    logits: npt.NDArray[np.float64], k: int, p: float, least: float
-) -> None:
+def test_rows_are_filtered_each_on_its_own(logits: npt.NDArray[np.float64], k: int, p: float, least: float) -> None:
     filters = Filters(temperature=0.7, top_k=k, top_p=p, min_p=least)
     together = filters(logits)
     for place in np.ndindex(logits.shape[:-1]):

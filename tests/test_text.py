@@ -235,7 +235,13 @@ def test_paths_may_have_spaces_and_chinese(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("a\n\nb\n", ["a", "", "b"]), ("a\nb", ["a", "b"]), ("", []), ("\n", [""]), ("a\rb\u2028c\x0c\n", ["a\rb\u2028c\x0c"])],
+    [
+        ("a\n\nb\n", ["a", "", "b"]),
+        ("a\nb", ["a", "b"]),
+        ("", []),
+        ("\n", [""]),
+        ("a\rb\u2028c\x0c\n", ["a\rb\u2028c\x0c"]),
+    ],
 )
 def test_only_a_newline_ends_a_line(content: str, expected: list[str]) -> None:
     assert list(text.lines(content)) == expected

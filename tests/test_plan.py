@@ -1,0 +1,115 @@
+"""Claims about settling auto: sizes, steps, precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from charrnn import config, plan
+from charrnn.config import Config
+from charrnn.plan import Plan
+
+CPU = torch.device("cpu")
+
+
+def planned(training: int, *settings: str, vocabulary: int = 65, rate: float = 1e9, fine_tuning: bool = False) -> Plan:
+    """Plan for a text of so many characters, on a device of so many weight multiplications a second."""
+    chosen = config.load(None, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            plan,
+            "_rate",
+            lambda sized, size, device, precision: (
+                rate * (2 if precision == "bf16" else 1) / plan.products(sized.model, size)
+            ),
+        )
+        return plan.plan(chosen, vocabulary, training, training // 18, CPU, fine_tuning=fine_tuning)
+
+
+def settled(config: Config) -> bool:
+    return "'auto'" not in str(config.model_dump())
+
+
+@pytest.mark.parametrize("training", [90, 1_000, 9_000, 90_000, 900_000, 9_000_000, 900_000_000])
+@pytest.mark.parametrize("settings", [(), ("train.time=10m",), ("train.epochs=3",), ("train.steps=7",)], ids=str)
+def test_no_auto_is_left_at_any_size(training: int, settings: tuple[str, ...]) -> None:
+    result = planned(training, *settings)
+    assert settled(result.config)
+    train = result.config.train
+    assert isinstance(train.batch_size, int)
+    assert train.batch_size * train.sequence_length <= training
+
+
+def test_a_larger_text_gets_a_larger_model() -> None:
+    sizes = [planned(n, rate=1e15).config.model.hidden_size for n in (9_000, 90_000, 300_000, 3_000_000, 900_000_000)]
+    assert sizes == sorted(sizes)  # type: ignore[type-var]
+    assert len(set(sizes)) >= 4
+
+
+def test_a_slow_device_gets_a_smaller_model_and_fewer_epochs() -> None:
+    slow, fast = planned(1_000_000, rate=1e9).config, planned(1_000_000, rate=1e11).config
+    assert int(slow.model.hidden_size) < int(fast.model.hidden_size)
+
+
+def test_the_planned_reading_fits_the_time() -> None:
+    for rate in (1e9, 1e10, 1e11):
+        chosen = planned(1_000_000, rate=rate).config
+        reading = (
+            (chosen.train.epochs or 0) * 1_000_000
+            if chosen.train.steps is None
+            # type: ignore[operator]
+            else (chosen.train.steps * int(chosen.train.batch_size) * chosen.train.sequence_length)
+        )
+        seconds = reading * plan.products(chosen.model, 65) / (2 * rate)
+        assert seconds <= 15 * 60
+
+
+def test_what_the_user_set_is_kept() -> None:
+    chosen = planned(
+        500_000,
+        "model.hidden_size=77",
+        "model.dropout=0.33",
+        "train.batch_size=9",
+        "train.eval_every=123",
+        "train.learning_rate=0.5",
+        "train.patience=null",
+        "train.precision=fp32",
+        "model.embedding_size=11",
+    ).config
+    assert (chosen.model.hidden_size, chosen.model.dropout, chosen.model.embedding_size) == (77, 0.33, 11)
+    assert (chosen.train.batch_size, chosen.train.eval_every, chosen.train.learning_rate) == (9, 123, 0.5)
+    assert (chosen.train.patience, chosen.train.precision) == (None, "fp32")
+
+
+def test_the_faster_precision_is_taken() -> None:
+    assert planned(500_000).config.train.precision == "bf16"
+
+
+def test_fine_tuning_learns_more_gently() -> None:
+    fresh, tuned = planned(500_000).config.train, planned(500_000, fine_tuning=True).config.train
+    assert float(tuned.learning_rate) < float(fresh.learning_rate)
+
+
+def test_short_texts_shrink_windows_and_lanes_and_say_so() -> None:
+    notes = " ".join(planned(90).notes)
+    assert "windows of 45 characters instead of 128" in notes
+    notes = " ".join(planned(300, "train.batch_size=64").notes)
+    assert "2 lanes" in notes
+
+
+def test_the_counted_products_are_the_models_matrices() -> None:
+    for cell in ("rnn", "gru", "lstm"):
+        chosen = config.load(None, [f"model.cell={cell}"]).model.model_copy(
+            update={"hidden_size": 5, "num_layers": 3, "embedding_size": 4, "dropout": 0.0}
+        )
+        from charrnn.model import CharRNN
+
+        matrices = [w for name, w in CharRNN(chosen, 7).named_parameters() if w.dim() > 1 and name != "embedding"]
+        assert plan.products(chosen, 7) == sum(weights.numel() for weights in matrices)
+
+
+def test_a_real_trial_gives_a_rate() -> None:
+    chosen = config.load(None, ["train.batch_size=2", "train.sequence_length=5", "model.hidden_size=4"])
+    result = plan.plan(chosen, 7, 1_000, 100, CPU)
+    assert settled(result.config)
+    assert "characters (7 distinct)" in result.notes[-1]

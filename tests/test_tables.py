@@ -1,0 +1,34 @@
+"""Claims about scores and models in text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from charrnn import modelfile, tables
+
+
+def test_columns_line_up_though_chinese_is_wide() -> None:
+    row = {"characters": 1234, "bits_per_character": 2.0, "perplexity": 4.0, "accuracy": 0.5}
+    lines = tables.table(
+        [{"model": "李白", "text": "a.txt"} | row, {"model": "long-name", "text": "b"} | row]
+    ).splitlines()
+    assert lines[1] == "李白       a.txt       1,234     2.0000       4.000    50.00%"
+    assert lines[2] == "long-name  b           1,234     2.0000       4.000    50.00%"
+
+
+def test_escapes_keep_a_line_on_one_line() -> None:
+    assert tables.escaped("a\tb\\n\n") == "a\\tb\\\\n\\n"
+
+
+def test_a_damaged_run_is_listed_as_such(trained: Path) -> None:
+    (trained / "best.safetensors").write_bytes(b"x" * 40)
+    assert "no charrnn model" in tables.summary(trained)
+
+
+def test_a_page_counts_parameters_and_draws_the_curve(trained: Path) -> None:
+    path = trained / "best.safetensors"
+    page = tables.page(path, modelfile.read_header(path))
+    _, model = modelfile.read_model(path)
+    assert f"parameters    {sum(weights.numel() for weights in model.parameters()):,}" in page
+    assert "seed 1" in page
+    assert page.count("*") >= 2
