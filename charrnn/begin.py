@@ -1,11 +1,11 @@
 """Beginning, resuming and fine-tuning: from texts, settings and files to a training ready to run.
-Knows every room below; knows no terminal. What it has to say it returns as notes."""
+Knows every room below; knows no terminal. What it has to say it hands to `say`."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,11 +30,17 @@ _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
 
 @dataclass(frozen=True)
 class Begun:
-    """Hold a training, its run folder (whose lock is held), and what to tell the user."""
+    """Hold a training and its run folder, whose lock is held."""
 
     training: Training
     run: Run
-    notes: tuple[str, ...]
+
+
+Say = Callable[[str], object]
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def choose_device(name: str) -> torch.device:
@@ -63,18 +69,18 @@ def fresh(
     *,
     init_from: Path | None = None,
     stdin: BinaryIO | None = None,
+    say: Say = _silent,
 ) -> Begun:
     """Begin a training in a new run folder, from fresh weights or from a model's.
 
     Raises CharRNNError for texts that cannot be learnt, MisuseError for a folder that is taken.
     """
     began = time.perf_counter()
-    notes: list[str] = []
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     if config.train.seed is None:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
-        notes.append(f"Seed {config.train.seed}.")
+        say(f"Seed {config.train.seed}.")
     seed = config.train.seed
     assert seed is not None
     names = config.data.texts
@@ -86,11 +92,10 @@ def fresh(
     run.create()
     run.lock()
     try:
-        training, more = _started(config, source, whole, run, shown, device, init_from, began)
+        return Begun(_started(config, source, whole, run, shown, device, init_from, began, say), run)
     except BaseException:
         run.release()
         raise
-    return Begun(training, run, (*notes, *more))
 
 
 def _started(
@@ -102,10 +107,12 @@ def _started(
     device: torch.device,
     init_from: Path | None,
     began: float,
-) -> tuple[Training, list[str]]:
+    say: Say,
+) -> Training:
     """Plan a training and write down what it is."""
     seed, vocabulary, names = config.train.seed, whole.vocabulary, config.data.texts
     assert seed is not None
+    say(f"Read {len(source.content):,} characters. Trying out {device} ...")
     settled = plan.plan(
         config,
         len(vocabulary),
@@ -115,7 +122,8 @@ def _started(
         fine_tuning=init_from is not None,
     )
     config = settled.config
-    notes = list(settled.notes)
+    for note in settled.notes:
+        say(note)
 
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in names]
     if STDIN in names:
@@ -136,9 +144,8 @@ def _started(
         model = CharRNN(config.model, len(vocabulary))
         model.initialise(torch.Generator().manual_seed(seed))
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
-        notes.append(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
-    training = Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
-    return training, notes
+        say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
+    return Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
 
 
 def fine_tuning_base(path: Path) -> dict[str, Any]:
@@ -163,6 +170,7 @@ def resume(
     *,
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
+    say: Say = _silent,
 ) -> Begun:
     """Stand where a run stopped. `settings` may extend it; model.*, data.* and what its state is tied to are refused.
 
@@ -171,13 +179,13 @@ def resume(
     # locked before it is read: what another process saves meanwhile must not be lost
     run.lock()
     try:
-        return _resumed(run, device, settings, texts)
+        return Begun(_resumed(run, device, settings, texts, say), run)
     except BaseException:
         run.release()
         raise
 
 
-def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Sequence[str]) -> Begun:
+def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Sequence[str], say: Say) -> Training:
     header = modelfile.read_header(run.last)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
@@ -208,8 +216,8 @@ def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Seq
         training.position.stale = 0
         run.write_config(config)
     run.cut_back(training.position.lengths)
-    note = f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f})."
-    return Begun(training, run, (note,))
+    say(f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f}).")
+    return training
 
 
 def held_out(header: Header, path: Path) -> tuple[str, Part]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,10 @@ def entry() -> None:
     cli(prog_name="charrnn")
 
 
+def _silent(_: str) -> None:
+    pass
+
+
 def _note(text: str) -> None:
     click.echo(text, err=True)
 
@@ -123,15 +128,16 @@ def train(
     given += [f"data.encoding={encoding}"] if encoding is not None else []
     if model is not None and not resume:
         raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
+    say = _silent if quiet else _note
     stopper = _Stopper()
     with stopper:
         if resume:
             for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
                 if value is not None:
                     raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
-            begun = _resumed(texts, model, given, device)
+            begun = _resumed(texts, model, given, device, say)
         else:
-            begun = _fresh(texts, config, given, folder, init_from, device)
+            begun = _fresh(texts, config, given, folder, init_from, device, say)
         code = _run(begun, quiet, stopper)
     if code:
         raise click.exceptions.Exit(code)
@@ -144,6 +150,7 @@ def _fresh(
     folder: Path | None,
     init_from: str | None,
     device: str,
+    say: Callable[[str], None],
 ) -> Begun:
     from charrnn import config as configuration
 
@@ -162,14 +169,16 @@ def _fresh(
 
     if start is not None:
         begin.check_fine_tuning(start, config)
-    return begin.fresh(config, folder, begin.choose_device(device), init_from=start, stdin=_stdin())
+    return begin.fresh(config, folder, begin.choose_device(device), init_from=start, stdin=_stdin(), say=say)
 
 
-def _resumed(texts: tuple[str, ...], model: str | None, settings: list[str], device: str) -> Begun:
+def _resumed(
+    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Callable[[str], None]
+) -> Begun:
     from charrnn import begin, checkpoint
 
     run = checkpoint.find_run(model)
-    return begin.resume(run, begin.choose_device(device), settings=settings, texts=texts)
+    return begin.resume(run, begin.choose_device(device), settings=settings, texts=texts, say=say)
 
 
 def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
@@ -181,9 +190,6 @@ def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
     training, run = begun.training, begun.run
     eval_every = training.config.train.eval_every
     assert isinstance(eval_every, int)
-    if not quiet:
-        for note in begun.notes:
-            _note(note)
     screen = display.Display(quiet=quiet, every=max(1, eval_every // 5), began_at=training.progress)
     finished: Finished | None = None
     try:

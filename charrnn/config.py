@@ -150,7 +150,7 @@ class ModelConfig(Section):
     def _activation_is_for_rnn(self) -> ModelConfig:
         if self.cell != "rnn" and self.activation != "tanh":
             raise ValueError(
-                f"model.activation is for model.cell=rnn; a {self.cell} has its own. Leave it out, or set rnn"
+                f"model.activation is for model.cell=rnn; {self.cell} has its own. Leave it out, or set rnn"
             )
         return self
 

@@ -84,13 +84,13 @@ def split(text: Text, data: DataConfig, seed: int) -> tuple[Part, Part, Part]:
     order = np.random.default_rng([seed, _DEALING]).permutation(len(starts))
     # dealt by number of characters: long documents must not starve a part
     dealt = np.cumsum((ends - starts)[order]) / len(content)
-    cut = np.searchsorted(dealt, [train, 1.0 if test == 0.0 else train + validation], side="left")
-    if validation > 0.0 and len(order) > 1:  # few and long documents: each part that has a share gets one
-        cut[0] = min(max(int(cut[0]), 1), len(order) - 1)
-        cut[1] = max(int(cut[1]), int(cut[0]) + 1)
-    if test == 0.0:  # the document that reaches the end is not beyond it
-        cut[1] = len(order)
-    groups = (order[: cut[0]], order[cut[0] : cut[1]], order[cut[1] :])
+    # 1e-9: a document that ends exactly at a border lies before it, whatever a share's last bit says
+    first, second = (int(cut) for cut in np.searchsorted(dealt, np.array([train, train + validation]) + 1e-9, "right"))
+    # few and long documents: each part that has a share gets one, where there are enough
+    tested = 0 if test == 0.0 else 1 if len(order) > 2 else 0
+    first = min(max(first, 1), max(len(order) - 1 - tested, 1))
+    second = len(order) if test == 0.0 else min(max(second, first + 1), len(order) - tested)
+    groups = (order[:first], order[first:second], order[second:])
     return (
         _gather(content, starts, ends, groups[0]),
         _gather(content, starts, ends, groups[1]),
@@ -110,7 +110,7 @@ def documents(text: Text, kind: str) -> tuple[str, npt.NDArray[np.int64]]:
         content = content if content.endswith("\n") else content + "\n"
         ends = [match.end() for match in re.finditer("\n", content)]
     else:
-        content = content.rstrip("\n") + "\n\n"
+        content += "\n" * max(0, 2 - (len(content) - len(content.rstrip("\n"))))
         ends = [match.end() for match in re.finditer("\n\n+", content)]
     return content, np.array([0, *ends[:-1]], dtype=np.int64)
 

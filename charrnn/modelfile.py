@@ -270,7 +270,7 @@ def _vocabulary(content: Any) -> Vocabulary:
     if "\n" not in characters or len(set(characters)) != len(characters):
         raise ValueError("vocabulary")
     seen, novel = int(content["seen"]), int(content["novel"])
-    if not 0 <= novel <= seen:
+    if not 0 <= novel <= seen or seen < 1:
         raise ValueError("vocabulary counts")
     return Vocabulary(characters, seen, novel)
 

@@ -64,7 +64,7 @@ def plan(
     length = train.sequence_length
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     reading = _reading(config, training)
-    took = f"{train.time / 60:.3g} minutes" if train.time else f"about {_minutes(reading / rate)} here"
+    took = _minutes(train.time) if train.time else f"about {_minutes(reading / rate)} here"
     told = f"{took}" if train.time else f"{span}, {took}"
     notes.append(
         f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {kind}, embedding"

@@ -79,7 +79,9 @@ def decode(raw: bytes, encoding: str, name: str) -> str:
         found = f" (0x{raw[error.start]:02x})" if error.start < len(raw) else ""
         if b"\0" in raw[:_CHUNK] and not raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise CharRNNError(f"{where}{found}; it looks like a binary file. Name a text.") from error
-        raise CharRNNError(f"{where}{found}. Name its encoding, e.g. --encoding gb18030.") from error
+        utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        likely = "utf-16" if utf16 else "gb18030" if encoding.lower() in {"utf-8", "utf8"} else "utf-8"
+        raise CharRNNError(f"{where}{found}. Name its encoding, e.g. --encoding {likely}.") from error
     text = text.removeprefix("\ufeff")
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")

@@ -105,7 +105,9 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
     (here / "new.txt").write_text("zebras quiz 鸟, a fox. " * 30)
     path = here / "old" / "best.safetensors"
     chosen = config.load(None, [*TINY, "train.steps=1"], begin.fine_tuning_base(path))
-    begun = begin.fresh(chosen.with_values(data={"texts": ["new.txt"]}), Path("new"), CPU, init_from=path)
+    said: list[str] = []
+    chosen = chosen.with_values(data={"texts": ["new.txt"]})
+    begun = begin.fresh(chosen, Path("new"), CPU, init_from=path, say=said.append)
     begun.run.release()
     header, old = modelfile.read_model(path)
     new = begun.training.model
@@ -118,7 +120,7 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
         assert torch.equal(old.head[before], new.head[after])
     fresh_one = begun.training.vocabulary.characters.index("鸟")
     torch.testing.assert_close(new.embedding[fresh_one], old.embedding.mean(0))
-    assert any("characters are known to it" in note for note in begun.notes)
+    assert any("characters are known to it" in note for note in said)
 
 
 def test_fine_tuning_keeps_the_architecture(here: Path) -> None:

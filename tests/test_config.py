@@ -268,9 +268,11 @@ def test_values_at_the_border_are_taken(setting: str, expected: object) -> None:
     assert value(setting) == expected
 
 
-def test_epochs_and_steps_are_not_both_set() -> None:
+def test_epochs_and_steps_are_not_both_set(mine: Path) -> None:
     both = "train.epochs and train.steps are both set; set one of them."
     assert refusal(None, "train.epochs=3", "train.steps=4") == [both]
+    mine.write_text("train: {epochs: 3, steps: 4}\n", encoding="utf-8")
+    assert refusal(str(mine)) == [f"{mine}: {both}"]
     assert config.load(None, ["train.steps=4"]).train.epochs == "auto"
     assert config.load(None, ["train.steps=4", "train.epochs=null"]).train.steps == 4
 
@@ -283,7 +285,7 @@ def test_a_training_has_some_length() -> None:
 
 def test_an_activation_is_for_the_plain_cell_alone() -> None:
     (line,) = refusal(None, "model.activation=relu")
-    assert line.startswith("model.activation is for model.cell=rnn; a lstm has its own.")
+    assert line.startswith("model.activation is for model.cell=rnn; lstm has its own.")
     assert value("model.cell=rnn") == "rnn"
     assert config.load(None, ["model.cell=rnn", "model.activation=relu"]).model.activation == "relu"
 

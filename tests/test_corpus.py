@@ -62,6 +62,8 @@ def test_shares_that_are_no_binary_fractions_cut_where_they_say() -> None:
     """0.7 + 0.2 is 0.8999999999999999, which once cut a text of 1000 at 899."""
     parts = split(one("x" * 1000), DataConfig(split=(0.7, 0.2, 0.1)), SEED)
     assert [len(part.text) for part in parts] == [700, 200, 100]
+    parts = split(one("x" * 100), DataConfig(split=(0.29, 0.7, 0.01)), SEED)  # 0.29 of 100 is 28.999999999999996
+    assert [len(part.text) for part in parts] == [29, 70, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -52,11 +52,8 @@ def test_longer_means_more_of_what_limits() -> None:
 
 
 def test_the_closing_paragraph_says_why_it_ended() -> None:
-    for reason, words in (
-        ("patience", "no better for 5 evaluations"),
-        ("stopped", "Stopped and saved"),
-        ("time", "time is used up"),
-    ):
+    reasons = {"patience": "no better for 5 evaluations", "stopped": "Stopped and saved", "time": "time is used up"}
+    for reason, words in reasons.items():
         finished = Finished(reason, history((2.0, 2.0)), 10)  # type: ignore[arg-type]
         assert words in display.closing(finished, settled(), Path("best"))
     assert "before the first evaluation" in display.closing(Finished("stopped", (), 3), settled(), Path("best"))

@@ -70,8 +70,8 @@ def never_forgetting() -> CharRNN:
     """A ReLU RNN that adds up its input for ever."""
     one = model(cell="rnn", activation="relu", init="identity", num_layers=1, hidden_size=5)
     with torch.no_grad():
-        weight_ih, _, _, _ = one.layers[0].weights()  # type: ignore[operator,union-attr]
-        one.layers[0].initialise("identity", torch.Generator())  # type: ignore[operator,union-attr]
+        weight_ih, _, _, _ = one.layers[0].weights()  # type: ignore[operator]
+        one.layers[0].initialise("identity", torch.Generator())  # type: ignore[operator]
         weight_ih.copy_(0.02 * torch.rand_like(weight_ih))
         one.embedding.copy_(torch.rand_like(one.embedding))
     return one
@@ -88,7 +88,7 @@ def test_warmup_doubles_until_the_seams_agree() -> None:
     # memory fades by a factor 0.97 a step: 64 characters leave a seventh of it, 512 nothing
     one = never_forgetting()
     with torch.no_grad():
-        one.layers[0].weights()[1].mul_(0.97)  # type: ignore[operator,union-attr]
+        one.layers[0].weights()[1].mul_(0.97)  # type: ignore[operator]
     tokens = VOCABULARY.encode(text(12_000))
     result = evaluate.evaluate(one, VOCABULARY, tokens)
     exact = evaluate.evaluate(one, VOCABULARY, tokens, exact=True)

@@ -178,7 +178,7 @@ def test_utf_16_read_as_utf_8_is_told_so(tmp_path: Path) -> None:
         " Name a text, or its encoding, e.g. --encoding utf-16."
     )
     marked = written(tmp_path / "b.txt", "ab".encode("utf-16"))
-    assert refusal([marked]).endswith("Name its encoding, e.g. --encoding gb18030.")
+    assert refusal([marked]).endswith("Name its encoding, e.g. --encoding utf-16.")
 
 
 def test_a_lone_surrogate_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from charrnn import begin, config, train
 from charrnn.begin import Begun
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError
+from charrnn.model import nats as nats_of_model
 from charrnn.modelfile import read_tensors
 from charrnn.train import Finished, Reported, Stepped, WentBack
 from tests.conftest import TINY
@@ -131,7 +132,7 @@ def test_validation_never_disturbs_training(here: Path) -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
     """Make the loss nan in chosen calls (counted from 1)."""
-    calls, sound = 0, train.nats
+    calls, sound = 0, nats_of_model
 
     def nats(*arguments: Any) -> torch.Tensor:
         nonlocal calls
