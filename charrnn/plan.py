@@ -16,6 +16,8 @@ _LADDER = (128, 192, 256, 384, 512, 768, 1024)
 # the largest hidden size that a training part of so many characters can feed
 _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
 _CHARACTERS_PER_WEIGHT = 2.5  # fewer characters read in all than this and a smaller model learns more in the time
+_DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
+_RATES = ((256, 1e-2), (512, 4e-3), (10**9, 2e-3))  # AdamW's, by hidden size: wide layers take smaller steps
 _PATIENCE = 8
 _EVALUATIONS = 25
 
@@ -49,16 +51,16 @@ def plan(
     batch_size = train.batch_size
     if batch_size == "auto":
         batch_size = 8
-        while batch_size < 64 and training >= 2 * batch_size * sequence_length * 20:
+        while batch_size < (32 if device.type == "cpu" else 128) and training >= 2 * batch_size * sequence_length * 20:
             batch_size *= 2
     if batch_size * sequence_length > training:
         batch_size = max(1, training // sequence_length)
         notes.append(f"The text is short: {batch_size} lanes.")
     config = config.with_values(train={"sequence_length": sequence_length, "batch_size": batch_size})
 
-    seconds = train.time or MINUTES * 60.0
+    seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
-    config = _fit_steps(config, training, validation, rate, seconds, fine_tuning)
+    config = _fit_steps(config, dropout, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     kind = f"{model.num_layers} x {model.hidden_size} {model.cell}"
     length = train.sequence_length
@@ -121,16 +123,15 @@ def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training:
     embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
     return {
         "hidden_size": hidden_size,
-        "num_layers": (1 if training < 50_000 else 2) if model.num_layers == "auto" else model.num_layers,
+        "num_layers": (1 if training < 200_000 else 2) if model.num_layers == "auto" else model.num_layers,
         "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,
-        "dropout": _dropout(hidden_size, training) if model.dropout == "auto" else model.dropout,
+        "dropout": 0.1 if model.dropout == "auto" else model.dropout,  # for the trial
     }
 
 
-def _dropout(hidden_size: int, training: int) -> float:
-    """Regularise the more, the fewer characters there are to a unit."""
-    characters_per_unit = training / hidden_size
-    return 0.5 if characters_per_unit < 500 else 0.3 if characters_per_unit < 3_000 else 0.1
+def _dropout(epochs: float) -> float:
+    """Regularise the more, the more often each character is seen: what is seen once cannot be learnt by heart."""
+    return next((dropout for limit, dropout in _DROPOUTS if epochs < limit), _DROPOUTS[-1][1])
 
 
 def products(model: ModelConfig, vocabulary_size: int) -> int:
@@ -163,9 +164,15 @@ def _rate(config: Config, vocabulary_size: int, device: torch.device, precision:
 
 
 def _fit_steps(
-    config: Config, training: int, validation: int, rate: float, seconds: float, fine_tuning: bool
+    config: Config,
+    dropout: float | str,
+    training: int,
+    validation: int,
+    rate: float,
+    seconds: float,
+    fine_tuning: bool,
 ) -> Config:
-    """Choose epochs or steps, the rate, and when to evaluate."""
+    """Choose epochs or steps, the learning rate, dropout (if auto), and when to evaluate."""
     train = config.train
     lanes, length = int(train.batch_size), train.sequence_length
     per_epoch = -(-(training // lanes) // length)
@@ -191,19 +198,21 @@ def _fit_steps(
     # evaluations read a few percent of what training reads, and cost a third as much a character
     affordable_evaluations = 0.1 * total * lanes * length * 3 / max(validation, 1)
     evaluations = max(3, min(_EVALUATIONS, int(affordable_evaluations)))
-    default_rate = {"adamw": 3e-3, "rmsprop": 2e-3, "sgd": 0.5}[train.optimizer]
+    peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
+    peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
     if config.model.cell == "rnn":
-        default_rate /= 3  # without gates the same rate makes it jump
-    elif int(config.model.hidden_size) > 512:
-        default_rate /= 2
+        peak /= 5  # without gates the same rate makes it jump
     if fine_tuning:
-        default_rate /= 3  # what was learnt before is worth keeping
+        peak /= 3  # what was learnt before is worth keeping
+    if dropout == "auto":
+        dropout = _dropout(total * lanes * length / training)
     return config.with_values(
+        model={"dropout": dropout},
         train={
             "epochs": epochs,
             "steps": steps,
             "eval_every": max(1, total // evaluations) if train.eval_every == "auto" else train.eval_every,
             "patience": _PATIENCE if train.patience == "auto" else train.patience,
-            "learning_rate": default_rate if train.learning_rate == "auto" else train.learning_rate,
-        }
+            "learning_rate": peak if train.learning_rate == "auto" else train.learning_rate,
+        },
     )
