@@ -70,22 +70,24 @@ def fresh(
     init_from: Path | None = None,
     stdin: BinaryIO | None = None,
     say: Say = _silent,
+    began: float | None = None,
 ) -> Begun:
     """Begin a training in a new run folder, from fresh weights or from a model's.
 
-    Raises CharRNNError for texts that cannot be learnt, MisuseError for a folder that is taken.
+    A time budget counts from `began` (of time.perf_counter). Raises CharRNNError for texts that cannot be learnt,
+    MisuseError for a folder that is taken.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+    names = config.data.texts
+    run = Run(folder or checkpoint.new_folder(text.stem(names[0])))
+    run.check_free()
     if config.train.seed is None:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
         say(f"Seed {config.train.seed}.")
     seed = config.train.seed
     assert seed is not None
-    names = config.data.texts
-    run = Run(folder or checkpoint.new_folder(text.stem(names[0])))
-    run.check_free()
     source = text.read(names, config.data.encoding, stdin)
     shown = "standard input" if names[0] == STDIN else names[0]
     whole = corpus.build(source, config.data, seed, shown)
@@ -212,6 +214,11 @@ def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Seq
     spent = training.position.seconds
     if config.train.time is not None and config.train.time != header.config.train.time and spent >= config.train.time:
         raise MisuseError(f"{run.folder} has trained for {spent:.0f} seconds; --time counts them, so name more.")
+    if training.total is not None and config.train != header.config.train and training.total <= training.position.step:
+        raise MisuseError(
+            f"{run.folder} has done {training.position.step:,} steps already, and this would be {training.total:,};"
+            " name more."
+        )
     if config != header.config:
         training.position.stale = 0
         run.write_config(config)

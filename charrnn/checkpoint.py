@@ -130,9 +130,13 @@ def find_model(name: str | None) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    for folder in (path, RUNS / name):
-        if folder.is_dir():
+    # a folder of texts may have the name of the run that learnt them: whichever holds a model is meant
+    folders = [folder for folder in (path, RUNS / name) if folder.is_dir()]
+    for folder in folders:
+        if any((folder / model).is_file() for model in (BEST, LAST)):
             return _in_folder(folder)
+    if folders:
+        return _in_folder(folders[0])
     names = ", ".join(run.name for run in find_runs()[:8])
     there = f"Runs here: {names}." if names else "Make one with: charrnn train TEXT"
     raise CharRNNError(f"{name}: no such model, run folder or name under ./checkpoints. {there}")
@@ -146,7 +150,7 @@ def find_run(name: str | None) -> Run:
             raise CharRNNError("Nothing to resume: ./checkpoints has no run. Begin one with: charrnn train TEXT")
         return Run(runs[0])
     path = Path(name)
-    folder = path.parent if path.is_file() else path if path.is_dir() else RUNS / name
+    folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / name
     if not (folder / LAST).is_file():
         raise CharRNNError(f"{name}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
     return Run(folder)

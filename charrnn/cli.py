@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -152,6 +153,7 @@ def _fresh(
     device: str,
     say: Callable[[str], None],
 ) -> Begun:
+    began = time.perf_counter()  # loading torch is part of the time that a user waits
     from charrnn import config as configuration
 
     base, start = {}, None
@@ -169,7 +171,9 @@ def _fresh(
 
     if start is not None:
         begin.check_fine_tuning(start, config)
-    return begin.fresh(config, folder, begin.choose_device(device), init_from=start, stdin=_stdin(), say=say)
+    return begin.fresh(
+        config, folder, begin.choose_device(device), init_from=start, stdin=_stdin(), say=say, began=began
+    )
 
 
 def _resumed(
@@ -188,9 +192,7 @@ def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
     from charrnn.train import train as learn
 
     training, run = begun.training, begun.run
-    eval_every = training.config.train.eval_every
-    assert isinstance(eval_every, int)
-    screen = display.Display(quiet=quiet, every=max(1, eval_every // 5), began_at=training.progress)
+    screen = display.Display(quiet=quiet, began_at=training.progress)
     finished: Finished | None = None
     try:
         for report in learn(training, run, stopper.stopped):
@@ -277,7 +279,7 @@ def sample(
     Example:
       charrnn sample --prime 我爱北京 -n 100
       charrnn sample -k 5 --until $'\\n' -t 0.7
-      cut -c1-10 lines.txt | charrnn sample --each-line
+      head -n 5 primes.txt | charrnn sample --each-line
     """
     import secrets
 
@@ -415,8 +417,9 @@ def info(model: str | None) -> None:
 
     if model is None and len(runs := checkpoint.find_runs()) > 0:
         click.echo("runs under ./checkpoints, newest first:")
+        width = max(tables.columns(run.name) for run in runs)
         for run in runs:
-            click.echo(f"  {run.name}{tables.summary(run)}")
+            click.echo(f"  {run.name}{' ' * (width - tables.columns(run.name))}  {tables.summary(run)}")
         click.echo()
     path = checkpoint.find_model(model)
     click.echo(tables.page(path, modelfile.read_header(path)))
@@ -447,4 +450,4 @@ def _stdin_prime() -> str:
     """Read a prime; the one newline that `echo` adds is no part of it, as in the shell's own $(...)."""
     from charrnn.text import decode
 
-    return decode(_stdin().read(), "utf-8", "standard input").removesuffix("\n")
+    return decode(_stdin().read(), "utf-8", "standard input", "Primes are read as UTF-8.").removesuffix("\n")

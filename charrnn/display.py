@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,13 +14,14 @@ from charrnn.modelfile import Evaluated
 from charrnn.train import Finished, Report, Reported, Stepped, WentBack
 
 _SMOOTHING = 0.95
+_LOG_SECONDS = 10.0  # between the lines of a log
 
 
 class Display:
     """Draw reports: a bar on a terminal, a line a report elsewhere, nothing but warnings if quiet."""
 
-    def __init__(self, *, quiet: bool, every: int, began_at: float = 0.0) -> None:
-        self.quiet, self.every = quiet, every
+    def __init__(self, *, quiet: bool, began_at: float = 0.0) -> None:
+        self.quiet = quiet
         self.bar = None
         if not quiet and sys.stderr.isatty():
             self.bar = tqdm(
@@ -31,6 +34,7 @@ class Display:
         self._bits: float | None = None
         self._speed: float | None = None
         self._seconds: float | None = None
+        self._said = -math.inf
 
     def say(self, text: str) -> None:
         """Say something between reports."""
@@ -85,7 +89,8 @@ class Display:
         if self.bar is not None:
             self.bar.set_description_str(text, refresh=False)
             self.bar.update(report.progress - self.bar.n)
-        elif not self.quiet and report.step % self.every == 0:
+        elif not self.quiet and time.monotonic() - self._said >= _LOG_SECONDS:
+            self._said = time.monotonic()
             left = report.seconds / report.progress * (1 - report.progress) if report.progress else 0.0
             self.say(f"{report.progress:4.0%} {text} lr {report.learning_rate:.2g}, {_duration(left)} left")
 
@@ -111,32 +116,38 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
 
 
 def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> str:
-    model, train = config.model, config.train
-    last = history[-1]
-    gap = top.bits_per_character - top.training_bits_per_character
-    relative_gap = gap / max(top.bits_per_character, 1e-9)
+    """Tell too little time, too small, overfitting and levelled off apart, and name one setting to try.
+
+    The gap is judged at the best evaluation; training's cost is with dropout, and so too high. Where the rate has
+    annealed the curve is flat whatever the reason: few epochs and no gap mean that more time would have helped.
+    """
+    model, last = config.model, history[-1]
+    gap = 1 - top.training_bits_per_character / top.bits_per_character if top.nats else 0.0
     earlier = history[max(0, len(history) - 1 - max(1, len(history) // 5))]
-    gained = 1 - last.bits_per_character / earlier.bits_per_character if len(history) > 1 else 1.0
+    gained = 1 - last.bits_per_character / earlier.bits_per_character if len(history) > 1 and earlier.nats else 1.0
     assert isinstance(model.hidden_size, int)
     assert not isinstance(model.dropout, str)
-    if last.bits_per_character > 1.01 * top.bits_per_character or (relative_gap > 0.2 and gained < 0.01):
+    if last.bits_per_character > 1.01 * top.bits_per_character or gap > 0.25:
         stronger = min(round(model.dropout + 0.15, 2), 0.7)
         return (
             f"It was overfitting (training {last.training_bits_per_character:.4f}, validation"
             f" {last.bits_per_character:.4f} at the end): try -s model.dropout={stronger:g}, or more text."
         )
-    if gained > 0.005:
-        longer = (
-            f"--time {2 * train.time / 60:g}m"
-            if train.time is not None
-            else f"-s train.steps={2 * train.steps}"
-            if train.steps is not None
-            else f"-s train.epochs={2 * int(train.epochs or 1)}"
-        )
-        return f"It was still improving: try {longer}."
-    if relative_gap < 0.08:
+    if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
+        return f"It was still improving, or would be with a longer schedule: try {_longer(config)}."
+    if gap < 0.05:
         return (
             "It learnt all that it could hold (training and validation agree):"
             f" a larger one should do better, try -s model.hidden_size={2 * model.hidden_size}."
         )
     return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2} with the same dropout."
+
+
+def _longer(config: Config) -> str:
+    train = config.train
+    if train.time is not None:
+        return f"--time {2 * train.time / 60:g}m" if train.time >= 60 else f"--time {2 * train.time:g}s"
+    if train.steps is not None:
+        return f"-s train.steps={2 * train.steps}"
+    assert isinstance(train.epochs, int)
+    return f"-s train.epochs={2 * train.epochs}"

@@ -18,7 +18,9 @@ _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000
 _CHARACTERS_PER_WEIGHT = 2.5  # fewer characters read in all than this and a smaller model learns more in the time
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _RATES = ((256, 1e-2), (512, 4e-3), (10**9, 2e-3))  # AdamW's, by hidden size: wide layers take smaller steps
+_STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _PATIENCE = 8
+_EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
 
 
@@ -51,7 +53,7 @@ def plan(
     batch_size = train.batch_size
     if batch_size == "auto":
         batch_size = 8
-        while batch_size < (32 if device.type == "cpu" else 128) and training >= 2 * batch_size * sequence_length * 20:
+        while batch_size < (32 if device.type == "cpu" else 128) and training >= 2 * batch_size * sequence_length * 40:
             batch_size *= 2
     if batch_size * sequence_length > training:
         batch_size = max(1, training // sequence_length)
@@ -60,6 +62,12 @@ def plan(
 
     seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
+    if train.batch_size == "auto":
+        # little time: narrower steps, but more of them
+        lanes = int(config.train.batch_size)
+        while lanes > 8 and seconds * rate < _STEPS * lanes * sequence_length:
+            lanes //= 2
+        config = config.with_values(train={"batch_size": lanes})
     config = _fit_steps(config, dropout, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     kind = f"{model.num_layers} x {model.hidden_size} {model.cell}"
@@ -197,7 +205,8 @@ def _fit_steps(
         epochs = None
     # evaluations read a few percent of what training reads, and cost a third as much a character
     affordable_evaluations = 0.1 * total * lanes * length * 3 / max(validation, 1)
-    evaluations = max(3, min(_EVALUATIONS, int(affordable_evaluations)))
+    readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
+    evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
     peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
     if config.model.cell == "rnn":

@@ -65,6 +65,13 @@ class _Lane:
         return next((size for size in range(longest, 0, -1) if self.pending.endswith(self.until[:size])), 0)
 
 
+def _draws(seed: int, index: int) -> Iterator[float]:
+    """Give the uniform numbers of one stream, drawn in blocks."""
+    stream = np.random.default_rng([seed, index])
+    while True:
+        yield from stream.random(256).tolist()
+
+
 class Writer:
     """Write on from B primes side by side; iterate for what each lane shows at each step, then read `samples`.
 
@@ -104,13 +111,14 @@ class Writer:
 
     @torch.inference_mode()
     def __iter__(self) -> Iterator[list[str]]:
-        streams = [np.random.default_rng([self.seed, index]) for index in self.indices]
-        draws = np.stack([stream.random(self.length) for stream in streams])  # (B, length)
+        draws = [_draws(self.seed, index) for index in self.indices]
         logits, state, queues = self._read_primes()
         rows = np.arange(len(self.lanes))  # lane of each row that still runs
         written = np.zeros(len(self.lanes), dtype=np.int64)
         while True:
-            chosen, costs = self._choose(logits, draws[rows, np.minimum(written[rows], self.length - 1)])
+            feeding = [bool(queues[lane_index]) for lane_index in rows]
+            drawn = np.array([0.0 if fed else next(draws[row]) for fed, row in zip(feeding, rows, strict=True)])
+            chosen, costs = self._choose(logits, drawn)
             shown = [""] * len(self.lanes)
             for row, lane_index in enumerate(rows):
                 if queues[lane_index]:

@@ -14,6 +14,7 @@ from charrnn.text import decode
 from charrnn.vocabulary import Vocabulary
 
 _LANES = 64
+_UTF8 = "Primes are read as UTF-8."
 
 
 class Scribe:
@@ -100,7 +101,7 @@ class Scribe:
 def _blocks(stdin: BinaryIO, size: int) -> Iterator[tuple[int, list[str]]]:
     first, block = 0, []
     for number, raw in enumerate(stdin):
-        block.append(decode(raw, "utf-8", f"standard input, line {number + 1}").rstrip("\n"))
+        block.append(decode(raw, "utf-8", f"standard input, line {number + 1}", _UTF8).rstrip("\n"))
         if len(block) == size:
             yield first, block
             first, block = number + 1, []

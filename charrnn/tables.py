@@ -32,18 +32,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    widths = [max(_columns(line[place]) for line in [heads, *body]) for place in range(len(heads))]
+    widths = [max(columns(line[place]) for line in [heads, *body]) for place in range(len(heads))]
     lines = []
     for line in [heads, *body]:
         cells = [
-            cell + " " * (width - _columns(cell)) if place < 2 else " " * (width - _columns(cell)) + cell
+            cell + " " * (width - columns(cell)) if place < 2 else " " * (width - columns(cell)) + cell
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """Count terminal columns: Chinese characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
@@ -53,10 +53,10 @@ def summary(run: Path) -> str:
     try:
         header = modelfile.read_header(checkpoint.find_model(str(run)))
     except CharRNNError as error:
-        return f"  ({error})"
+        return f"({error})"
     kind = header.config.model
     score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
-    return f"  {kind.num_layers} x {kind.hidden_size} {kind.cell}, {score}, {header.corpus.name}"
+    return f"{kind.num_layers} x {kind.hidden_size} {kind.cell}, {score}, {header.corpus.name}"
 
 
 def page(path: Path, header: Header) -> str:

@@ -70,8 +70,8 @@ def check_encoding(encoding: str) -> None:
         ) from error
 
 
-def decode(raw: bytes, encoding: str, name: str) -> str:
-    """Decode bytes strictly: BOM dropped, CRLF to LF; an error names the file and the byte."""
+def decode(raw: bytes, encoding: str, name: str, advice: str | None = None) -> str:
+    """Decode bytes strictly: BOM dropped, CRLF to LF; an error names the file and the byte, and gives advice."""
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -81,7 +81,7 @@ def decode(raw: bytes, encoding: str, name: str) -> str:
             raise CharRNNError(f"{where}{found}; it looks like a binary file. Name a text.") from error
         utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         likely = "utf-16" if utf16 else "gb18030" if encoding.lower() in {"utf-8", "utf8"} else "utf-8"
-        raise CharRNNError(f"{where}{found}. Name its encoding, e.g. --encoding {likely}.") from error
+        raise CharRNNError(f"{where}{found}. {advice or f'Name its encoding, e.g. --encoding {likely}.'}") from error
     text = text.removeprefix("\ufeff")
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")

@@ -24,7 +24,7 @@ from charrnn.model import CharRNN, State, nats
 from charrnn.modelfile import EXTRA, CorpusCard, Evaluated, Header
 
 SAVE_SECONDS = 60.0
-SAMPLE_LENGTH = 160
+SAMPLE_LENGTH = 120
 _FLOOR = 0.01  # of the peak rate, where schedules end
 _KEEP_EVERY = 200  # steps between states to go back to
 _ROLLBACKS = 3

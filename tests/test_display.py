@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,9 @@ def history(*bits: tuple[float, float]) -> tuple[Evaluated, ...]:
     ("bits", "words"),
     [
         ([(3.0, 3.0), (2.5, 2.5), (2.2, 2.2), (2.0, 2.0)], ["still improving", "-s train.epochs=16"]),
+        ([(3.0, 3.0), (2.0, 2.2), (2.0, 2.2), (2.0, 2.2)], ["still improving", "-s train.epochs=16"]),  # annealed
         ([(3.0, 3.0), (2.0, 1.9), (2.1, 1.5), (2.3, 1.2)], ["overfitting", "-s model.dropout=0.25"]),
-        ([(3.0, 3.0), (2.0, 1.99), (2.0, 1.99), (2.0, 1.99)], ["all that it could hold", "-s model.hidden_size=128"]),
+        ([(3.0, 3.0), *[(2.0, 1.99)] * 20], ["all that it could hold", "-s model.hidden_size=128"]),
         ([(3.0, 3.0), (2.0, 1.8), (2.0, 1.75), (2.0, 1.75)], ["levelled off"]),
     ],
 )
@@ -59,8 +61,10 @@ def test_the_closing_paragraph_says_why_it_ended() -> None:
     assert "before the first evaluation" in display.closing(Finished("stopped", (), 3), settled(), Path("best"))
 
 
-def test_a_log_gets_a_line_a_report(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = display.Display(quiet=False, every=2)
+def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 100.0, 103.0, 106.0, 112.0, 112.0])  # asked at each step, and when a line is written
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    screen = display.Display(quiet=False)
     for step in range(1, 5):
         screen.show(Stepped(step, 10, step / 5, float(step), step / 10, 2.5, 0.75, 0.003, 1_000))
     screen.show(Reported(history((2.0, 2.1))[0], True, "床前\n明月", 0.1, False))
@@ -70,15 +74,16 @@ def test_a_log_gets_a_line_a_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     lines = err.splitlines()
     assert len(lines) == 2 + 3 + 1
-    assert "2/10 2.500 bits/char 1,000 char/s grad 0.75" in lines[0]
-    assert "8s left" in lines[0]
+    assert "1/10 2.500 bits/char - char/s grad 0.75" in lines[0]
+    assert "4/10 2.500 bits/char 1,000 char/s grad 0.75" in lines[1]
+    assert "6s left" in lines[1]
     assert "validation 2.0000 bits/char (best), training 2.1000" in lines[2]
     assert lines[3:5] == ["  | 床前", "  | 明月"]
     assert "not finite: back at step 3 with learning rate 0.0015 (1 of 3 times)" in lines[5]
 
 
 def test_quiet_says_only_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = display.Display(quiet=True, every=1)
+    screen = display.Display(quiet=True)
     screen.show(Stepped(1, 10, 0.2, 1.0, 0.1, 2.5, 0.75, 0.003, 1_000))
     screen.show(Reported(history((2.0, 2.1))[0], True, "text", 0.1, True))
     assert capsys.readouterr() == ("", "")
