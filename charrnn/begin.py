@@ -21,7 +21,7 @@ from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import CharRNN, transplant
 from charrnn.modelfile import CorpusCard, Header
 from charrnn.text import STDIN, Text
-from charrnn.train import Training
+from charrnn.train import Training, read_position
 
 _STDIN_COPY = "corpus.txt"
 # what a saved state is tied to: other lanes, moments or draws would make it another training
@@ -81,8 +81,8 @@ def fresh(
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     names = config.data.texts
-    run = Run(folder or checkpoint.new_folder(text.stem(names[0])))
-    run.check_free()
+    if folder is not None:
+        Run(folder).check_free()
     if config.train.seed is None:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
         say(f"Seed {config.train.seed}.")
@@ -91,12 +91,16 @@ def fresh(
     source = text.read(names, config.data.encoding, stdin)
     shown = "standard input" if names[0] == STDIN else names[0]
     whole = corpus.build(source, config.data, seed, shown)
-    run.create()
-    run.lock()
+    if folder is None:
+        run = checkpoint.claim(text.stem(names[0]))
+    else:
+        run = Run(folder)
+        run.create()
+        run.lock()
     try:
         return Begun(_started(config, source, whole, run, shown, device, init_from, began, say), run)
     except BaseException:
-        run.release()
+        run.discard()
         raise
 
 
@@ -112,7 +116,7 @@ def _started(
     say: Say,
 ) -> Training:
     """Plan a training and write down what it is."""
-    seed, vocabulary, names = config.train.seed, whole.vocabulary, config.data.texts
+    seed, vocabulary = config.train.seed, whole.vocabulary
     assert seed is not None
     say(f"Read {len(source.content):,} characters. Trying out {device} ...")
     settled = plan.plan(
@@ -127,14 +131,15 @@ def _started(
     for note in settled.notes:
         say(note)
 
-    paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in names]
-    if STDIN in names:
+    # the very files, not their folder: it may hold others when the run is resumed
+    paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
+    if STDIN in paths:
         copy = run.folder.absolute() / _STDIN_COPY
-        place = source.names.index(STDIN)
+        place = paths.index(STDIN)
         end = source.starts[place + 1] - 1 if place + 1 < len(source.starts) else len(source.content)
         # in the encoding that resuming will read it with
         modelfile.write_atomically(copy, source.content[source.starts[place] : end].encode(config.data.encoding))
-        paths = [str(copy) if name == STDIN else name for name in paths]
+        paths[place] = str(copy)
     config = config.with_values(data={"texts": paths})
     run.write_config(config)
     card = CorpusCard(
@@ -168,13 +173,15 @@ def check_fine_tuning(path: Path, config: Config) -> None:
 
 def resume(
     run: Run,
-    device: torch.device,
+    device: torch.device | None,
     *,
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
     say: Say = _silent,
 ) -> Begun:
-    """Stand where a run stopped. `settings` may extend it; model.*, data.* and what its state is tied to are refused.
+    """Stand where a run stopped, on a device, or if None where it was trained.
+
+    `settings` may extend it; model.*, data.* and what its state is tied to are refused.
 
     Raises CharRNNError where the text is gone or has changed, or another process trains the run.
     """
@@ -187,7 +194,9 @@ def resume(
         raise
 
 
-def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Sequence[str], say: Say) -> Training:
+def _resumed(
+    run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say
+) -> Training:
     header = modelfile.read_header(run.last)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
@@ -209,8 +218,16 @@ def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Seq
             f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
             f" Restore it, or go on with the new text by --init-from {run.folder}"
         )
-    training = Training(config, whole, header.corpus, device)
-    training.restore(header, modelfile.read_tensors(run.last))
+    tensors = modelfile.read_tensors(run.last)
+    model = modelfile.build_model(run.last, header, tensors)
+    position = read_position(run.last, header)
+    if device is None:
+        there = position.device == "cpu" or (position.device == "cuda" and torch.cuda.is_available())
+        device = torch.device(position.device if there else "cpu")
+    training = Training(config, whole, header.corpus, device, model)
+    training.restore(run.last, header, position, tensors)
+    if position.device != device.type:
+        say(f"Trained on {position.device} before and on {device} from here: exact up to rounding and dropout's draws.")
     spent = training.position.seconds
     if config.train.time is not None and config.train.time != header.config.train.time and spent >= config.train.time:
         raise MisuseError(f"{run.folder} has trained for {spent:.0f} seconds; --time counts them, so name more.")
@@ -219,8 +236,9 @@ def _resumed(run: Run, device: torch.device, settings: Sequence[str], texts: Seq
             f"{run.folder} has done {training.position.step:,} steps already, and this would be {training.total:,};"
             " name more."
         )
-    if config != header.config:
+    if config.train != header.config.train:
         training.position.stale = 0
+    if config != header.config:
         run.write_config(config)
     run.cut_back(training.position.lengths)
     say(f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f}).")
@@ -275,6 +293,6 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
                 )
             if value == "auto":
                 raise MisuseError(f"{section}.{name}=auto was settled when the run began; name a value.")
-    if "auto" in {new.train.epochs}:
+    if new.train.epochs == "auto":
         raise MisuseError("train.epochs=auto was settled when the run began; name a number.")
     return new

@@ -3,6 +3,7 @@ Knows where files lie and in what order they are written, not what is in them.""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from charrnn import config as configuration
 from charrnn.config import Config
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.modelfile import cannot_write, write_atomically
+from charrnn.text import RUN_MARK
 
 RUNS = Path("checkpoints")
-BEST, LAST, LOCK = "best.safetensors", "last.safetensors", ".lock"
+BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
 
 
 class Run:
@@ -53,17 +55,27 @@ class Run:
             raise cannot_write(self.folder / LOCK, error, 0) from error
         try:
             _lock(self._lock)
-        except OSError as error:
-            self._lock.close()
+        except (BlockingIOError, PermissionError) as error:
+            self.release()
             raise CharRNNError(
                 f"{self.folder} is being trained by another process. Wait for it, or name another folder with -o."
             ) from error
+        except OSError:
+            pass  # a file system that has no locks
 
     def release(self) -> None:
         """Let go of the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def discard(self) -> None:
+        """Release the lock and remove the folder if nothing else is in it."""
+        self.release()
+        with contextlib.suppress(OSError):
+            if not _taken(self.folder):
+                (self.folder / LOCK).unlink()
+                self.folder.rmdir()
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""
@@ -96,12 +108,22 @@ class Run:
             raise cannot_write(path, error, len(text)) from error
 
 
-def new_folder(stem: str) -> Path:
-    """Choose checkpoints/<stem>, or -2, -3 ... if taken."""
+def claim(stem: str) -> Run:
+    """Make and lock checkpoints/<stem>, or -2, -3 ... if taken or just being claimed by another process."""
     folder, number = RUNS / stem, 2
-    while _taken(folder):
+    while True:
+        run = Run(folder)
+        if not _taken(folder):
+            run.create()
+            try:
+                run.lock()
+            except CharRNNError:
+                pass
+            else:
+                if not _taken(folder):
+                    return run
+                run.release()
         folder, number = RUNS / f"{stem}-{number}", number + 1
-    return folder
 
 
 def _taken(folder: Path) -> bool:
@@ -127,11 +149,11 @@ def find_model(name: str | None) -> Path:
         if not runs:
             raise CharRNNError("No model here: ./checkpoints has no run. Make one with: charrnn train TEXT")
         return _in_folder(runs[0])
-    path = Path(name)
+    path = Path(name[:200])  # longer than any file's name
     if path.is_file():
         return path
     # a folder of texts may have the name of the run that learnt them: whichever holds a model is meant
-    folders = [folder for folder in (path, RUNS / name) if folder.is_dir()]
+    folders = [folder for folder in (path, RUNS / path) if folder.is_dir()]
     for folder in folders:
         if any((folder / model).is_file() for model in (BEST, LAST)):
             return _in_folder(folder)
@@ -139,7 +161,7 @@ def find_model(name: str | None) -> Path:
         return _in_folder(folders[0])
     names = ", ".join(run.name for run in find_runs()[:8])
     there = f"Runs here: {names}." if names else "Make one with: charrnn train TEXT"
-    raise CharRNNError(f"{name}: no such model, run folder or name under ./checkpoints. {there}")
+    raise CharRNNError(f"{path}: no such model, run folder or name under ./checkpoints. {there}")
 
 
 def find_run(name: str | None) -> Run:
@@ -149,10 +171,10 @@ def find_run(name: str | None) -> Run:
         if not runs:
             raise CharRNNError("Nothing to resume: ./checkpoints has no run. Begin one with: charrnn train TEXT")
         return Run(runs[0])
-    path = Path(name)
-    folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / name
+    path = Path(name[:200])
+    folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / path
     if not (folder / LAST).is_file():
-        raise CharRNNError(f"{name}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
+        raise CharRNNError(f"{path}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
     return Run(folder)
 
 

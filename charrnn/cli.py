@@ -3,6 +3,8 @@ Imports only click until a command runs, so that --help is there at once."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
 import os
@@ -52,7 +54,11 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(130) from None
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+                raise _Sentence(CharRNNError(f"The output cannot be written ({error.strerror}).")) from error
+            if not isinstance(error, BrokenPipeError):
+                raise
             # what the interpreter flushes at its end must find no closed pipe either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
@@ -81,7 +87,8 @@ def _silent(_: str) -> None:
 
 
 def _note(text: str) -> None:
-    click.echo(text, err=True)
+    with contextlib.suppress(BrokenPipeError):  # no one listens any more: no reason to stop
+        click.echo(text, err=True)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -130,15 +137,14 @@ def train(
     if model is not None and not resume:
         raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
     say = _silent if quiet else _note
-    stopper = _Stopper()
-    with stopper:
-        if resume:
-            for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
-                if value is not None:
-                    raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
-            begun = _resumed(texts, model, given, device, say)
-        else:
-            begun = _fresh(texts, config, given, folder, init_from, device, say)
+    if resume:
+        for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
+            if value is not None:
+                raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
+        begun = _resumed(texts, model, given, device, say)
+    else:
+        begun = _fresh(texts, config, given, folder, init_from, device, say)
+    with _Stopper() as stopper:
         code = _run(begun, quiet, stopper)
     if code:
         raise click.exceptions.Exit(code)
@@ -182,7 +188,8 @@ def _resumed(
     from charrnn import begin, checkpoint
 
     run = checkpoint.find_run(model)
-    return begin.resume(run, begin.choose_device(device), settings=settings, texts=texts, say=say)
+    chosen = None if device == "auto" else begin.choose_device(device)
+    return begin.resume(run, chosen, settings=settings, texts=texts, say=say)
 
 
 def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
@@ -237,7 +244,8 @@ class _Stopper:
             os._exit(code)
         self.exit_code = code
         # a bare write: the handler may have interrupted a print
-        os.write(2, b"\nSaving and stopping; once more ends at once.\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nSaving and stopping; once more ends at once.\n")
 
 
 @cli.command(context_settings=_CONTEXT)

@@ -46,7 +46,7 @@ def setting(default: Any, *, takes: str, description: str) -> Any:
     return Field(default, description=description, json_schema_extra={"takes": takes})
 
 
-Positive = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10**12)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, lt=1.0)]
 Amount = Annotated[float, BeforeValidator(_number), Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)]
@@ -317,21 +317,16 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
-class _Strings(yaml.SafeLoader):
-    """Leaves every scalar a string: a field's type decides what `1e-3` and `no` mean."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
-
-
 def _scalar(value: str) -> Any:
-    return yaml.load(value, Loader=_Strings) if value.lstrip().startswith("[") else value.strip()
+    # BaseLoader leaves every scalar a string: a field's type decides what `1e-3` and `no` mean
+    return yaml.load(value, Loader=yaml.BaseLoader) if value.lstrip().startswith("[") else value.strip()
 
 
 def _find(source: str) -> Path:
-    path = Path(source)
+    path = Path(source[:200])  # longer than any file's name
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
-            raise MisuseError(f"{source}: no such configuration file. Presets are: {', '.join(presets())}.")
+            raise MisuseError(f"{path}: no such configuration file. Presets are: {', '.join(presets())}.")
         return path
     preset = PRESETS / f"{source}.yaml"
     if source not in presets():
@@ -343,7 +338,7 @@ def _find(source: str) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strings)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise MisuseError(f"{path}: not valid YAML at line {line} ({error.problem}).") from error

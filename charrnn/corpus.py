@@ -64,6 +64,11 @@ def build(text: Text, data: DataConfig, seed: int, name: str) -> Corpus:
             f"{name}: data.split {list(data.split)} leaves the {'validation' if training.text else 'training'} part"
             " without a character. Give it a larger share, or set data.documents=none."
         )
+    if len(training.text) < 10:
+        raise CharRNNError(
+            f"{name}: data.split {list(data.split)} leaves {len(training.text)} characters to learn."
+            " Give the training part a larger share."
+        )
     vocabulary = Vocabulary.of(training.text, data.min_count)
     return Corpus(training, validation, test, vocabulary, data.documents != "none")
 

@@ -35,6 +35,8 @@ class Display:
         self._speed: float | None = None
         self._seconds: float | None = None
         self._said = -math.inf
+        self._closed = False
+        self._first: tuple[float, float] | None = None
 
     def say(self, text: str) -> None:
         """Say something between reports."""
@@ -46,7 +48,15 @@ class Display:
             print(text, file=sys.stderr, flush=True)
 
     def show(self, report: Report) -> None:
-        """Draw one report."""
+        """Draw one report. When stderr is closed, drawing ends, not training."""
+        if self._closed:
+            return
+        try:
+            self._show(report)
+        except BrokenPipeError:
+            self._closed = True
+
+    def _show(self, report: Report) -> None:
         if isinstance(report, Stepped):
             self._stepped(report)
         elif isinstance(report, Reported):
@@ -73,7 +83,7 @@ class Display:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self.bar is not None:
+        if self.bar is not None and not self._closed:
             self.bar.close()
 
     def _stepped(self, report: Stepped) -> None:
@@ -81,6 +91,7 @@ class Display:
             speed = report.characters / (report.seconds - self._seconds)
             self._speed = speed if self._speed is None else _SMOOTHING * self._speed + (1 - _SMOOTHING) * speed
         self._seconds = report.seconds
+        self._first = self._first or (report.seconds, report.progress)
         bits = report.bits_per_character
         self._bits = bits if self._bits is None else _SMOOTHING * self._bits + (1 - _SMOOTHING) * bits
         speed_text = f"{self._speed:,.0f} char/s" if self._speed else "- char/s"
@@ -91,12 +102,20 @@ class Display:
             self.bar.update(report.progress - self.bar.n)
         elif not self.quiet and time.monotonic() - self._said >= _LOG_SECONDS:
             self._said = time.monotonic()
-            left = report.seconds / report.progress * (1 - report.progress) if report.progress else 0.0
-            self.say(f"{report.progress:4.0%} {text} lr {report.learning_rate:.2g}, {_duration(left)} left")
+            left = self._left(report)
+            self.say(f"{report.progress:4.0%} {text} lr {report.learning_rate:.2g}, {left} left")
+
+    def _left(self, report: Stepped) -> str:
+        """Reckon the time left from what was done since the first report: getting ready does not count."""
+        seconds, progress = self._first or (0.0, 0.0)
+        if report.progress <= progress:
+            return "?"
+        return _duration((report.seconds - seconds) / (report.progress - progress) * (1 - report.progress))
 
 
 def _duration(seconds: float) -> str:
-    return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s"
 
 
 def closing(finished: Finished, config: Config, best: Path) -> str:

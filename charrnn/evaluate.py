@@ -21,6 +21,7 @@ from charrnn.vocabulary import Vocabulary
 
 Progress = Callable[[int], object]  # called with the number of characters just read
 _WINDOW = 256
+_LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
 _LANES = 256
 WARMUP = 64
 _TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
@@ -28,10 +29,12 @@ _TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Hold a text's score and how it was read: `warmup` in characters, None for the single exact pass."""
+    """Hold a text's score and how it was read: `warmup` in characters, None for the single exact pass; `tried` is
+    the last warm-up that was tried, to begin with another time."""
 
     score: Score
     warmup: int | None
+    tried: int
     never_forgets: bool = False
 
 
@@ -68,15 +71,17 @@ def evaluate(
     reader = _Reader(model, vocabulary, tokens, progress)
     lanes = min(_LANES, len(tokens) // 1024, math.isqrt(len(tokens)))
     if exact or lanes < 2:
-        return Evaluation(reader.single_pass(), None)
+        return Evaluation(reader.single_pass(), None, warmup)
     length = -(-len(tokens) // lanes)
     starts = length * np.arange(lanes)
+    tried = warmup
     while 2 * warmup <= length:
+        tried = warmup
         score = reader.in_lanes(starts, length, warmup)
         if score is not None:
-            return Evaluation(score, warmup)
+            return Evaluation(score, warmup, warmup)
         warmup *= 2
-    return Evaluation(reader.single_pass(), None, never_forgets=True)
+    return Evaluation(reader.single_pass(), None, tried, never_forgets=True)
 
 
 @torch.inference_mode()
@@ -90,7 +95,7 @@ def characters(
     for first in range(0, len(tokens), _WINDOW):
         places = np.arange(first, min(first + _WINDOW, len(tokens)))[None]
         logits, targets, state = reader.read(places, state)
-        costs = reader.price(logits, targets)[0].double().cpu().numpy()
+        costs = reader.price(logits, targets)[0].cpu().double().numpy()
         yield Characters(costs, _ranks(logits[0], targets[0]).cpu().numpy())
 
 
@@ -105,9 +110,10 @@ def lines(
     first = 0
     while first < len(order):
         # lines of like length side by side; fewer of long ones, so that memory is bounded
-        width = max(1, min(_LANES, (1 << 16) // (len(texts[order[first]]) + 1)))
-        chosen = order[first : first + width]
-        first += width
+        shortest = len(texts[order[first]]) + 1
+        width = max(1, min(_LANES, (1 << 18) // shortest))
+        chosen = [index for index in order[first : first + width] if len(texts[index]) <= 2 * shortest + 16]
+        first += len(chosen)
         encoded = [vocabulary.encode(texts[index] + "\n") for index in chosen]
         for index, score in zip(chosen, _side_by_side(model, vocabulary, encoded, progress), strict=True):
             scores[index] = score
@@ -121,12 +127,13 @@ def _side_by_side(model: CharRNN, vocabulary: Vocabulary, encoded: Sequence[Toke
     reader.begins = set(bounds[:-1].tolist())
     costs, correct = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
     state = model.start_state(len(encoded))
-    for first in range(0, int(lengths.max()), _WINDOW):
-        steps = np.arange(first, min(first + _WINDOW, int(lengths.max())))
+    window = reader.window(len(encoded))
+    for first in range(0, int(lengths.max()), window):
+        steps = np.arange(first, min(first + window, int(lengths.max())))
         inside = steps[None] < lengths[:, None]  # (lines, T)
         places = bounds[:-1, None] + np.minimum(steps[None], lengths[:, None] - 1)
         logits, targets, state = reader.read(places, state)
-        costs += (reader.price(logits, targets).double().cpu().numpy() * inside).sum(1)
+        costs += (reader.price(logits, targets).cpu().double().numpy() * inside).sum(1)
         correct += ((logits.argmax(-1) == targets).cpu().numpy() & inside).sum(1)
     return [
         Score(float(cost), int(length), int(right)) for cost, length, right in zip(costs, lengths, correct, strict=True)
@@ -151,6 +158,10 @@ class _Reader:
         self.progress(places.size)
         return logits, torch.from_numpy(targets).to(device), state
 
+    def window(self, lanes: int) -> int:
+        """Choose how many steps to read at once, so that lanes x steps x V fits into memory."""
+        return max(8, min(_WINDOW, _LOGITS // (lanes * len(self.vocabulary))))
+
     def price(self, logits: Tensor, targets: Tensor) -> Tensor:
         return nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
 
@@ -174,8 +185,9 @@ class _Reader:
 
     def _warmed(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
         state = self.model.start_state(len(starts))
-        for first in range(-warmup, 0, _WINDOW):
-            places = starts[:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
+        window = self.window(len(starts))
+        for first in range(-warmup, 0, window):
+            places = starts[:, None] + np.arange(first, min(first + window, 0))[None]
             _, _, state = self.read(places, state)
         return state
 
@@ -188,14 +200,15 @@ class _Reader:
     ) -> tuple[Score, State]:
         """Score `length` characters of each lane; characters past the text's end cost nothing."""
         # a lone lane is read in long windows: each call costs the same to set up
-        window = _WINDOW if len(starts) > 1 else 4 * _WINDOW
+        window = self.window(len(starts)) if len(starts) > 1 else 4 * self.window(4)
         total = Score()
         for first in range(0, length, window):
             places = starts[:, None] + np.arange(first, min(first + window, length))[None]
-            inside = torch.from_numpy(places < len(self.tokens)).to(self.model.embedding.device)
+            inside = torch.from_numpy(places < len(self.tokens))
             logits, targets, state = self.read(np.minimum(places, len(self.tokens) - 1), state)
-            costs = self.price(logits, targets).double() * inside
-            correct = (logits.argmax(-1) == targets) & inside
+            # on the CPU: not every device has float64
+            costs = self.price(logits, targets).cpu().double() * inside
+            correct = (logits.argmax(-1) == targets).cpu() & inside
             total += Score(float(costs.sum()), int(inside.sum()), int(correct.sum()))
             if keep is not None and first < keep[0]:
                 keep[1].append(costs)

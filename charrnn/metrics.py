@@ -33,7 +33,8 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Give 2 to the bits per character: among how many equal choices the model hesitates."""
-        return float(2.0**self.bits_per_character)
+        bits = self.bits_per_character
+        return math.inf if bits >= 1024 else float(2.0**bits)
 
     @property
     def accuracy(self) -> float:

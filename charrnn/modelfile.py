@@ -10,9 +10,12 @@ import json
 import math
 import os
 import struct
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from charrnn import config as configuration
 from charrnn.config import Config
@@ -36,9 +39,9 @@ class CorpusCard:
 
     name: str
     sha256: str
-    training: int
-    validation: int
-    test: int
+    training: NonNegativeInt
+    validation: NonNegativeInt
+    test: NonNegativeInt
 
     @property
     def characters(self) -> int:
@@ -55,8 +58,8 @@ class Evaluated:
     seconds: float
     training_bits_per_character: float
     nats: float
-    characters: int
-    correct: int
+    characters: PositiveInt
+    correct: NonNegativeInt
 
     @property
     def bits_per_character(self) -> float:
@@ -116,7 +119,7 @@ def read_header(path: Path) -> Header:
             if 8 + length > size or length > _LONGEST_HEADER:
                 looks = file.read(1) == b"{"
                 if looks and length <= _LONGEST_HEADER:
-                    raise _damaged(path, f"its header ends at byte {8 + length} of {size}")
+                    raise damaged(path, f"its header ends at byte {8 + length} of {size}")
                 raise _foreign(path)
             raw = file.read(length)
     except FileNotFoundError as error:
@@ -130,7 +133,7 @@ def read_header(path: Path) -> Header:
         metadata = tree.pop("__metadata__", {})
         content = json.loads(metadata["charrnn"]) if "charrnn" in metadata else None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "its header is not JSON") from error
+        raise damaged(path, "its header is not JSON") from error
     if content is None:
         raise CharRNNError(f"{path} is a safetensors file but no charrnn model. Name one that charrnn train made.")
     shapes = _shapes(path, tree, size - 8 - length)
@@ -142,13 +145,16 @@ def read_header(path: Path) -> Header:
             )
         config = configuration.from_dict(content["config"], str(path))
         vocabulary = _vocabulary(content["vocabulary"])
-        corpus = CorpusCard(**content["corpus"])
-        history = tuple(Evaluated(**evaluated) for evaluated in content["history"])
+        corpus = TypeAdapter(CorpusCard).validate_python(content["corpus"])
+        history = tuple(TypeAdapter(list[Evaluated]).validate_python(content["history"]))
         position = content["position"]
         if not isinstance(position, dict | None):
             raise ValueError("position")
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"its header lacks or garbles {str(error) or 'a field'}") from error
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise damaged(path, f"its header garbles {place or 'a record'}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise damaged(path, f"its header lacks or garbles {str(error) or 'a field'}") from error
     header = Header(config, vocabulary, corpus, history, position, shapes)
     _check_sizes(path, header)
     return header
@@ -162,7 +168,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
 def read_model(path: Path) -> tuple[Header, CharRNN]:
@@ -184,9 +190,7 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharR
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise _damaged(
-                path, f"its header promises {name} as {expected.get(name)}, the file holds {found.get(name)}"
-            )
+            raise damaged(path, f"its header promises {name} as {expected.get(name)}, the file holds {found.get(name)}")
     model = CharRNN(header.config.model, len(header.vocabulary))
     model.load_state_dict(weights)
     return model.eval()
@@ -200,7 +204,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -219,6 +223,15 @@ def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
     return CharRNNError(f"{path}: cannot be written ({error.strerror or error}).{kept} Check the folder's permissions.")
 
 
+def _replace(temporary: Path, path: Path) -> None:
+    for _ in range(50 if os.name == "nt" else 0):  # Windows: while another process reads the old file, wait
+        with contextlib.suppress(PermissionError):
+            os.replace(temporary, path)
+            return
+        time.sleep(0.1)
+    os.replace(temporary, path)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return
@@ -229,7 +242,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _damaged(path: Path, why: str) -> CharRNNError:
+def damaged(path: Path, why: str) -> CharRNNError:
+    """Say that a file cannot be trusted, why, and what else there is."""
     other = "best.safetensors" if path.name == "last.safetensors" else "last.safetensors"
     advice = f"Try {other}." if (path.parent / other).exists() else "Copy it anew, or train again."
     return CharRNNError(f"{path} is damaged ({why}). {advice}")
@@ -249,18 +263,18 @@ def _shapes(path: Path, tree: Any, room: int) -> dict[str, tuple[int, ...]]:
             shape = tuple(int(size) for size in entry["shape"])
             begin, end = (int(offset) for offset in entry["data_offsets"])
             if min(shape, default=0) < 0 or end - begin != math.prod(shape) * _BYTES[entry["dtype"]]:
-                raise _damaged(path, f"its header gives {name} another size than its bytes")
+                raise damaged(path, f"its header gives {name} another size than its bytes")
             shapes[name] = shape
             spans.append((begin, end))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, "its header does not describe tensors") from error
+        raise damaged(path, "its header does not describe tensors") from error
     reached = 0
     for begin, end in sorted(spans):
         if begin != reached:
-            raise _damaged(path, "its header leaves gaps between tensors")
+            raise damaged(path, "its header leaves gaps between tensors")
         reached = end
     if reached != room:
-        raise _damaged(path, f"its tensors need {reached} bytes, the file has {room}")
+        raise damaged(path, f"its tensors need {reached} bytes, the file has {room}")
     return shapes
 
 
@@ -280,12 +294,12 @@ def _check_sizes(path: Path, header: Header) -> None:
     model = header.config.model
     sizes = (model.hidden_size, model.num_layers, model.embedding_size, model.dropout)
     if "auto" in sizes:
-        raise _damaged(path, "its configuration is not resolved")
+        raise damaged(path, "its configuration is not resolved")
     expected = (len(header.vocabulary), model.embedding_size)
     layers = sum(name.endswith("kernel.weight_hh_l0") for name in header.shapes if not name.startswith(EXTRA))
     hidden = header.shapes.get("layers.0.kernel.weight_hh_l0", (0, 0))[-1]
     if header.shapes.get("embedding") != expected or layers != model.num_layers or hidden != model.hidden_size:
-        raise _damaged(path, "its header promises other sizes than its tensors have")
+        raise damaged(path, "its header promises other sizes than its tensors have")
     skip = model.time_skip or 0
     if skip > 1_000_000:
-        raise _damaged(path, "its header promises an impossible time skip")
+        raise damaged(path, "its header promises an impossible time skip")

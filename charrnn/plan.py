@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import torch
 
+from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig
+from charrnn.errors import CharRNNError
 from charrnn.model import CharRNN, nats
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
 # the largest hidden size that a training part of so many characters can feed
 _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
-_CHARACTERS_PER_WEIGHT = 2.5  # fewer characters read in all than this and a smaller model learns more in the time
+_CHARACTERS_PER_WEIGHT = 1.5  # fewer characters read in all than this and a smaller model learns more in the time
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
@@ -46,7 +48,7 @@ def plan(
     train = config.train
     sequence_length = train.sequence_length
     if sequence_length > training // 2:
-        sequence_length = training // 2
+        sequence_length = max(1, training // 2)
         notes.append(f"The text is short: windows of {sequence_length} characters instead of {train.sequence_length}.")
     if validation < sequence_length:
         notes.append(f"The validation part has only {validation} characters; its scores are rough.")
@@ -122,6 +124,8 @@ def _fit_model(
         rates = {precision: _rate(sized, vocabulary_size, device, precision) for precision in precisions}
         precision = max(rates, key=lambda name: rates[name])
         flops_per_second = rates[precision] * weights
+        if last and rates[precision] == 0.0:
+            raise out_of_memory(device)
         if last or rates[precision] * seconds >= _CHARACTERS_PER_WEIGHT * weights:
             return sized.with_values(train={"precision": precision}), rates[precision]
     raise AssertionError("the last rung is always taken")
@@ -144,13 +148,35 @@ def _dropout(epochs: float) -> float:
 
 def products(model: ModelConfig, vocabulary_size: int) -> int:
     """Count the multiplications of one character, forwards: the weights that it meets."""
-    gates = {"rnn": 1, "gru": 3, "lstm": 4}[model.cell]
+    gates = GATES[model.cell]
     hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
     return gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden) + hidden * vocabulary_size
 
 
 def _rate(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
-    """Try a few steps; gives characters per second."""
+    """Try a few steps; gives characters per second, 0 where the memory is too small."""
+    try:
+        return _tried(config, vocabulary_size, device, precision)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0.0
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether an error of torch's means that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "memory" in str(error) or "overflow" in str(error).lower()
+
+
+def out_of_memory(device: torch.device) -> CharRNNError:
+    """Say what to do about too little memory."""
+    return CharRNNError(
+        f"There is not enough memory on {device} for this training."
+        " Set a smaller model.hidden_size or train.batch_size, e.g. -s train.batch_size=8."
+    )
+
+
+def _tried(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
     model = CharRNN(config.model, vocabulary_size).to(device).train()
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
@@ -196,7 +222,7 @@ def _fit_steps(
     else:
         enough = max(40 * per_epoch, 2000) if training < 5_000_000 else 20 * per_epoch
         total = max(1, min(affordable, enough))
-        if total >= per_epoch:
+        if total >= 4 * per_epoch:  # below, a whole number of epochs would waste much of the time
             epochs = total // per_epoch
             total = epochs * per_epoch
         else:

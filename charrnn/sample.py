@@ -3,6 +3,7 @@ Knows models and characters, not files. Shapes: B lanes, V vocabulary."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -122,7 +123,7 @@ class Writer:
             shown = [""] * len(self.lanes)
             for row, lane_index in enumerate(rows):
                 if queues[lane_index]:
-                    chosen[row] = queues[lane_index].pop(0)
+                    chosen[row] = queues[lane_index].popleft()
                     continue
                 lane = self.lanes[lane_index]
                 written[lane_index] += 1
@@ -137,7 +138,7 @@ class Writer:
                 state = state.lanes(torch.from_numpy(np.flatnonzero(running)).to(state.hidden.device))
             logits, state = self._step(chosen[:, None], state)
 
-    def _read_primes(self) -> tuple[npt.NDArray[np.float64], State, list[list[int]]]:
+    def _read_primes(self) -> tuple[npt.NDArray[np.float64], State, list[deque[int]]]:
         """Read at once what all primes share; gives the logits after it, and the rest that each lane is fed."""
         newline = [self.vocabulary.newline]
         encoded = [newline + self.vocabulary.encode(prime).tolist() for prime in self.primes]
@@ -146,11 +147,11 @@ class Writer:
         for first in range(0, shared, _WINDOW):
             logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
         lanes = torch.zeros(len(encoded), dtype=torch.long, device=state.hidden.device)
-        return np.repeat(logits, len(encoded), 0), state.lanes(lanes), [tokens[shared:] for tokens in encoded]
+        return np.repeat(logits, len(encoded), 0), state.lanes(lanes), [deque(tokens[shared:]) for tokens in encoded]
 
     def _step(self, tokens: npt.NDArray[np.int64], state: State) -> tuple[npt.NDArray[np.float64], State]:
         logits, state = self.model(torch.from_numpy(tokens).to(state.hidden.device), state)
-        return logits[:, -1].double().cpu().numpy(), state
+        return logits[:, -1].cpu().double().numpy(), state
 
     def _choose(
         self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]

@@ -14,6 +14,7 @@ from charrnn.text import decode
 from charrnn.vocabulary import Vocabulary
 
 _LANES = 64
+_BATCH = 256  # more samples than this come in several batches, so that memory is bounded
 _UTF8 = "Primes are read as UTF-8."
 
 
@@ -48,16 +49,18 @@ class Scribe:
 
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
-        writer = self._writer([prime] * num, range(num), until)
         if self.as_json or num > 1:
-            for _ in writer:
-                pass
-            for place, made in enumerate(writer.samples):
-                if self.as_json:
-                    self._json(made)
-                else:
-                    self._put(("" if place == 0 else "\n") + _ended(self._whole(made)))
+            for first in range(0, num, _BATCH):
+                writer = self._writer([prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until)
+                for _ in writer:
+                    pass
+                for made in writer.samples:
+                    if self.as_json:
+                        self._json(made)
+                    else:
+                        self._put(("" if made.index == 0 else "\n") + _ended(self._whole(made)))
             return
+        writer = self._writer([prime], [0], until)
         last = "" if self.no_prime else prime
         self._put(last)
         for (shown,) in writer:

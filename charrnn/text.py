@@ -8,6 +8,7 @@ import codecs
 import gzip
 import hashlib
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 from charrnn.errors import CharRNNError, MisuseError
 
 STDIN = "-"
+RUN_MARK = ".lock"  # a folder with such a file is a run
 _CHUNK = 1 << 24
 _PACKED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -46,6 +48,11 @@ def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None =
     check_encoding(encoding)
     parts: list[str] = []
     files = [file for name in names for file in _expand(name)]
+    for file in files:
+        try:
+            file.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
     if files.count(STDIN) > 1:
         raise MisuseError("Standard input (-) is named twice; it can be read once.")
     for file in files:
@@ -82,8 +89,9 @@ def decode(raw: bytes, encoding: str, name: str, advice: str | None = None) -> s
         utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         likely = "utf-16" if utf16 else "gb18030" if encoding.lower() in {"utf-8", "utf8"} else "utf-8"
         raise CharRNNError(f"{where}{found}. {advice or f'Name its encoding, e.g. --encoding {likely}.'}") from error
-    text = text.removeprefix("\ufeff")
-    if "\r\n" in text:
+    # to the end, so that a text written down and read again is the same
+    text = text.lstrip("\ufeff")
+    while "\r\n" in text:
         text = text.replace("\r\n", "\n")
     if "\0" in text:
         raise CharRNNError(
@@ -137,7 +145,12 @@ def _expand(name: str) -> list[str]:
         raise CharRNNError(f"{shown}: cannot be read ({error.strerror}). Check the name.") from error
     if path.is_dir():
         endings = (".txt", *(".txt" + ending for ending in _PACKED))
-        found = sorted(str(file) for file in path.rglob("*") if file.name.endswith(endings) and file.is_file())
+        # what models wrote into their run folders is no text of the user's
+        found = sorted(
+            str(file)
+            for file in path.rglob("*")
+            if file.name.endswith(endings) and file.is_file() and not (file.parent / RUN_MARK).exists()
+        )
         if not found:
             raise CharRNNError(f"{name}: no .txt file in this folder or below. Name a file or another folder.")
         return found

@@ -8,12 +8,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from charrnn import evaluate, modelfile, sample
+from charrnn import evaluate, modelfile, plan, sample
 from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
 from charrnn.corpus import Corpus, Lanes
@@ -44,11 +46,12 @@ class Position:
     evaluated: int = 0  # step of the last evaluation
     best_bits: float | None = None
     stale: int = 0  # evaluations since the best
-    warmup: int | None = evaluate.WARMUP  # characters that the last evaluation needed, None for a single pass
+    warmup: int = evaluate.WARMUP  # characters that the last evaluation tried
     evaluation_seconds: float = 0.0
     nats: float = 0.0  # training cost since the last evaluation
     characters: int = 0
     lengths: dict[str, int] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,18 @@ class Finished:
 Report = Stepped | Reported | WentBack | Finished
 
 
+def read_position(path: Path, header: Header) -> Position:
+    """Read where a training stood from its last file's header. Raises CharRNNError for one that makes no sense."""
+    try:
+        position = TypeAdapter(Position).validate_python(header.position)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise modelfile.damaged(path, f"its header garbles position {place}") from error
+    if min(position.step, position.epoch, position.window) < 0 or position.warmup < 1:
+        raise modelfile.damaged(path, "its header garbles the position")
+    return position
+
+
 def rate_at(config: TrainConfig, step: int, progress: float) -> float:
     """Give the learning rate of the step after `step` steps, when a share `progress` (0 to 1) is done.
 
@@ -127,7 +142,7 @@ class Training:
     ) -> None:
         """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already."""
         assert config.train.seed is not None
-        self.config, self.corpus, self.card, self.device = config, corpus, card, device
+        self.config, self.card, self.device = config, card, device
         self.vocabulary = corpus.vocabulary
         if model is None:
             model = CharRNN(config.model, len(self.vocabulary))
@@ -147,7 +162,7 @@ class Training:
         )
         self.validation = self.vocabulary.encode(corpus.validation.text)
         self.state = self.model.start_state(config.train.batch_size)
-        self.position = Position(seconds=seconds)
+        self.position = Position(seconds=seconds, device=device.type)
         self.history: list[Evaluated] = []
         self._kept = self._tensors(), asdict(self.position)
 
@@ -194,6 +209,7 @@ class Training:
             group["lr"] = rate
         if position.window == 0:
             self.state = self.model.start_state(self.lanes.batch_size)
+        drawing = self.generator.get_state() if position.step % _KEEP_EVERY == 0 else None
         inputs, targets = (torch.from_numpy(array) for array in self.lanes.window(position.epoch, position.window))
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
@@ -207,7 +223,9 @@ class Training:
         norm = self._clipped_norm()
         loss_value, norm_value = float(loss.detach()), float(norm)
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            return self._go_back(rate)
+            return self._go_back()
+        if drawing is not None:  # weights are good once a loss and a gradient have shown it, not before
+            self._kept = self._tensors() | {EXTRA + "generator": drawing}, asdict(position)
         self._shrink(rate * train.weight_decay)
         self.optimizer.step()
         self.state = state.detach()
@@ -218,8 +236,6 @@ class Training:
         position.nats += loss_value * inputs.numel()
         position.characters += inputs.numel()
         position.seconds += time.perf_counter() - began
-        if position.step % _KEEP_EVERY == 0:
-            self._kept = self._tensors(), asdict(position)
         return Stepped(
             position.step,
             self.total,
@@ -232,20 +248,24 @@ class Training:
             inputs.numel(),
         )
 
-    def evaluate(self, progress: evaluate.Progress) -> Reported:
-        """Score the validation part and write a sample; training's own state and generator stay untouched."""
+    def evaluate(self, progress: evaluate.Progress) -> Reported | WentBack:
+        """Score the validation part and write a sample; training's own state and generator stay untouched.
+
+        A score that is not finite is no score: training goes back instead.
+        """
         began = time.perf_counter()
         position = self.position
         result = evaluate.evaluate(
             self.model,
             self.vocabulary,
             self.validation,
-            exact=position.warmup is None,
-            warmup=position.warmup or evaluate.WARMUP,
+            warmup=position.warmup,
             progress=progress,
         )
-        text = self._write()
         score = result.score
+        if not math.isfinite(score.nats):
+            return self._go_back()
+        text = self._write()
         evaluated = Evaluated(
             position.step,
             self.epoch,
@@ -259,7 +279,7 @@ class Training:
         best = position.best_bits is None or score.bits_per_character < position.best_bits
         position.best_bits = score.bits_per_character if best else position.best_bits
         position.stale = 0 if best else position.stale + 1
-        position.warmup = None if result.never_forgets else result.warmup or position.warmup
+        position.warmup = result.tried
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
         position.seconds += position.evaluation_seconds
@@ -276,15 +296,26 @@ class Training:
         modelfile.write_atomically(run.best, modelfile.to_bytes(self.header(resumable=False), self.model.state_dict()))
 
     def save_last(self, run: Run) -> None:
-        """Write all that a resumed training needs."""
+        """Write all that a resumed training needs; the last good state, should these weights not be finite."""
+        if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
+            self._put_back(*self._kept)
         self.position.lengths = run.lengths()
         modelfile.write_atomically(run.last, modelfile.to_bytes(self.header(resumable=True), self._tensors()))
 
-    def restore(self, header: Header, tensors: dict[str, Tensor]) -> None:
-        """Stand again where a last.safetensors was saved."""
-        assert header.position is not None
+    def restore(self, path: Path, header: Header, position: Position, tensors: dict[str, Tensor]) -> None:
+        """Stand again where a last.safetensors was saved. Raises CharRNNError for a state that does not fit."""
+        expected = {name: t.shape for name, t in self._tensors().items() if "optimizer/" not in name}
+        sizes = {str(index): weights.shape for index, weights in enumerate(self.model.parameters())}
+        for name, tensor in tensors.items():
+            index = name.removeprefix(EXTRA + "optimizer/").partition("/")[0]
+            fits = name in expected or (index in sizes and tensor.shape in {sizes[index], torch.Size([])})
+            if not fits or (name in expected and expected[name] != tensor.shape and "generator" not in name):
+                raise modelfile.damaged(path, f"{name} does not fit the model")
+        if expected.keys() - tensors.keys() or position.window >= self.lanes.windows:
+            raise modelfile.damaged(path, "its training state is not whole")
         self.history = list(header.history)
-        self._put_back(tensors, header.position)
+        self._put_back(tensors, asdict(position))
+        self.position.device = self.device.type
         self._kept = self._tensors(), asdict(self.position)
 
     def _put_back(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
@@ -296,7 +327,11 @@ class Training:
                 moments.setdefault(int(index), {})[key] = tensor.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.generator.set_state(tensors[EXTRA + "generator"].cpu())
+        if position["device"] == self.device.type:
+            self.generator.set_state(tensors[EXTRA + "generator"].cpu())
+        else:  # another kind of device has another kind of generator
+            assert self.config.train.seed is not None
+            self.generator.manual_seed(self.config.train.seed + 1 + position["step"])
         carried = (tensors.get(EXTRA + "state/" + name) for name in State._fields)
         # cloned: a tensor read from a file may lie anywhere, and matrix products round by where their operands lie
         self.state = State(*(None if t is None else t.to(self.device).clone() for t in carried))  # type: ignore[arg-type]
@@ -315,18 +350,19 @@ class Training:
                 tensors[EXTRA + "state/" + name] = value
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-    def _go_back(self, rate: float) -> WentBack:
+    def _go_back(self) -> WentBack:
         """Return to the last good state with half the rate. Raises CharRNNError after three times."""
         rollbacks, scale, seconds = self.position.rollbacks + 1, self.position.rate_scale / 2, self.position.seconds
         if rollbacks > _ROLLBACKS:
             raise CharRNNError(
                 f"The loss was not finite again at step {self.position.step}, after going back {_ROLLBACKS} times and"
-                f" with a learning rate of {rate:.2g}; the weights saved are still good."
+                f" with an eighth of the learning rate; the weights saved are still good."
                 " Set a lower train.learning_rate, or train.clip_norm=1."
             )
         self._put_back(*self._kept)
         self.position = replace(self.position, rollbacks=rollbacks, rate_scale=scale, seconds=seconds)
-        return WentBack(self.position.step, rate / 2, rollbacks)
+        assert self.config.train.learning_rate != "auto"
+        return WentBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
 
     def _clipped_norm(self) -> Tensor:
         """Add the L1 gradient, clip by value and norm; gives the norm before the clipping by norm."""
@@ -405,6 +441,11 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
                 training.save_last(run)
                 yield Finished("stopped", tuple(training.history), position.step)
                 return
+            if isinstance(reported, WentBack):
+                position = training.position
+                yield reported
+                continue
+            began = time.perf_counter()
             run.append_metrics(_line(reported.evaluated))
             run.append_sample(
                 f"step {position.step}, {reported.evaluated.bits_per_character:.4f} bits/char", reported.text
@@ -412,6 +453,8 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             if reported.best:
                 training.save_best(run)
             training.save_last(run)
+            position.seconds += time.perf_counter() - began
+            position.evaluation_seconds += time.perf_counter() - began
             saved = time.monotonic()
             yield reported
             reason = training.finished()
@@ -422,7 +465,12 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             training.save_last(run)
             yield Finished("stopped", tuple(training.history), position.step)
             return
-        report = training.step()
+        try:
+            report = training.step()
+        except RuntimeError as error:
+            if not plan.is_out_of_memory(error):
+                raise
+            raise plan.out_of_memory(training.device) from error
         position = training.position  # going back made another
         if isinstance(report, Stepped) and report.step % max(1, eval_every // 5) == 0:
             run.append_metrics(_step_line(report))

@@ -20,12 +20,28 @@ def make(folder: Path, *names: str, age: float = 0.0) -> Path:
     return folder
 
 
+def claimed(stem: str) -> str:
+    run = checkpoint.claim(stem)
+    run.release()
+    return run.folder.as_posix()
+
+
 def test_the_default_folder_counts_up_when_taken(here: Path) -> None:
-    assert checkpoint.new_folder("poems") == Path("checkpoints/poems")
-    make(here / "checkpoints/poems", "best.safetensors")
-    assert checkpoint.new_folder("poems") == Path("checkpoints/poems-2")
-    make(here / "checkpoints/poems-2", "metrics.jsonl")
-    assert checkpoint.new_folder("poems") == Path("checkpoints/poems-3")
+    assert claimed("poems") == "checkpoints/poems"
+    assert claimed("poems") == "checkpoints/poems"  # nothing came of it
+    make(here / "checkpoints/songs", "best.safetensors")
+    assert claimed("songs") == "checkpoints/songs-2"
+    make(here / "checkpoints/songs-3", "metrics.jsonl")
+    (here / "checkpoints/songs-2" / "metrics.jsonl").touch()
+    assert claimed("songs") == "checkpoints/songs-4"
+
+
+def test_two_trainings_of_one_text_begun_together_take_two_folders(here: Path) -> None:
+    one, other = checkpoint.claim("poems"), checkpoint.claim("poems")
+    assert (one.folder.name, other.folder.name) == ("poems", "poems-2")
+    one.discard()
+    other.discard()
+    assert not list((here / "checkpoints").iterdir())
 
 
 def test_an_empty_folder_is_free_a_full_one_is_not(here: Path) -> None:

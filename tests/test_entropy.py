@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import begin, config, evaluate, train
+from charrnn import begin, config, evaluate, modelfile, train
 from charrnn.filters import Filters
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.sample import TEMPERATURE, Writer
@@ -90,7 +90,8 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
         "train.eval_every=2500",
         "train.learning_rate=0.005",
     )
-    text = training.corpus.test.text
+    header = modelfile.read_header(here / "run" / "last.safetensors")
+    text = begin.held_out(header, here / "run" / "last.safetensors")[1].text
     text = text[text.index("\n") + 1 :]
     vocabulary = training.vocabulary
     blocks = evaluate.characters(training.model, vocabulary, vocabulary.encode(text))
