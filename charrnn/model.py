@@ -165,7 +165,9 @@ class CharRNN(nn.Module):
         orthogonal (Saxe et al. 2014) and identity (Le et al. 2015) keep a signal's size over many steps; xavier
         (Glorot and Bengio 2010); torch is what torch.nn does. An LSTM's forget bias starts at 1, but for torch.
         """
-        nn.init.normal_(self.embedding, std=1 / math.sqrt(self.embedding.shape[1]), generator=generator)
+        # unit size, so that characters differ from the first step on; as a head, 1 / sqrt(E) keeps the logits small
+        std = 1 / math.sqrt(self.embedding.shape[1]) if self.config.tie_weights else 1.0
+        nn.init.normal_(self.embedding, std=std, generator=generator)
         for layer in self.layers:
             assert isinstance(layer, RecurrentLayer)
             layer.initialise(self.config.init, generator)

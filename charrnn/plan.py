@@ -21,6 +21,7 @@ _CHARACTERS_PER_WEIGHT = 1.5  # fewer characters read in all than this and a sma
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
+_MANY_CHARACTERS = 2_000
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
@@ -54,8 +55,8 @@ def plan(
         notes.append(f"The validation part has only {validation} characters; its scores are rough.")
     batch_size = train.batch_size
     if batch_size == "auto":
-        batch_size = 8
-        while batch_size < (32 if device.type == "cpu" else 128) and training >= 2 * batch_size * sequence_length * 40:
+        batch_size, most = 8, 128 if device.type != "cpu" else 32 if vocabulary_size <= _MANY_CHARACTERS else 16
+        while batch_size < most and training >= 2 * batch_size * sequence_length * 40:
             batch_size *= 2
     if batch_size * sequence_length > training:
         batch_size = max(1, training // sequence_length)
@@ -70,7 +71,7 @@ def plan(
         while lanes > 8 and seconds * rate < _STEPS * lanes * sequence_length:
             lanes //= 2
         config = config.with_values(train={"batch_size": lanes})
-    config = _fit_steps(config, dropout, training, validation, rate, seconds, fine_tuning)
+    config = _fit_steps(config, dropout, vocabulary_size, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     kind = f"{model.num_layers} x {model.hidden_size} {model.cell}"
     length = train.sequence_length
@@ -133,9 +134,11 @@ def _fit_model(
 
 def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
     embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
+    # a second layer learns late: it pays where there is text and time enough for all characters there are
+    layers = 1 if training < 200_000 or vocabulary_size > _MANY_CHARACTERS else 2
     return {
         "hidden_size": hidden_size,
-        "num_layers": (1 if training < 200_000 else 2) if model.num_layers == "auto" else model.num_layers,
+        "num_layers": layers if model.num_layers == "auto" else model.num_layers,
         "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,
         "dropout": 0.1 if model.dropout == "auto" else model.dropout,  # for the trial
     }
@@ -200,6 +203,7 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, precision
 def _fit_steps(
     config: Config,
     dropout: float | str,
+    vocabulary_size: int,
     training: int,
     validation: int,
     rate: float,
@@ -234,6 +238,8 @@ def _fit_steps(
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
     evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
+    if vocabulary_size > _MANY_CHARACTERS:
+        peak = min(peak, 2e-3)  # most rows are seen seldom: larger steps leave it at the characters' mere frequencies
     peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
     if config.model.cell == "rnn":
         peak /= 5  # without gates the same rate makes it jump

@@ -165,3 +165,42 @@ def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
         pytest.skip("there is one")
     with pytest.raises(MisuseError, match=rf"{name}"):
         begin.choose_device(name)
+
+
+def test_a_run_over_a_folder_is_resumed_though_the_run_lies_in_it(here: Path) -> None:
+    begun = finish(fresh(["."]))
+    assert begun.training.config.data.texts == [str(here / "text.txt")]
+    assert (here / "run" / "samples.txt").exists()
+    assert finish(begin.resume(Run(Path("run")), CPU, settings=["train.steps=8"])).training.position.step == 8
+    again = finish(fresh(["."], folder="again"))
+    assert again.training.config.data.texts == [str(here / "text.txt")]  # what models wrote is no text
+
+
+def test_a_shorter_length_than_was_done_is_refused(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    before = (here / "run" / "config.yaml").read_text()
+    with pytest.raises(MisuseError, match="has done 6 steps already, and this would be 3"):
+        begin.resume(Run(Path("run")), CPU, settings=["train.steps=3"])
+    assert (here / "run" / "config.yaml").read_text() == before
+
+
+def test_moving_the_text_keeps_the_patience(here: Path) -> None:
+    begun = fresh(["text.txt"])
+    begun.training.position.stale = 3
+    begun.training.save_last(begun.run)
+    begun.run.release()
+    (here / "text.txt").rename(here / "else.txt")
+    resumed = begin.resume(Run(Path("run")), CPU, texts=["else.txt"])
+    resumed.run.release()
+    assert resumed.training.position.stale == 3
+
+
+def test_a_training_part_of_nothing_is_a_sentence(here: Path) -> None:
+    with pytest.raises(CharRNNError, match="leaves 9 characters to learn"):
+        fresh(["text.txt"], "data.split=[0.01,0.49,0.5]")
+
+
+def test_a_plan_that_fails_leaves_no_folder(here: Path) -> None:
+    with pytest.raises(CharRNNError, match="not enough memory"):
+        fresh(["text.txt"], "model.hidden_size=10000000", folder="huge")
+    assert not (here / "huge").exists()

@@ -114,3 +114,15 @@ def test_a_folder_that_may_not_be_written_is_a_sentence(here: Path) -> None:
 def test_a_file_in_the_way_is_a_sentence(here: Path) -> None:
     with pytest.raises(CharRNNError, match=r"cannot be written|exists already"):
         Run(here / "text.txt" / "run").create()
+
+
+def test_a_folder_of_texts_does_not_hide_the_run_of_its_name(here: Path) -> None:
+    make(here / "src", "a.txt")
+    make(here / "checkpoints/src", "best.safetensors", "last.safetensors")
+    assert checkpoint.find_model("src") == Path("checkpoints/src/best.safetensors")
+    assert checkpoint.find_run("src").folder == Path("checkpoints/src")
+
+
+def test_a_name_too_long_is_a_sentence(here: Path) -> None:
+    with pytest.raises(CharRNNError, match="no such model"):
+        checkpoint.find_model("x" * 5_000)

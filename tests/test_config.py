@@ -384,3 +384,11 @@ def test_replacing_values_checks_them_anew_and_leaves_the_original() -> None:
     assert before == Config()
     with pytest.raises(ValueError, match="both set"):
         after.with_values(train={"steps": 3})
+
+
+@pytest.mark.parametrize(
+    "content", ["model:\n  hidden_size: !!int abc\n", "model: {!!bool no : 3}\n", "data:\n  texts: !!timestamp x\n"]
+)
+def test_odd_tags_are_only_strings(mine: Path, content: str) -> None:
+    mine.write_text(content, encoding="utf-8")
+    assert refusal(str(mine))

@@ -42,3 +42,8 @@ def test_the_last_value_is_always_drawn() -> None:
 
 def test_a_flat_curve_is_drawn() -> None:
     assert draw({"*": [2.0, 2.0]}, height=2).splitlines()[0] == "   2.000 |**"
+
+
+def test_what_is_not_finite_is_left_out() -> None:
+    assert "*" in draw({"*": [float("inf"), 2.0, float("nan"), 1.0]})
+    assert draw({"*": [float("nan")]}) == "(nothing finite to draw)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
@@ -89,3 +90,16 @@ def test_quiet_says_only_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "")
     screen.show(WentBack(3, 0.0015, 1))
     assert "not finite" in capsys.readouterr().err
+
+
+def test_a_closed_stderr_ends_the_drawing_not_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    screen = display.Display(quiet=False)
+    for step in range(1, 4):
+        screen.show(Stepped(step, 10, 0.2, 1.0, 0.1, 2.5, 0.75, 0.003, 1_000))
+    screen.show(Reported(history((2.0, 2.1))[0], True, "text", 0.1, False))
+    screen.close()

@@ -48,3 +48,7 @@ def test_misuse_exits_with_2_and_any_other_error_with_1() -> None:
     assert MisuseError("a sentence").exit_code == 2
     assert issubclass(MisuseError, CharRNNError)
     assert str(MisuseError("a sentence")) == "a sentence"
+
+
+def test_a_cost_beyond_all_numbers_is_infinite_perplexity() -> None:
+    assert Score(1e6, 1).perplexity == math.inf

@@ -46,3 +46,15 @@ def test_lines_are_answered_in_blocks_and_a_terminal_at_once(trained: Path, monk
     scribe(trained, 5).each_line(typed)
     assert recorder.flushed[0].count("\n") == 1
     assert recorder.getvalue().count("\n") == 2
+
+
+def test_many_samples_come_in_batches_and_read_the_same(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    for batch in (2, 256):
+        recorder = Recorder()
+        monkeypatch.setattr("sys.stdout", recorder)
+        monkeypatch.setattr("charrnn.scribe._BATCH", batch)
+        scribe(trained, 15).from_prime("the ", 5, None)
+        written.append(recorder.getvalue())
+    assert written[0] == written[1]
+    assert len(written[0].split("\n\n")) >= 5

@@ -281,3 +281,9 @@ def test_a_digest_is_the_texts_sha_256_whatever_the_chunk(monkeypatch: pytest.Mo
     monkeypatch.setattr(text, "_CHUNK", 5)
     assert Text(POEM, ("a",), (0,)).digest() == expected
     assert re.fullmatch("[0-9a-f]{64}", expected)
+
+
+def test_a_decoded_text_written_down_and_decoded_again_is_the_same() -> None:
+    for raw in (b"a\r\r\nb\r\n", b"\xef\xbb\xbf\xef\xbb\xbfa\n"):
+        once = text.decode(raw, "utf-8", "it")
+        assert text.decode(once.encode(), "utf-8", "it") == once

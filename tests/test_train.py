@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from charrnn.begin import Begun
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError
 from charrnn.model import nats as nats_of_model
-from charrnn.modelfile import read_tensors
+from charrnn.modelfile import read_tensors, to_bytes, write_atomically
 from charrnn.train import Finished, Reported, Stepped, WentBack
 from tests.conftest import TINY
 
@@ -278,3 +279,98 @@ def test_an_epoch_starts_from_the_start_state_and_windows_carry_it(here: Path) -
     assert seen[0] == 0.0
     assert all(size > 0.0 for size in seen[1:windows])
     begun.run.release()
+
+
+def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the update itself overflows, at a step after which a state is kept: only the next loss shows it
+    monkeypatch.setattr(train, "_KEEP_EVERY", 4)
+    begun = started("run", "train.eval_every=100")
+    optimizer, calls = begun.training.optimizer, 0
+    sound = optimizer.step
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        sound()
+        if calls == 8:
+            with torch.no_grad():
+                begun.training.model.head_bias.fill_(math.nan)
+
+    monkeypatch.setattr(optimizer, "step", step)
+    reports = run_until(begun)
+    back = [report for report in reports if isinstance(report, WentBack)]
+    assert [report.step for report in back] == [4]
+    assert begun.training.position.step == 23
+    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.parameters())
+
+
+def test_a_validation_score_that_is_not_finite_goes_back_and_is_never_the_best(here: Path) -> None:
+    begun = started("run")
+    for report in train.train(begun.training, begun.run):
+        if isinstance(report, Stepped) and report.step == 5 and begun.training.position.rollbacks == 0:
+            with torch.no_grad():
+                begun.training.model.head_bias.fill_(math.inf)
+    begun.run.release()
+    assert begun.training.position.rollbacks == 1
+    assert all(math.isfinite(evaluated.nats) for evaluated in begun.training.history)
+    assert bool(read_tensors(here / "run" / "best.safetensors")["head_bias"].isfinite().all())
+
+
+def test_stopping_with_spoilt_weights_saves_the_last_good_ones(here: Path) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    with torch.no_grad():
+        begun.training.model.head_bias.fill_(math.nan)
+    begun.training.save_last(begun.run)
+    assert bool(read_tensors(here / "run" / "last.safetensors")["head_bias"].isfinite().all())
+    assert begun.training.position.step == 5
+
+
+def test_a_run_of_another_kind_of_device_is_resumed(here: Path) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    training = begun.training
+    training.position.device = "cuda"
+    tensors = training._tensors() | {"training/generator": torch.zeros(16, dtype=torch.uint8)}
+    write_atomically(begun.run.last, to_bytes(training.header(resumable=True), tensors))
+    said: list[str] = []
+    run_until(begin.resume(Run(Path("run")), None, say=said.append))
+    assert any("Trained on cuda before and on cpu from here" in note for note in said)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": "many"}, "garbles position step"),
+        ({"window": 10**9}, "training state is not whole"),
+        ({"step": -1}, "garbles the position"),
+        ({"lengths": 3}, "garbles position lengths"),
+    ],
+    ids=str,
+)
+def test_a_garbled_position_is_a_sentence(here: Path, change: dict[str, Any], message: str) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    header = begun.training.header(resumable=True)
+    assert header.position is not None
+    spoilt = replace(header, position=header.position | change)
+    write_atomically(begun.run.last, to_bytes(spoilt, begun.training._tensors()))
+    with pytest.raises(CharRNNError, match=message):
+        begin.resume(Run(Path("run")), CPU)
+
+
+def test_training_tensors_that_do_not_fit_are_a_sentence(here: Path) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    header, tensors = begun.training.header(resumable=True), begun.training._tensors()
+    for spoilt in (
+        {name: tensor for name, tensor in tensors.items() if name != "training/generator"},
+        tensors | {"training/state/hidden": torch.zeros(1, 1, 1)},
+        tensors | {"training/optimizer/0/exp_avg": torch.zeros(3, 1)},
+        tensors | {"training/optimizer/99/exp_avg": torch.zeros(3)},
+    ):
+        write_atomically(begun.run.last, to_bytes(header, spoilt))
+        with pytest.raises(CharRNNError, match="is damaged"):
+            begin.resume(Run(Path("run")), CPU)
