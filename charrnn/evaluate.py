@@ -63,9 +63,9 @@ def evaluate(
     """Score N tokens as one text that follows a newline.
 
     The text is cut into lanes that are read side by side, each after a warm-up on the W characters before it. W doubles
-    from `warmup` until the seams agree: read once more from the state carried across, the characters after each seam
-    cost the same to within 0.0005 bits per character of the whole text, what lies beyond them reckoned in. If W would
-    fill a lane (some cells never forget), or if `exact`, the text is read in a single pass.
+    from `warmup` until the seams agree with the state carried across, to within 0.0005 bits per character of the whole
+    text as `in_lanes` reckons it. If W would fill a lane (some cells never forget), or if `exact`, the text is read in
+    a single pass.
     """
     model.eval()
     reader = _Reader(model, vocabulary, tokens, progress)
@@ -170,18 +170,28 @@ class _Reader:
         return costs
 
     def in_lanes(self, starts: npt.NDArray[np.int64], length: int, warmup: int) -> Score | None:
-        """Score in lanes; None where a seam shows."""
-        state = self.model.start_state(len(starts))
+        """Score in lanes; None where a seam shows.
+
+        What follows each seam is read twice: from the warmed-up state and from the state carried across, which knows
+        a whole lane more. The carried costs count. What is left is what such a difference still does further on: its
+        mean over the last quarter of what was read twice, as if it never shrank again, over whole lanes; signed, since
+        lanes err both ways, with two standard errors on top.
+        """
         warmed = self._warmed(starts[1:], warmup)
-        state = _join(state.lanes(slice(0, 1)), warmed)
         checked = min(length, 2 * warmup)
-        after_warmup: list[Tensor] = []
-        score, ends = self._sweep(starts, length, state, keep=(checked, after_warmup))
-        after_carrying: list[Tensor] = []
-        self._sweep(starts[1:], checked, ends.lanes(slice(0, -1)), keep=(checked, after_carrying))
-        gap = (torch.cat(after_warmup, 1)[1:, :checked] - torch.cat(after_carrying, 1)[:, :checked]).abs().double()
-        beyond = gap[:, -checked // 4 :].mean(1) * (length - checked)
-        return score if float((gap.sum(1) + beyond).sum()) <= _TOLERANCE * len(self.tokens) else None
+        first: list[tuple[Tensor, Tensor]] = []
+        score, ends = self._sweep(starts, length, _join(self.model.start_state(1), warmed), keep=(checked, first))
+        second: list[tuple[Tensor, Tensor]] = []
+        self._sweep(starts[1:], checked, ends.lanes(slice(0, -1)), keep=(checked, second))
+        costs, correct = (
+            torch.cat([pair[which] for pair in second], 1)[:, :checked]
+            - torch.cat([pair[which] for pair in first], 1)[1:, :checked]
+            for which in (0, 1)
+        )
+        lasting = costs[:, -max(1, checked // 4) :].mean(1) * length
+        if float(lasting.sum().abs() + 2 * lasting.square().sum().sqrt()) > _TOLERANCE * len(self.tokens):
+            return None
+        return score + Score(float(costs.sum()), 0, int(correct.sum()))
 
     def _warmed(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
         state = self.model.start_state(len(starts))
@@ -196,7 +206,7 @@ class _Reader:
         starts: npt.NDArray[np.int64],
         length: int,
         state: State,
-        keep: tuple[int, list[Tensor]] | None = None,
+        keep: tuple[int, list[tuple[Tensor, Tensor]]] | None = None,
     ) -> tuple[Score, State]:
         """Score `length` characters of each lane; characters past the text's end cost nothing."""
         # a lone lane is read in long windows: each call costs the same to set up
@@ -211,7 +221,7 @@ class _Reader:
             correct = (logits.argmax(-1) == targets).cpu() & inside
             total += Score(float(costs.sum()), int(inside.sum()), int(correct.sum()))
             if keep is not None and first < keep[0]:
-                keep[1].append(costs)
+                keep[1].append((costs, correct.long()))
         return total, state
 
 
