@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from charrnn.filters import Filters
@@ -52,13 +52,7 @@ class Scribe:
         if self.as_json or num > 1:
             for first in range(0, num, _BATCH):
                 writer = self._writer([prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until)
-                for _ in writer:
-                    pass
-                for made in writer.samples:
-                    if self.as_json:
-                        self._json(made)
-                    else:
-                        self._put(("" if made.index == 0 else "\n") + _ended(self._whole(made)))
+                self._put_all(writer, lambda made: ("" if made.index == 0 else "\n") + _ended(self._whole(made)))
             return
         writer = self._writer([prime], [0], until)
         last = "" if self.no_prime else prime
@@ -75,18 +69,19 @@ class Scribe:
         lanes = 1 if stdin.isatty() else _LANES
         for first, primes in _blocks(stdin, lanes):
             writer = self._writer(primes, range(first, first + len(primes)), "\n")
-            for _ in writer:
-                pass
-            for made in writer.samples:
-                if self.as_json:
-                    self._json(made)
-                else:
-                    self._put(self._whole(made) + "\n")
+            self._put_all(writer, lambda made: self._whole(made) + "\n")
+
+    def _put_all(self, writer: Writer, shown: Callable[[Sample], str]) -> None:
+        """Write to the end and print every sample, as JSON or as `shown` has it."""
+        for _ in writer:
+            pass
+        for made in writer.samples:
+            self._put(self._object(made) if self.as_json else shown(made))
 
     def _whole(self, made: Sample) -> str:
         return made.text if self.no_prime else made.prime + made.text
 
-    def _json(self, made: Sample) -> None:
+    def _object(self, made: Sample) -> str:
         fields = {
             "prime": made.prime,
             "text": made.text,
@@ -94,7 +89,7 @@ class Scribe:
             "seed": made.seed,
             "index": made.index,
         }
-        self._put(json.dumps(fields, ensure_ascii=False) + "\n")
+        return json.dumps(fields, ensure_ascii=False) + "\n"
 
     def _put(self, text: str) -> None:
         sys.stdout.write(text)
