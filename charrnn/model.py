@@ -233,12 +233,6 @@ def nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float)
     return torch.where(escaped, escape_nats, loss.view_as(targets) + known_nats)
 
 
-def count_parameters(config: ModelConfig, vocabulary_size: int) -> int:
-    """Count the weights of a model without making them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in CharRNN(config, vocabulary_size).parameters())
-
-
 @torch.no_grad()
 def transplant(old: CharRNN, old_characters: str, new: CharRNN, new_characters: str) -> int:
     """Copy a model's weights into one of another vocabulary, rows matched by character; gives how many were known.

@@ -365,7 +365,7 @@ class Training:
         return WentBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
 
     def _clipped_norm(self) -> Tensor:
-        """Add the L1 gradient, clip by value and norm; gives the norm before the clipping by norm."""
+        """Add the L1 gradient, clip by value and norm; gives the norm before any clipping."""
         train = self.config.train
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         if train.l1 > 0.0:
@@ -373,10 +373,12 @@ class Training:
                 if parameter.dim() > 1 and parameter.grad is not None:
                     parameter.grad.add_(parameter.detach().sign(), alpha=train.l1)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        cut = norm
         if train.clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters, train.clip_value)
+            cut = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_norm, cut)
         return norm
 
     @torch.no_grad()

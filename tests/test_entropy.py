@@ -105,5 +105,6 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
     written = "".join(shown for (shown,) in writer)
     lines = written.split("\n")[:100]
     assert all((int(one) + 1) % 9 == int(two) for line in lines for one, two in itertools.pairwise(line))
-    # when a line is over is harder: it takes the memory of where it began
-    assert sum(len(line) == 27 for line in lines) >= 95
+    # when a line is over takes the memory of where it began; the first line follows the start state, which a
+    # contiguous text shows it seldom, and a GRU still errs now and then after twice the steps
+    assert sum(len(line) == 27 for line in lines[1:99]) >= (95 if cell == "gru" else 98)
