@@ -14,11 +14,12 @@ import torch
 
 from charrnn import checkpoint, corpus, modelfile, plan, text
 from charrnn import config as configuration
+from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Part
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.model import CharRNN, transplant
+from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
 from charrnn.text import STDIN, Text
 from charrnn.train import Training, read_position
@@ -148,7 +149,7 @@ def _started(
     model = None
     if init_from is not None:
         header, old = modelfile.read_model(init_from)
-        model = CharRNN(config.model, len(vocabulary))
+        model = make_model(config.model, len(vocabulary))
         model.initialise(torch.Generator().manual_seed(seed))
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
         say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")

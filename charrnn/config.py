@@ -114,6 +114,11 @@ class ModelConfig(Section):
     embedding_size: Positive | Auto = setting(
         "auto", takes="a whole number from 1, or auto", description="Numbers that stand for one character."
     )
+    bidirectional: bool = setting(
+        False,
+        takes="true or false",
+        description="Learn to read backwards as well, and what stands between both sides; sizes are those of one half.",
+    )
     dropout: Share | Auto = setting(
         "auto",
         takes="a number from 0 up to but not 1, or auto",

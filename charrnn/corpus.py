@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +132,15 @@ def _gather(
     return Part("".join(pieces), np.cumsum(lengths)[:-1] if pieces else np.zeros(0, dtype=np.int64))
 
 
+class Window(NamedTuple):
+    """Hold one window of every lane, as tokens: each target's own place, the one before (`inputs`), and the one after
+    (`following`), which goes on beyond the window; None where no lookahead was asked for."""
+
+    inputs: npt.NDArray[np.int64]  # (B, T)
+    targets: npt.NDArray[np.int64]  # (B, T)
+    following: npt.NDArray[np.int64] | None = None  # (B, T + lookahead)
+
+
 @dataclass
 class Lanes:
     """Read a training part as B contiguous lanes, about T characters a window, in another way each epoch.
@@ -147,6 +156,7 @@ class Lanes:
     sequence_length: int
     seed: int
     shuffled: bool = False
+    lookahead: int = 0  # characters after a window that are shown as well
     _epoch: int = -1
 
     def __post_init__(self) -> None:
@@ -154,8 +164,8 @@ class Lanes:
         self.lane_length = len(self.tokens) // self.batch_size
         self.windows = -(-self.lane_length // self.sequence_length)
 
-    def window(self, epoch: int, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Give the inputs (B, T) and targets (B, T) of one window; each target is the corpus's next character."""
+    def window(self, epoch: int, index: int) -> Window:
+        """Give one window; a newline stands before the part's first character and after its last."""
         if epoch != self._epoch:
             self._begin(epoch)
         first = index * self.lane_length // self.windows
@@ -164,7 +174,11 @@ class Lanes:
         places = (lanes[:, None] + np.arange(first, last)[None, :]) % len(self._stream)  # (B, T)
         targets = self._stream[places].astype(np.int64)
         inputs = np.where(places == 0, self.newline, self._stream[places - 1].astype(np.int64))
-        return inputs, targets
+        if self.lookahead == 0:
+            return Window(inputs, targets)
+        size = len(self._stream)
+        later = (lanes[:, None] + np.arange(first, last + self.lookahead)[None, :] + 1) % size  # (B, T + lookahead)
+        return Window(inputs, targets, np.where(later == 0, self.newline, self._stream[later].astype(np.int64)))
 
     def _begin(self, epoch: int) -> None:
         self._stream = self.tokens

@@ -14,11 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from charrnn.bidirectional import BackwardHalf
 from charrnn.corpus import Tokens
 from charrnn.metrics import NATS_PER_BIT, Score
-from charrnn.model import CharRNN, State, nats
+from charrnn.model import CharRNN, nats
+from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
+Causal = CharRNN | BackwardHalf  # reads a text in one direction, from the start state
 Progress = Callable[[int], object]  # called with the number of characters just read
 _WINDOW = 256
 _LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
@@ -50,9 +53,14 @@ def _no_progress(_: int) -> None:
     pass
 
 
+def lanes(length: int) -> int:
+    """Choose in how many lanes to read a text of so many characters."""
+    return min(_LANES, length // 1024, math.isqrt(length))
+
+
 @torch.inference_mode()
 def evaluate(
-    model: CharRNN,
+    model: Causal,
     vocabulary: Vocabulary,
     tokens: Tokens,
     *,
@@ -69,11 +77,11 @@ def evaluate(
     """
     model.eval()
     reader = _Reader(model, vocabulary, tokens, progress)
-    lanes = min(_LANES, len(tokens) // 1024, math.isqrt(len(tokens)))
-    if exact or lanes < 2:
+    count = lanes(len(tokens))
+    if exact or count < 2:
         return Evaluation(reader.single_pass(), None, warmup)
-    length = -(-len(tokens) // lanes)
-    starts = length * np.arange(lanes)
+    length = -(-len(tokens) // count)
+    starts = length * np.arange(count)
     tried = warmup
     while 2 * warmup <= length:
         tried = warmup
@@ -86,7 +94,7 @@ def evaluate(
 
 @torch.inference_mode()
 def characters(
-    model: CharRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = _no_progress
+    model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = _no_progress
 ) -> Iterator[Characters]:
     """Score N tokens character by character in a single pass, a block at a time, in order."""
     model.eval()
@@ -101,7 +109,7 @@ def characters(
 
 @torch.inference_mode()
 def lines(
-    model: CharRNN, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = _no_progress
+    model: Causal, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = _no_progress
 ) -> list[Score]:
     """Score each line alone from the start state, the newline that ends it included."""
     model.eval()
@@ -120,7 +128,7 @@ def lines(
     return scores
 
 
-def _side_by_side(model: CharRNN, vocabulary: Vocabulary, encoded: Sequence[Tokens], progress: Progress) -> list[Score]:
+def _side_by_side(model: Causal, vocabulary: Vocabulary, encoded: Sequence[Tokens], progress: Progress) -> list[Score]:
     lengths = np.array([len(tokens) for tokens in encoded])
     bounds = np.concatenate(([0], np.cumsum(lengths)))
     reader = _Reader(model, vocabulary, np.concatenate(encoded), progress)
@@ -143,7 +151,7 @@ def _side_by_side(model: CharRNN, vocabulary: Vocabulary, encoded: Sequence[Toke
 class _Reader:
     """Reads places of one text with one model."""
 
-    def __init__(self, model: CharRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
+    def __init__(self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
         self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
         self.begins = {0}  # places before which comes the newline of the start state
 
@@ -180,7 +188,7 @@ class _Reader:
         warmed = self._warmed(starts[1:], warmup)
         checked = min(length, 2 * warmup)
         first: list[tuple[Tensor, Tensor]] = []
-        score, ends = self._sweep(starts, length, _join(self.model.start_state(1), warmed), keep=(checked, first))
+        score, ends = self._sweep(starts, length, join(self.model.start_state(1), warmed), keep=(checked, first))
         second: list[tuple[Tensor, Tensor]] = []
         self._sweep(starts[1:], checked, ends.lanes(slice(0, -1)), keep=(checked, second))
         costs, correct = (
@@ -225,7 +233,8 @@ class _Reader:
         return total, state
 
 
-def _join(first: State, rest: State) -> State:
+def join(first: State, rest: State) -> State:
+    """Put the lanes of two states side by side."""
     joined: list[Any] = [
         None if one is None or other is None else torch.cat((one, other), 1)
         for one, other in zip(first, rest, strict=True)

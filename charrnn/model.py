@@ -1,140 +1,19 @@
 """Next-character models: embedding, recurrent stack, head. Text, files and optimizers are someone else's business.
-Shapes: B lanes, T steps, V vocabulary, E embedding, H hidden, L layers, K time skip, G gates of a cell."""
+Shapes: B lanes, T steps, V vocabulary, E embedding, H hidden."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from charrnn import cells
 from charrnn.config import ModelConfig
+from charrnn.stack import Stack, State
 
 
-class State(NamedTuple):
-    """Carry a model from window to window: `hidden` (L, B, H); `cell` (L, B, H), LSTM only; `past` (L, B, K, H),
-    oldest first, with a time skip only."""
-
-    hidden: Tensor
-    cell: Tensor | None = None
-    past: Tensor | None = None
-
-    def detach(self) -> State:
-        """Cut the graph, so that gradients reach back no further than this window."""
-        return self.map(Tensor.detach)
-
-    def lanes(self, index: Tensor | slice) -> State:
-        """Choose, reorder or repeat lanes by index along B."""
-        return self.map(lambda tensor: tensor[:, index])
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> State:
-        """Apply a function to every tensor."""
-        hidden, cell, past = (None if tensor is None else function(tensor) for tensor in self)
-        assert hidden is not None
-        return State(hidden, cell, past)
-
-
-class RecurrentLayer(nn.Module):
-    """One layer of any cell, its weights in torch's own module of that cell.
-
-    A plain cell runs on torch's fused kernel (cuDNN on CUDA). What torch has no kernel for (leaky ReLU, leaky units,
-    time skip) runs step by step on the equations of `cells`; so does a single step without gradients, for which
-    torch would repack the weights at every call.
-    """
-
-    def __init__(self, config: ModelConfig, input_size: int) -> None:
-        super().__init__()
-        hidden_size = int(config.hidden_size)
-        self.cell, self.activation, self.leak = config.cell, config.activation, config.leak
-        self.kernel: nn.RNNBase
-        if config.cell == "lstm":
-            self.kernel = nn.LSTM(input_size, hidden_size, batch_first=True)
-        elif config.cell == "gru":
-            self.kernel = nn.GRU(input_size, hidden_size, batch_first=True)
-        else:
-            nonlinearity = "tanh" if config.activation == "tanh" else "relu"
-            self.kernel = nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity, batch_first=True)
-        self.skip_weight: nn.Parameter | None = None
-        if config.time_skip is not None:
-            self.skip_weight = nn.Parameter(torch.empty(cells.GATES[config.cell] * hidden_size, hidden_size))
-            nn.init.uniform_(self.skip_weight, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
-        self.fused = config.activation != "leaky_relu" and config.leak is None and config.time_skip is None
-
-    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give W_ih (G H, input), W_hh (G H, H), b_ih (G H) and b_hh (G H)."""
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        weight_ih, weight_hh, bias_ih, bias_hh = (self.kernel.get_parameter(name) for name in names)
-        return weight_ih, weight_hh, bias_ih, bias_hh
-
-    def forward(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
-        """Run x (B, T, input) from a state; gives the hidden states (B, T, H) and the last state."""
-        if self.fused and (x.shape[1] > 1 or torch.is_grad_enabled()):
-            hidden = state.hidden[None].to(x.dtype)  # (1, B, H)
-            if state.cell is not None:
-                y, (hidden, cell) = self.kernel(x, (hidden, state.cell[None].to(x.dtype)))
-                return y, cells.StepState(hidden[0], cell[0])
-            y, hidden = self.kernel(x, hidden)
-            return y, cells.StepState(hidden[0])
-        return self.steps(x, state)
-
-    def steps(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
-        """Do the same as forward by the equations of `cells`, one step after the other."""
-        weight_ih, weight_hh, bias_ih, bias_hh = self.weights()
-        projected = F.linear(x, weight_ih, bias_ih)  # (B, T, G H)
-        outputs = []
-        for step_input in projected.unbind(1):
-            state = cells.step(
-                self.cell,
-                step_input,
-                state,
-                weight_hh,
-                bias_hh,
-                activation=self.activation,
-                leak=self.leak,
-                skip_weight=self.skip_weight,
-            )
-            outputs.append(state.hidden)
-        return torch.stack(outputs, 1), state
-
-    @torch.no_grad()
-    def initialise(self, init: str, generator: Generator) -> None:
-        """Draw the weights anew; see `initialise` of the model."""
-        weight_ih, weight_hh, bias_ih, bias_hh = self.weights()
-        recurrent = [weight_hh]
-        if self.skip_weight is not None:
-            recurrent.append(self.skip_weight)
-        gates = cells.GATES[self.cell]
-        if init == "torch":
-            bound = 1 / math.sqrt(self.kernel.hidden_size)
-            for parameter in self.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-            return
-        nn.init.zeros_(bias_ih)
-        nn.init.zeros_(bias_hh)
-        for weight in recurrent:
-            for block in weight.chunk(gates):
-                if init == "identity":
-                    nn.init.eye_(block)
-                elif init == "orthogonal":
-                    nn.init.orthogonal_(block, generator=generator)
-                else:
-                    nn.init.xavier_uniform_(block, generator=generator)
-        if init == "identity" and self.skip_weight is not None:
-            nn.init.zeros_(self.skip_weight)  # one copy of the past is enough: two would double it at each step
-        for block in weight_ih.chunk(gates):
-            if init == "identity":
-                nn.init.normal_(block, std=0.001, generator=generator)  # Le et al. 2015, section 4
-            else:
-                nn.init.xavier_uniform_(block, generator=generator)
-        if self.cell == "lstm":
-            bias_ih.chunk(4)[1].fill_(1.0)  # Jozefowicz et al. 2015: remember, until told otherwise
-
-
-class CharRNN(nn.Module):
+class CharRNN(Stack):
     """Predict each next character of B lanes. Holds no state: `model(tokens, state) -> (logits, state)`.
 
     Tokens are 0 to V-1, and V for the escape, which as an input is the mean embedding and which the head never
@@ -142,21 +21,10 @@ class CharRNN(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
-        super().__init__()
-        assert "auto" not in {config.hidden_size, config.num_layers, config.embedding_size, config.dropout}
-        self.config = config
+        super().__init__(config)
         self.vocabulary_size = vocabulary_size
-        hidden_size, embedding_size = int(config.hidden_size), int(config.embedding_size)
-        self.dropout = float(config.dropout)
-        self.embedding = nn.Parameter(torch.empty(vocabulary_size, embedding_size))
-        inputs = [embedding_size] + [hidden_size] * (int(config.num_layers) - 1)
-        with torch.random.fork_rng(devices=[]):  # torch.nn draws first weights from the generator of all
-            self.layers = nn.ModuleList(RecurrentLayer(config, size) for size in inputs)
-            # tied weights are (V, E): where H differs, the hidden state is brought to E first
-            bridged = config.tie_weights and hidden_size != embedding_size
-            self.bridge = nn.Linear(hidden_size, embedding_size) if bridged else None
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in inputs) if config.layer_norm else None
-        self.head = None if config.tie_weights else nn.Parameter(torch.empty(vocabulary_size, hidden_size))
+        self.embedding = nn.Parameter(torch.empty(vocabulary_size, int(config.embedding_size)))
+        self.head = None if config.tie_weights else nn.Parameter(torch.empty(vocabulary_size, self.feature_size))
         self.head_bias = nn.Parameter(torch.empty(vocabulary_size))
 
     def initialise(self, generator: Generator) -> None:
@@ -168,51 +36,30 @@ class CharRNN(nn.Module):
         # unit size, so that characters differ from the first step on; as a head, 1 / sqrt(E) keeps the logits small
         std = 1 / math.sqrt(self.embedding.shape[1]) if self.config.tie_weights else 1.0
         nn.init.normal_(self.embedding, std=std, generator=generator)
-        for layer in self.layers:
-            assert isinstance(layer, RecurrentLayer)
-            layer.initialise(self.config.init, generator)
-        if self.bridge is not None:
-            nn.init.xavier_uniform_(self.bridge.weight, generator=generator)
-            nn.init.zeros_(self.bridge.bias)
+        self.initialise_layers(generator)
         if self.head is not None:
             nn.init.xavier_uniform_(self.head, generator=generator)
         nn.init.zeros_(self.head_bias)
-
-    def start_state(self, batch_size: int) -> State:
-        """Give the state before any text: zeros, for B lanes."""
-        layers, hidden, like = len(self.layers), int(self.config.hidden_size), self.embedding
-        skip = self.config.time_skip
-        return State(
-            like.new_zeros(layers, batch_size, hidden),
-            like.new_zeros(layers, batch_size, hidden) if self.config.cell == "lstm" else None,
-            like.new_zeros(layers, batch_size, skip, hidden) if skip is not None else None,
-        )
 
     def forward(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T) from a state; gives logits (B, T, V) of what follows each, and the state after the last.
 
         In training mode dropout draws from `generator`.
         """
-        x = self._embed(tokens)  # (B, T, E)
-        after: list[cells.StepState] = []
-        for index, layer in enumerate(self.layers):
-            before = cells.StepState(*(None if tensor is None else tensor[index] for tensor in state))
-            y, layer_state = layer(x, before)  # (B, T, H)
-            after.append(layer_state)
-            if self.norms is not None:
-                y = self.norms[index](y)
-            if self.training and self.dropout > 0.0:
-                y = y * torch.empty_like(y).bernoulli_(1 - self.dropout, generator=generator) / (1 - self.dropout)
-            x = x + y if self.config.residual and x.shape == y.shape else y
-        if self.bridge is not None:
-            x = self.bridge(x)
-        logits = F.linear(x, self.embedding if self.head is None else self.head, self.head_bias)
-        columns = zip(*after, strict=True)
-        after_all = State(*(None if column[0] is None else torch.stack(column) for column in columns))  # type: ignore[arg-type]
-        # under bf16 a kernel gives bf16: what is carried and saved keeps the type of the weights, which loses nothing
-        return logits, after_all.map(lambda tensor: tensor.to(self.embedding.dtype))
+        features, state = self.read(tokens, state, generator)
+        return self.logits(features), state
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def read(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
+        """Do the same as forward, but give the features (B, T, H or E) that the head would read."""
+        return self.climb(self.embed(tokens), state, generator)
+
+    def logits(self, features: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Turn features (..., H or E) into logits (..., V), with the head's bias (V) or another one."""
+        bias = self.head_bias if bias is None else bias
+        return F.linear(features, self.embedding if self.head is None else self.head, bias)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look up tokens (B, T); gives vectors (B, T, E)."""
         # training has no look at the tokens (that would stall a GPU): it always appends the escape's row, which costs
         # little beside a window; a single step would notice
         if self.training or bool((tokens == self.vocabulary_size).any()):
@@ -245,7 +92,7 @@ def transplant(old: CharRNN, old_characters: str, new: CharRNN, new_characters: 
     to, source = (torch.tensor([pair[side] for pair in known], dtype=torch.long) for side in (0, 1))
     before, after = old.state_dict(), new.state_dict()
     for name, weights in after.items():
-        if name in {"embedding", "head", "head_bias"}:
+        if name in {"embedding", "head", "head_bias", "backward_bias", "joint_bias"}:
             weights.copy_(before[name].mean(0, keepdim=True).expand_as(weights))
             weights[to] = before[name][source]
         else:

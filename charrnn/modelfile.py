@@ -20,6 +20,7 @@ from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from charrnn import config as configuration
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
+from charrnn.metrics import Score
 from charrnn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -60,11 +61,29 @@ class Evaluated:
     nats: float
     characters: PositiveInt
     correct: NonNegativeInt
+    # of a bidirectional model, from the end, and with both sides given
+    backward_nats: float | None = None
+    cloze_nats: float | None = None
+    cloze_correct: NonNegativeInt | None = None
 
     @property
     def bits_per_character(self) -> float:
         """Give the validation part's score."""
         return self.nats / math.log(2.0) / self.characters
+
+    @property
+    def judged_bits(self) -> float:
+        """Give what the best is judged by, in bits a character: that score, or the mean of all three."""
+        if self.backward_nats is None or self.cloze_nats is None:
+            return self.bits_per_character
+        return (self.nats + self.backward_nats + self.cloze_nats) / 3 / math.log(2.0) / self.characters
+
+    @property
+    def cloze(self) -> Score | None:
+        """Give the score of each character given both sides."""
+        if self.cloze_nats is None or self.cloze_correct is None:
+            return None
+        return Score(self.cloze_nats, self.characters, self.cloze_correct)
 
 
 @dataclass(frozen=True)
@@ -181,17 +200,17 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharR
     """Make the model of a header and give it its weights."""
     import torch
 
-    from charrnn.model import CharRNN
+    from charrnn.bidirectional import make_model
 
     with torch.device("meta"):
-        model = CharRNN(header.config.model, len(header.vocabulary))
+        model = make_model(header.config.model, len(header.vocabulary))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise damaged(path, f"its header promises {name} as {expected.get(name)}, the file holds {found.get(name)}")
-    model = CharRNN(header.config.model, len(header.vocabulary))
+    model = make_model(header.config.model, len(header.vocabulary))
     model.load_state_dict(weights)
     return model.eval()
 
@@ -296,7 +315,7 @@ def _check_sizes(path: Path, header: Header) -> None:
     if "auto" in sizes:
         raise damaged(path, "its configuration is not resolved")
     expected = (len(header.vocabulary), model.embedding_size)
-    layers = sum(name.endswith("kernel.weight_hh_l0") for name in header.shapes if not name.startswith(EXTRA))
+    layers = sum(name.startswith("layers.") and name.endswith("kernel.weight_hh_l0") for name in header.shapes)
     hidden = header.shapes.get("layers.0.kernel.weight_hh_l0", (0, 0))[-1]
     if header.shapes.get("embedding") != expected or layers != model.num_layers or hidden != model.hidden_size:
         raise damaged(path, "its header promises other sizes than its tensors have")

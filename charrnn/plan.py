@@ -6,12 +6,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from charrnn import objective
+from charrnn.bidirectional import LOOKAHEAD, make_model
 from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig
+from charrnn.corpus import Window
 from charrnn.errors import CharRNNError
-from charrnn.model import CharRNN, nats
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
@@ -114,12 +117,14 @@ def _fit_model(
     for place, hidden_size in enumerate(ladder):
         sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
         weights = products(sized.model, vocabulary_size)
+        # each half learns for itself
+        learnt = products(sized.model.model_copy(update={"bidirectional": False}), vocabulary_size)
         last = place == len(ladder) - 1
         # a first trial tells what to expect of the others: only promising ones are tried themselves
         if (
             flops_per_second is not None
             and not last
-            and flops_per_second * seconds / weights < (0.8 * _CHARACTERS_PER_WEIGHT * weights)
+            and flops_per_second * seconds / weights < (0.8 * _CHARACTERS_PER_WEIGHT * learnt)
         ):
             continue
         rates = {precision: _rate(sized, vocabulary_size, device, precision) for precision in precisions}
@@ -127,7 +132,7 @@ def _fit_model(
         flops_per_second = rates[precision] * weights
         if last and rates[precision] == 0.0:
             raise out_of_memory(device)
-        if last or rates[precision] * seconds >= _CHARACTERS_PER_WEIGHT * weights:
+        if last or rates[precision] * seconds >= _CHARACTERS_PER_WEIGHT * learnt:
             return sized.with_values(train={"precision": precision}), rates[precision]
     raise AssertionError("the last rung is always taken")
 
@@ -153,7 +158,9 @@ def products(model: ModelConfig, vocabulary_size: int) -> int:
     """Count the multiplications of one character, forwards: the weights that it meets."""
     gates = GATES[model.cell]
     hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
-    return gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden) + hidden * vocabulary_size
+    stack = gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
+    halves, heads, joint = (2, 3, 3 * hidden * hidden) if model.bidirectional else (1, 1, 0)
+    return halves * stack + joint + heads * hidden * vocabulary_size
 
 
 def _rate(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
@@ -180,10 +187,12 @@ def out_of_memory(device: torch.device) -> CharRNNError:
 
 
 def _tried(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
-    model = CharRNN(config.model, vocabulary_size).to(device).train()
+    model = make_model(config.model, vocabulary_size).to(device).train()
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
-    tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
+    tokens = np.zeros((lanes, length), dtype=np.int64)
+    following = np.zeros((lanes, length + LOOKAHEAD), dtype=np.int64) if config.model.bidirectional else None
+    window = Window(tokens, tokens, following)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
@@ -191,8 +200,8 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, precision
     for _ in range(3):
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits, _ = model(tokens, model.start_state(lanes), generator)
-            loss = nats(logits, tokens, 0.0, 0.0).mean()
+            costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
+        loss = costs.total()
         loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad()
         float(loss.detach())  # waits for a GPU
@@ -233,8 +242,10 @@ def _fit_steps(
             steps = total
     if not isinstance(epochs, int):
         epochs = None
-    # evaluations read a few percent of what training reads, and cost a third as much a character
-    affordable_evaluations = 0.1 * total * lanes * length * 3 / max(validation, 1)
+    # evaluations read a few percent of what training reads, and cost a third as much a character; two thirds where
+    # each half is read for itself first, and then both together
+    cheaper = 1.5 if config.model.bidirectional else 3.0
+    affordable_evaluations = 0.1 * total * lanes * length * cheaper / max(validation, 1)
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
     evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)

@@ -14,7 +14,8 @@ import torch
 from charrnn.errors import MisuseError
 from charrnn.filters import Filters
 from charrnn.metrics import NATS_PER_BIT
-from charrnn.model import CharRNN, State
+from charrnn.model import CharRNN
+from charrnn.stack import State
 from charrnn.text import check_characters
 from charrnn.vocabulary import Vocabulary
 

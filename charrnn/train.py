@@ -15,15 +15,17 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from charrnn import evaluate, modelfile, plan, sample
+from charrnn import cloze, evaluate, modelfile, objective, plan, sample
+from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
 from charrnn.corpus import Corpus, Lanes
 from charrnn.errors import CharRNNError
 from charrnn.filters import Filters
 from charrnn.metrics import NATS_PER_BIT, Score
-from charrnn.model import CharRNN, State, nats
+from charrnn.model import CharRNN
 from charrnn.modelfile import EXTRA, CorpusCard, Evaluated, Header
+from charrnn.stack import State
 
 SAVE_SECONDS = 60.0
 SAMPLE_LENGTH = 120
@@ -47,6 +49,7 @@ class Position:
     best_bits: float | None = None
     stale: int = 0  # evaluations since the best
     warmup: int = evaluate.WARMUP  # characters that the last evaluation tried
+    backward_warmup: int = evaluate.WARMUP
     evaluation_seconds: float = 0.0
     nats: float = 0.0  # training cost since the last evaluation
     characters: int = 0
@@ -145,7 +148,7 @@ class Training:
         self.config, self.card, self.device = config, card, device
         self.vocabulary = corpus.vocabulary
         if model is None:
-            model = CharRNN(config.model, len(self.vocabulary))
+            model = make_model(config.model, len(self.vocabulary))
             model.initialise(torch.Generator().manual_seed(config.train.seed))
         self.model = model.to(device)
         self.optimizer = make_optimizer(config.train, self.model)
@@ -159,6 +162,7 @@ class Training:
             config.train.sequence_length,
             config.train.seed,
             corpus.shuffled,
+            LOOKAHEAD if config.model.bidirectional else 0,
         )
         self.validation = self.vocabulary.encode(corpus.validation.text)
         self.state = self.model.start_state(config.train.batch_size)
@@ -210,19 +214,17 @@ class Training:
         if position.window == 0:
             self.state = self.model.start_state(self.lanes.batch_size)
         drawing = self.generator.get_state() if position.step % _KEEP_EVERY == 0 else None
-        inputs, targets = (torch.from_numpy(array) for array in self.lanes.window(position.epoch, position.window))
+        window = self.lanes.window(position.epoch, position.window)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            logits, state = self.model(inputs.to(self.device), self.state, self.generator)
-            costs = nats(
-                logits, targets.to(self.device), self.vocabulary.known_nats, self.vocabulary.escape_nats
-            )  # (B, T)
-        loss = costs.mean()
+            known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
+            costs, state = objective.costs(self.model, window, self.state, known, escape, self.generator)
+        loss = costs.total()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clipped_norm()
-        loss_value, norm_value = float(loss.detach()), float(norm)
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
+        loss_value, norm_value = float(costs.forward.detach()), float(norm)
+        if not (math.isfinite(float(loss.detach())) and math.isfinite(norm_value)):
             return self._go_back()
         if drawing is not None:  # weights are good once a loss and a gradient have shown it, not before
             self._kept = self._tensors() | {EXTRA + "generator": drawing}, asdict(position)
@@ -233,8 +235,8 @@ class Training:
         position.window += 1
         if position.window == self.lanes.windows:
             position.epoch, position.window = position.epoch + 1, 0
-        position.nats += loss_value * inputs.numel()
-        position.characters += inputs.numel()
+        position.nats += loss_value * window.targets.size
+        position.characters += window.targets.size
         position.seconds += time.perf_counter() - began
         return Stepped(
             position.step,
@@ -245,7 +247,7 @@ class Training:
             loss_value / NATS_PER_BIT,
             norm_value,
             rate,
-            inputs.numel(),
+            window.targets.size,
         )
 
     def evaluate(self, progress: evaluate.Progress) -> Reported | WentBack:
@@ -263,7 +265,18 @@ class Training:
             progress=progress,
         )
         score = result.score
-        if not math.isfinite(score.nats):
+        sides: cloze.TwoSided | None = None
+        if isinstance(self.model, BidirectionalRNN):
+            sides = cloze.score(
+                self.model,
+                self.vocabulary,
+                self.validation,
+                result,
+                warmup=position.backward_warmup,
+                progress=progress,
+            )
+            position.backward_warmup = sides.tried
+        if not math.isfinite(score.nats + (sides.backward.nats + sides.cloze.nats if sides else 0.0)):
             return self._go_back()
         text = self._write()
         evaluated = Evaluated(
@@ -274,10 +287,11 @@ class Training:
             score.nats,
             score.characters,
             score.correct,
+            *((sides.backward.nats, sides.cloze.nats, sides.cloze.correct) if sides else ()),
         )
         self.history.append(evaluated)
-        best = position.best_bits is None or score.bits_per_character < position.best_bits
-        position.best_bits = score.bits_per_character if best else position.best_bits
+        best = position.best_bits is None or evaluated.judged_bits < position.best_bits
+        position.best_bits = evaluated.judged_bits if best else position.best_bits
         position.stale = 0 if best else position.stale + 1
         position.warmup = result.tried
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
@@ -495,6 +509,13 @@ def _step_line(report: Stepped) -> dict[str, Any]:
 
 def _line(evaluated: Evaluated) -> dict[str, Any]:
     score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
+    sides: dict[str, Any] = {}
+    if evaluated.cloze is not None and evaluated.backward_nats is not None:
+        sides = {
+            "cloze_bits_per_character": evaluated.cloze.bits_per_character,
+            "cloze_accuracy": evaluated.cloze.accuracy,
+            "backward_bits_per_character": Score(evaluated.backward_nats, score.characters).bits_per_character,
+        }
     return {
         "step": evaluated.step,
         "epoch": evaluated.epoch,
@@ -506,5 +527,6 @@ def _line(evaluated: Evaluated) -> dict[str, Any]:
             "bits_per_character": score.bits_per_character,
             "perplexity": score.perplexity,
             "accuracy": score.accuracy,
+            **sides,
         },
     }

@@ -17,8 +17,8 @@ HOUSE = Path(charrnn.__file__).parent
 FLOORS = (
     ("errors", "version", "metrics", "cells", "filters", "curve"),
     ("config", "text", "vocabulary"),
-    ("corpus", "model"),
-    ("modelfile", "evaluate", "sample"),
+    ("corpus", "stack", "model", "bidirectional"),
+    ("objective", "modelfile", "evaluate", "cloze", "sample"),
     ("checkpoint", "plan"),
     ("train",),
     ("begin",),

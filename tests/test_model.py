@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 
 from charrnn import cells
 from charrnn.config import ModelConfig
-from charrnn.model import CharRNN, RecurrentLayer, State, nats, transplant
+from charrnn.model import CharRNN, nats, transplant
+from charrnn.stack import RecurrentLayer, State
 from charrnn.vocabulary import SCALARS, Vocabulary
 from tests.conftest import CELLS
 

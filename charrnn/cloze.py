@@ -1,0 +1,137 @@
+"""Scoring text by what stands on both sides: each character of it as if it alone were missing (cloze, Taylor 1953).
+Knows bidirectional models and tokens, not files. Never to be compared with the score of a text read forwards.
+Shapes: N characters, K lanes of n characters, T steps of a window, F features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from charrnn import evaluate
+from charrnn.bidirectional import BidirectionalRNN
+from charrnn.corpus import Tokens
+from charrnn.evaluate import WARMUP, Progress
+from charrnn.metrics import Score
+from charrnn.model import nats
+from charrnn.stack import State
+from charrnn.vocabulary import Vocabulary
+
+_WINDOW = 256
+_LOGITS = 1 << 24  # numbers at a time, at most: 64 MB
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """Hold what a bidirectional model's other two heads make of a text: `backward`, each character by those after it,
+    and `cloze`, each by all others. `tried` is the last warm-up that the backward half tried."""
+
+    backward: Score
+    cloze: Score
+    tried: int
+
+
+def _no_progress(_: int) -> None:
+    pass
+
+
+@torch.inference_mode()
+def score(
+    model: BidirectionalRNN,
+    vocabulary: Vocabulary,
+    tokens: Tokens,
+    forward: evaluate.Evaluation,
+    *,
+    exact: bool = False,
+    warmup: int = WARMUP,
+    progress: Progress = _no_progress,
+) -> TwoSided:
+    """Score N tokens as one text between two newlines, whose forward evaluation is known.
+
+    Backwards the text is read as `evaluate` reads it, from the end; the cloze score is taken in lanes only where both
+    halves found lanes to agree with a single pass, and after the warm-ups that they found.
+    """
+    half = model.backward_half
+    backward = evaluate.evaluate(half, vocabulary, tokens[::-1].copy(), exact=exact, warmup=warmup, progress=progress)
+    reader = _BothSides(model, vocabulary, tokens, progress)
+    if forward.warmup is None or backward.warmup is None:
+        cloze = reader.score(1, 0, 0)
+    else:
+        cloze = reader.score(evaluate.lanes(len(tokens)), forward.warmup, backward.warmup)
+    return TwoSided(backward.score, cloze, backward.tried)
+
+
+class _BothSides:
+    """Reads windows of one text with both halves of one model."""
+
+    def __init__(self, model: BidirectionalRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
+        self.model, self.vocabulary, self.progress = model.eval(), vocabulary, progress
+        newline = np.array([vocabulary.newline])
+        self.framed = np.concatenate((newline, tokens.astype(np.int64), newline))  # character t is at t + 1
+
+    def score(self, lanes: int, before: int, after: int) -> Score:
+        """Score each character once, in lanes whose forward and backward states were warmed up on so many characters.
+
+        Lanes are equally long, and the last ones may overlap a little: what was scored is not scored again. The
+        backward stack goes first, and leaves its state at every window's end; from there each window's features are
+        made anew when the forward stack arrives, so that memory does not grow with the text but by those states.
+        """
+        size = len(self.framed) - 2
+        length = -(-size // lanes)
+        starts = (np.arange(lanes) * (size - length) // max(lanes - 1, 1)).astype(np.int64)
+        window = max(8, min(_WINDOW if lanes > 1 else 4 * _WINDOW, _LOGITS // (lanes * len(self.vocabulary))))
+        cuts = [*range(0, length, window), length]
+        behind = self._warmed_after(starts + length, after)
+        states = [behind]
+        for first, last in zip(cuts[-2:0:-1], cuts[:1:-1], strict=True):
+            _, behind = self._after(starts, first, last, behind)
+            states.append(behind)
+        state = self._warmed_before(starts, before)
+        total = Score()
+        fresh = starts + length  # where each lane's text was scored up to, by the lane before
+        for first, last in pairwise(cuts):
+            places = starts[:, None] + np.arange(first, last)[None]  # (K, T)
+            beyond, _ = self._after(starts, first, last, states.pop())
+            known, state = self.model.read(self._read(places), state)
+            targets = self._read(places + 1)
+            logits = self.model.joint_logits(known, beyond)
+            inside = torch.from_numpy(places[1:] >= fresh[:-1, None])
+            inside = torch.cat((torch.ones(1, last - first, dtype=torch.bool), inside))
+            costs = nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
+            correct = (logits.argmax(-1) == targets).cpu() & inside
+            total += Score(float((costs.cpu().double() * inside).sum()), int(inside.sum()), int(correct.sum()))
+            self.progress(places.size)
+        return total
+
+    def _read(self, places: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.framed[places]).to(self.model.embedding.device)
+
+    def _after(self, starts: npt.NDArray[np.int64], first: int, last: int, behind: State) -> tuple[Tensor, State]:
+        """Give what the backward stack knows after each target of a window (K, T, F), and its state before it."""
+        return self.model.read_back(self._read(starts[:, None] + np.arange(first, last)[None] + 2), behind)
+
+    def _warmed_before(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
+        """Give the forward states in which lanes begin: the first knows that nothing is before it."""
+        state = self.model.start_state(len(starts))
+        if len(starts) > 1:
+            warmed = self.model.start_state(len(starts) - 1)
+            for first in range(-warmup, 0, _WINDOW):
+                places = starts[1:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
+                _, warmed = self.model.read(self._read(np.maximum(places, 0)), warmed)
+            state = evaluate.join(state.lanes(slice(0, 1)), warmed)
+        return state
+
+    def _warmed_after(self, ends: npt.NDArray[np.int64], warmup: int) -> State:
+        """Give the backward states in which lanes end: the last knows that nothing is after it."""
+        state = self.model.backward_stack.start_state(len(ends))
+        if len(ends) > 1:
+            warmed = self.model.backward_stack.start_state(len(ends) - 1)
+            for last in range(warmup, 0, -_WINDOW):
+                places = ends[:-1, None] + np.arange(max(last - _WINDOW, 0), last)[None] + 2
+                _, warmed = self.model.read_back(self._read(np.minimum(places, len(self.framed) - 1)), warmed)
+            state = evaluate.join(warmed, state.lanes(slice(0, 1)))
+        return state
