@@ -12,7 +12,7 @@ from charrnn.model import CharRNN
 from charrnn.stack import Stack, State
 
 WIDEST = 20  # characters of the widest gap that the joint head learns; wider ones count as this wide
-LOOKAHEAD = 64  # characters after a window of training that only warm the backward stack up
+LOOKAHEAD = 64  # characters after a window of training that only warm the backward stack up, at most
 
 
 class BidirectionalRNN(CharRNN):
@@ -23,7 +23,7 @@ class BidirectionalRNN(CharRNN):
     neither has seen it. As a module it is its forward half, an ordinary causal model: `model(tokens, state)`.
 
     Joint head, for a gap of which r characters remain, the one asked for among them:
-        j = f + a_r * b + U relu(W [f; b] + e_r)        f, b, e_r, a_r (F), W (F, 2F), U (F, F)
+        j = f + a_r * b + U relu(W [f; b] + e_r)        f, b, a_r (F), e_r (2F), W (2F, 2F), U (F, 2F)
     With r = 1 it starts as the product of both halves' opinions, and learns what that product counts twice.
     """
 
@@ -32,12 +32,12 @@ class BidirectionalRNN(CharRNN):
         size = self.feature_size
         self.backward_bias = nn.Parameter(torch.empty(vocabulary_size))
         self.joint_bias = nn.Parameter(torch.empty(vocabulary_size))
-        self.joint_width = nn.Parameter(torch.empty(WIDEST, size))  # e
+        self.joint_width = nn.Parameter(torch.empty(WIDEST, 2 * size))  # e
         self.joint_trust = nn.Parameter(torch.empty(WIDEST, size))  # a
         self.backward_stack = Stack(config)
         with torch.random.fork_rng(devices=[]):
-            self.joint_hidden = nn.Linear(2 * size, size, bias=False)  # W
-            self.joint_output = nn.Linear(size, size, bias=False)  # U
+            self.joint_hidden = nn.Linear(2 * size, 2 * size, bias=False)  # W
+            self.joint_output = nn.Linear(2 * size, size, bias=False)  # U
 
     def initialise(self, generator: Generator) -> None:
         """Draw all weights: the forward half's first, as it would be drawn alone."""
@@ -88,8 +88,16 @@ class BackwardHalf:
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read tokens (B, T) of a reversed text; gives logits (B, T, V) of what precedes each, and the state."""
-        features, state = self.model.backward_stack.climb(self.model.embed(tokens), state)
-        return self.model.backward_logits(features), state
+        features, state = self.read(tokens, state)
+        return self.logits(features), state
+
+    def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Do the same, but give the features (B, T, F) that the head would read."""
+        return self.model.backward_stack.climb(self.model.embed(tokens), state)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Turn features (..., F) into logits (..., V)."""
+        return self.model.backward_logits(features)
 
     def start_state(self, batch_size: int) -> State:
         """Give the state before any text: zeros, for B lanes."""

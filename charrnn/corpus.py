@@ -20,7 +20,7 @@ from charrnn.vocabulary import Vocabulary
 Tokens = npt.NDArray[np.unsignedinteger]
 PartName = Literal["training", "validation", "test"]
 MINIMUM = 100  # characters in all
-_DEALING, _SHUFFLING, _OFFSET = 1, 2, 3  # independent random streams of one seed
+_DEALING, _SHUFFLING, _OFFSET, _LOOKAHEAD = 1, 2, 3, 4  # independent random streams of one seed
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Window(NamedTuple):
 
     inputs: npt.NDArray[np.int64]  # (B, T)
     targets: npt.NDArray[np.int64]  # (B, T)
-    following: npt.NDArray[np.int64] | None = None  # (B, T + lookahead)
+    following: npt.NDArray[np.int64] | None = None  # (B, T + 0 to lookahead)
 
 
 @dataclass
@@ -156,7 +156,7 @@ class Lanes:
     sequence_length: int
     seed: int
     shuffled: bool = False
-    lookahead: int = 0  # characters after a window that are shown as well
+    lookahead: int = 0  # characters after a window that are shown as well, at most
     _epoch: int = -1
 
     def __post_init__(self) -> None:
@@ -165,7 +165,11 @@ class Lanes:
         self.windows = -(-self.lane_length // self.sequence_length)
 
     def window(self, epoch: int, index: int) -> Window:
-        """Give one window; a newline stands before the part's first character and after its last."""
+        """Give one window; a newline stands before the part's first character and after its last.
+
+        How much lookahead it has is drawn for each window, from none to all, so that whoever reads backwards learns
+        to begin anywhere, and to speak after few characters as after many.
+        """
         if epoch != self._epoch:
             self._begin(epoch)
         first = index * self.lane_length // self.windows
@@ -176,8 +180,9 @@ class Lanes:
         inputs = np.where(places == 0, self.newline, self._stream[places - 1].astype(np.int64))
         if self.lookahead == 0:
             return Window(inputs, targets)
-        size = len(self._stream)
-        later = (lanes[:, None] + np.arange(first, last + self.lookahead)[None, :] + 1) % size  # (B, T + lookahead)
+        size, draw = len(self._stream), np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index])
+        end = last + int(draw.integers(self.lookahead + 1))
+        later = (lanes[:, None] + np.arange(first, end)[None, :] + 1) % size  # (B, T + lookahead)
         return Window(inputs, targets, np.where(later == 0, self.newline, self._stream[later].astype(np.int64)))
 
     def _begin(self, epoch: int) -> None:

@@ -33,9 +33,10 @@ def costs(
     """Price a window of training from a carried state; gives the costs and the state after it; see `nats` for the
     two prices.
 
-    A bidirectional model's backward stack starts anew at the far end of each window's lookahead: its state cannot be
-    carried forwards in time. For its joint term each character is the first of a gap of its own, r characters wide,
-    r drawn from 1 to 20 in proportion to 1/r: every gap comes to be one character wide in the end.
+    A bidirectional model's backward stack starts anew at the far end of each window's lookahead, which only warms it
+    up: its state cannot be carried forwards in time. For its joint term each character is the first of a gap of its
+    own, r characters wide, r drawn from 1 to 20 in proportion to 1/r: every gap comes to be one character wide in the
+    end.
     """
     device = model.embedding.device
     inputs, targets = (torch.from_numpy(array).to(device) for array in (window.inputs, window.targets))  # (B, T)
@@ -50,6 +51,8 @@ def costs(
     backward = nats(model.backward_logits(after[:, :steps]), targets, known_nats, escape_nats).mean()
     odds = 1 / torch.arange(1, WIDEST + 1, device=device)
     remaining = 1 + torch.multinomial(odds, targets.numel(), replacement=True, generator=generator).view(lanes, steps)
+    room = after.shape[1] - torch.arange(steps, device=device)  # a gap ends where there is text to be known
+    remaining = torch.minimum(remaining, room)
     places = torch.arange(steps, device=device) + remaining - 1  # (B, T), where the known text goes on
     beyond = after.gather(1, places[..., None].expand(-1, -1, after.shape[-1]))  # (B, T, F)
     logits = model.joint_logits(before, beyond, remaining, generator)

@@ -159,7 +159,7 @@ def products(model: ModelConfig, vocabulary_size: int) -> int:
     gates = GATES[model.cell]
     hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
     stack = gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
-    halves, heads, joint = (2, 3, 3 * hidden * hidden) if model.bidirectional else (1, 1, 0)
+    halves, heads, joint = (2, 3, 6 * hidden * hidden) if model.bidirectional else (1, 1, 0)
     return halves * stack + joint + heads * hidden * vocabulary_size
 
 
@@ -191,7 +191,7 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, precision
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
     tokens = np.zeros((lanes, length), dtype=np.int64)
-    following = np.zeros((lanes, length + LOOKAHEAD), dtype=np.int64) if config.model.bidirectional else None
+    following = np.zeros((lanes, length + LOOKAHEAD // 2), dtype=np.int64) if config.model.bidirectional else None
     window = Window(tokens, tokens, following)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -30,7 +30,7 @@ class Sample:
     prime: str
     text: str
     nats: float
-    seed: int
+    seed: int | None  # None where nothing was drawn
     index: int
 
     @property

@@ -18,7 +18,7 @@ FLOORS = (
     ("errors", "version", "metrics", "cells", "filters", "curve"),
     ("config", "text", "vocabulary"),
     ("corpus", "stack", "model", "bidirectional"),
-    ("objective", "modelfile", "evaluate", "cloze", "sample"),
+    ("objective", "modelfile", "evaluate", "cloze", "sample", "beam", "infill"),
     ("checkpoint", "plan"),
     ("train",),
     ("begin",),

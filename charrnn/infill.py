@@ -1,0 +1,212 @@
+"""Filling gaps: the characters that make a text with holes most probable. Knows models and characters, not files.
+Shapes: R hypotheses, C candidates, W characters of a gap, S of the known text after it, V vocabulary, F features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from charrnn import beam
+from charrnn.beam import Prices
+from charrnn.bidirectional import BackwardHalf, BidirectionalRNN
+from charrnn.errors import MisuseError
+from charrnn.metrics import NATS_PER_BIT
+from charrnn.model import CharRNN, nats
+from charrnn.stack import State
+from charrnn.text import check_characters
+from charrnn.vocabulary import Vocabulary
+
+BLANKS = "＿_"
+WIDTH = 64  # hypotheses kept by default
+_SUFFIX = 128  # characters after a gap that decide between fillings; what comes later tells them apart no more
+_CONTEXT = 256  # characters after a gap that the backward stack reads
+_LOGITS = 1 << 24  # numbers at a time, at most
+
+Causal = CharRNN | BackwardHalf
+Tokens = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gapped:
+    """Hold a text with gaps: `text` with any character in their places, and where they are, as (start, end)."""
+
+    text: str
+    gaps: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def parse(cls, text: str, blanks: str = BLANKS) -> Gapped:
+        """Find the gaps of a text: runs of blank characters. Raises MisuseError where there are none, CharRNNError for
+        a lone surrogate."""
+        check_characters(text, "text")
+        blank = [False, *(character in blanks for character in text), False]
+        edges = [place for place in range(len(text) + 1) if blank[place] != blank[place + 1]]
+        if not edges:
+            shown = " or ".join(dict.fromkeys(blanks))
+            raise MisuseError(f"The text has no gap. Write {shown} once for every missing character.")
+        return cls(text, tuple(zip(edges[::2], edges[1::2], strict=True)))
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Hold a text without gaps any more: what came into them, and the price in nats of `characters` characters, those
+    of the gaps and of the known text behind them, under the forward model."""
+
+    text: str
+    gaps: tuple[str, ...]
+    nats: float
+    characters: int
+    index: int = 0
+
+    @property
+    def bits_per_character(self) -> float:
+        """Give the mean price of what the filling is judged by."""
+        return self.nats / NATS_PER_BIT / self.characters
+
+
+@dataclass(frozen=True)
+class _Hypotheses:
+    """Stand before a gap, R ways to have come there: the tokens of all gaps before (R, ...), what they and the known
+    text between them cost (R), what the stack knows (R, F), and the state."""
+
+    tokens: Tokens
+    totals: Prices
+    features: Tensor
+    state: State
+
+    def chosen(self, rows: Tokens) -> _Hypotheses:
+        index = torch.from_numpy(rows).to(self.features.device)
+        return _Hypotheses(self.tokens[rows], self.totals[rows], self.features[index], self.state.lanes(index))
+
+
+def fill(
+    model: CharRNN,
+    vocabulary: Vocabulary,
+    gapped: Gapped,
+    count: int = 1,
+    width: int = WIDTH,
+    *,
+    without: str = "",
+) -> list[Filling]:
+    """Find the `count` best fillings, best first; none of them holds a character of `without`.
+
+    What is compared is one probability, that of all gaps and of the known text behind them under the model read
+    forwards, log P(gaps, suffix | prefix): the text stands between two newlines. Candidates for a gap are the `width`
+    cheapest by beam search forwards; a bidirectional model adds the `width` cheapest of its joint head, which knows
+    what comes after the gap and how much of it remains, and of its backward half.
+
+    Raises MisuseError for a count or width below 1.
+    """
+    if count < 1:
+        raise MisuseError(f"num is {count}; it must be at least 1.")
+    if width < 1:
+        raise MisuseError(f"beam is {width}; it must be at least 1.")
+    search = _Search(model, vocabulary, gapped, max(count, width), without)
+    found = search.run()
+    if isinstance(model, BidirectionalRNN) and len(gapped.gaps) > 1:
+        # a first answer tells what stands to the right of each gap but the last
+        found = {**found, **search.run(found)}
+    best = sorted(found.items(), key=lambda item: (item[1], item[0]))[:count]
+    return [search.filling(tokens, cost, index) for index, (tokens, cost) in enumerate(best)]
+
+
+class _Search:
+    """Fills one text."""
+
+    def __init__(self, model: CharRNN, vocabulary: Vocabulary, gapped: Gapped, width: int, without: str) -> None:
+        self.model, self.vocabulary, self.gapped, self.width = model.eval(), vocabulary, gapped, width
+        newline = [vocabulary.newline]
+        self.device = model.embedding.device
+        self.framed = np.concatenate((newline, vocabulary.encode(gapped.text).astype(np.int64), newline))
+        self.gaps = [(start + 1, end + 1) for start, end in gapped.gaps]  # places in the framed text
+        for start, end in self.gaps:
+            self.framed[start:end] = vocabulary.escape
+        self.end = min(len(self.framed), self.gaps[-1][1] + _SUFFIX)
+        self.banned = [token for token in vocabulary.encode(without).tolist() if token != vocabulary.escape]
+
+    @torch.inference_mode()
+    def run(self, known: dict[tuple[int, ...], float] | None = None) -> dict[tuple[int, ...], float]:
+        """Go through all gaps; gives fillings as tokens, and their prices. `known` are fillings found before."""
+        framed = self.framed.copy()
+        if known:
+            guess = min(known, key=lambda tokens: (known[tokens], tokens))
+            for start, end in self.gaps:
+                framed[start:end], guess = guess[: end - start], guess[end - start :]
+        first = self.gaps[0][0]
+        features, state = beam.read(self.model, self.framed[:first], self.model.start_state(1))
+        front = _Hypotheses(np.zeros((1, 0), dtype=np.int64), np.zeros(1), features, state)
+        borders = [*(start for start, _ in self.gaps[1:]), self.end]
+        for (start, end), border in zip(self.gaps, borders, strict=True):
+            parents, strings = self._candidates(front, end - start, framed[end : end + _CONTEXT])
+            front = self._judged(front, parents, strings, self.framed[end:border])
+        return {tuple(tokens.tolist()): float(total) for tokens, total in zip(front.tokens, front.totals, strict=True)}
+
+    def filling(self, tokens: tuple[int, ...], cost: float, index: int) -> Filling:
+        """Write tokens of all gaps into the text."""
+        text, parts, rest = self.gapped.text, [], self.vocabulary.decode(tokens)
+        for start, end in self.gapped.gaps:
+            parts.append(rest[: end - start])
+            text, rest = text[:start] + parts[-1] + text[end:], rest[end - start :]
+        return Filling(text, tuple(parts), cost, self.end - self.gaps[0][0], index)
+
+    def _candidates(self, front: _Hypotheses, size: int, suffix: Tokens) -> tuple[Tokens, Tokens]:
+        """Propose what may stand in a gap; gives the hypotheses that each goes on from (C), and the tokens (C, W)."""
+        model = self.model
+        found = [self._beam(model, front, size, lambda features, _: model.logits(features))]
+        if isinstance(model, BidirectionalRNN):
+            half = model.backward_half
+            after, state = beam.read(half, suffix[::-1].copy(), half.start_state(1))
+
+            def joined(features: Tensor, left: int) -> Tensor:
+                return model.joint_logits(features, after.expand_as(features), left)
+
+            found.append(self._beam(model, front, size, joined))
+            behind = _Hypotheses(np.zeros((1, 0), dtype=np.int64), np.zeros(1), after, state)
+            best, strings = self._beam(half, behind, size, lambda features, _: half.logits(features))
+            found.append((best, strings[:, ::-1]))  # they go on from the first hypothesis, which is the best
+        pairs = np.unique(np.concatenate([np.column_stack(pair) for pair in found]), axis=0)
+        return pairs[:, 0], pairs[:, 1:]
+
+    def _beam(
+        self, reader: Causal, front: _Hypotheses, size: int, logits: Callable[[Tensor, int], Tensor]
+    ) -> tuple[Tokens, Tokens]:
+        """Search for W cheap characters; `logits` foretells one from features (R, F) and how many are to come."""
+        parents, strings = np.arange(len(front.totals)), np.zeros((len(front.totals), 0), dtype=np.int64)
+        totals, features, state = front.totals, front.features, front.state
+        for left in range(size, 0, -1):
+            costs = beam.prices(logits(features, left), self.vocabulary)
+            costs[:, self.banned] = np.inf
+            rows, tokens, totals = beam.cheapest(totals, costs, self.width)
+            parents, strings = parents[rows], np.column_stack((strings[rows], tokens))
+            if left > 1:
+                index = torch.from_numpy(rows).to(self.device)
+                read, state = reader.read(torch.from_numpy(tokens[:, None]).to(self.device), state.lanes(index))
+                features = read[:, -1]
+        return parents, strings
+
+    def _judged(self, front: _Hypotheses, parents: Tokens, strings: Tokens, suffix: Tokens) -> _Hypotheses:
+        """Read candidates and the known text behind them forwards; gives the cheapest hypotheses, in order."""
+        here = front.chosen(parents)
+        here = replace(here, tokens=np.column_stack((here.tokens, strings)))
+        here = self._read(here, np.column_stack((strings, np.tile(suffix[:_SUFFIX], (len(strings), 1)))))
+        here = here.chosen(np.argsort(here.totals, kind="stable")[: self.width])
+        if len(suffix) > _SUFFIX:
+            here = self._read(here, np.tile(suffix[_SUFFIX:], (len(here.totals), 1)))
+            here = here.chosen(np.argsort(here.totals, kind="stable"))
+        return here
+
+    def _read(self, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
+        """Read tokens (C, T) on from hypotheses, at their price."""
+        prices, totals, features, state = self.vocabulary, here.totals, here.features, here.state
+        window = max(1, _LOGITS // (len(tokens) * len(self.vocabulary)))
+        for first in range(0, tokens.shape[1], window):
+            targets = torch.from_numpy(tokens[:, first : first + window]).to(self.device)
+            read, state = self.model.read(targets, state)  # (C, T, F)
+            logits = self.model.logits(torch.cat((features[:, None], read[:, :-1]), 1))
+            costs = nats(logits, targets, prices.known_nats, prices.escape_nats)
+            totals, features = totals + costs.cpu().double().numpy().sum(1), read[:, -1]
+        return _Hypotheses(here.tokens, totals, features, state)
