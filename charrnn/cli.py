@@ -252,12 +252,22 @@ class _Stopper:
 @click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
 @click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
 @click.option("--no-prime", is_flag=True, help="Print the continuation alone.")
-@click.option("-n", "--length", default=500, show_default=True, metavar="N", help="Characters to write.")
+@click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500].")
 @click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [0.8].")
 @click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
 @click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest.")
 @click.option("--greedy", is_flag=True, help="Always take the likeliest.")
+@click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 64.")
+@click.option(
+    "--infill",
+    is_flag=False,
+    flag_value="-",
+    metavar="TEXT|-",
+    help="Fill every gap of TEXT: each ＿ or _ is one missing character.",
+)
+@click.option("--blank", metavar="CHAR", help="With --infill: the character that marks what is missing [＿ and _].")
+@click.option("--suffix", metavar="TEXT", help="Write -n characters between --prime and TEXT.")
 @click.option("--until", metavar="TEXT", help="Stop before TEXT would appear.")
 @click.option("-k", "--num", default=1, show_default=True, metavar="N", help="How many samples.")
 @click.option("--each-line", is_flag=True, help="Every line of stdin is a prime; one line out for each.")
@@ -268,12 +278,16 @@ def sample(
     model: str | None,
     prime: str,
     no_prime: bool,
-    length: int,
+    length: int | None,
     temperature: float | None,
     top_k: int | None,
     top_p: float | None,
     min_p: float | None,
     greedy: bool,
+    beam: int | None,
+    infill: str | None,
+    blank: str | None,
+    suffix: str | None,
     until: str | None,
     num: int,
     each_line: bool,
@@ -288,32 +302,81 @@ def sample(
       charrnn sample --prime 我爱北京 -n 100
       charrnn sample -k 5 --until $'\\n' -t 0.7
       head -n 5 primes.txt | charrnn sample --each-line
+      charrnn sample --infill 我爱北京＿＿＿ -k 3
+      charrnn sample --beam 20 --prime 我爱 --until $'\\n'
     """
     import secrets
 
     from charrnn.filters import Filters
 
+    drawing = {"temperature": temperature, "top-k": top_k, "top-p": top_p, "min-p": min_p}
+    named = [name for name, value in drawing.items() if value is not None]
+    searching = "--infill" if infill is not None else "--suffix" if suffix is not None else "--beam"
+    gaps = searching != "--beam"
     if num < 1:
         raise MisuseError(f"num is {num}; it must be at least 1.")
-    if length < 1:
+    if length is not None and length < 1:
         raise MisuseError(f"length is {length}; it must be at least 1.")
-    if each_line and (num > 1 or prime or until is not None):
-        raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
-    if greedy and not (temperature is None and top_k is None and top_p is None and min_p is None):
+    if beam is not None and beam < 1:
+        raise MisuseError(f"beam is {beam}; it must be at least 1.")
+    if greedy and named:
         raise MisuseError("--greedy takes the likeliest; leave out temperature, top-k, top-p and min-p.")
     if until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
+    if beam is not None or gaps:
+        named += [name for name, on in (("greedy", greedy), ("seed", seed is not None)) if on]
+        if named:
+            raise MisuseError(f"{searching} looks for the likeliest and draws nothing; leave out {', '.join(named)}.")
+    if infill is not None:
+        given = {"prime": prime != "", "no-prime": no_prime, "suffix": suffix is not None, "length": length is not None}
+        named = [name for name, on in (*given.items(), ("until", until is not None)) if on]
+        if named:
+            raise MisuseError(f"--infill has its whole text, and its gaps their lengths; leave out {', '.join(named)}.")
+        if each_line and infill != "-":
+            raise MisuseError("--each-line reads the texts from stdin; leave the text of --infill out.")
+    elif blank is not None:
+        raise MisuseError("--blank marks the gaps of --infill; name a text with gaps, or leave it out.")
+    elif suffix is not None and (length is None or until is not None or each_line):
+        raise MisuseError("--suffix needs -n, the characters to write before it, and neither --until nor --each-line.")
+    elif each_line and (num > 1 or prime or until is not None):
+        raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
+    if blank is not None and len(blank) != 1:
+        raise MisuseError(f"--blank is {blank!r}; it must be one character.")
+    if beam is not None and not gaps and num > beam:
+        raise MisuseError(f"--beam {beam} keeps {beam} texts and cannot show {num}; name a larger K, or a smaller -k.")
     from charrnn.sample import TEMPERATURE
-    from charrnn.scribe import Scribe
+    from charrnn.scribe import Filler, Scribe, Searcher
 
+    device = "cpu" if device == "auto" else device
+    if gaps:
+        text = infill if infill is not None else suffix
+        assert text is not None
+        if text == "-" and not each_line:
+            text = _stdin_text("texts")
+        _, header, loaded = _opened(model, device)
+        filler = Filler(loaded, header.vocabulary, num, beam, as_json=as_json)
+        if suffix is not None:
+            assert length is not None
+            filler.between(_stdin_text("primes") if prime == "-" else prime, text, length, no_prime=no_prime)
+        elif each_line:
+            filler.each_line(_stdin(), blank)
+        else:
+            filler.whole(text, blank)
+        return
     filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    _, header, loaded = _opened(model, "cpu" if device == "auto" else device)
-    scribe = Scribe(loaded, header.vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
+    _, header, loaded = _opened(model, device)
+    length = 500 if length is None else length
+    if beam is not None:
+        scribe: Scribe | Searcher = Searcher(
+            loaded, header.vocabulary, beam, length, no_prime=no_prime, as_json=as_json
+        )
+    else:
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        scribe = Scribe(loaded, header.vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
     if each_line:
         scribe.each_line(_stdin())
     else:
-        scribe.from_prime(_stdin_prime() if prime == "-" else prime, num, until)
+        scribe.from_prime(_stdin_text("primes") if prime == "-" else prime, num, until)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -376,19 +439,30 @@ def evaluate(
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:
         _put(tables.table(rows))
+        if any("cloze_accuracy" in row for row in rows):
+            _put("")
+            _put(tables.two_sided_table(rows))
 
 
 def _scored(shown: str, source: str, header: Header, model: Any, content: str, exact: bool) -> dict[str, Any]:
     from tqdm import tqdm
 
+    from charrnn import cloze
     from charrnn import evaluate as scoring
 
+    tokens, both = header.vocabulary.encode(content), header.config.model.bidirectional
     with tqdm(
-        total=len(content), unit=" char", unit_scale=True, leave=False, delay=2.0, disable=not sys.stderr.isatty()
+        total=len(content) * (3 if both else 1),
+        unit=" char",
+        unit_scale=True,
+        leave=False,
+        delay=2.0,
+        disable=not sys.stderr.isatty(),
     ) as bar:
-        result = scoring.evaluate(
-            model, header.vocabulary, header.vocabulary.encode(content), exact=exact, progress=bar.update
-        )
+        result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=bar.update)
+        sides = None
+        if both:
+            sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=bar.update)
     if result.never_forgets:
         _note(f"{shown} does not forget what it read, so that lanes would not agree: read in a single pass.")
     score = result.score
@@ -400,6 +474,7 @@ def _scored(shown: str, source: str, header: Header, model: Any, content: str, e
         "bits_per_character": score.bits_per_character,
         "perplexity": score.perplexity,
         "accuracy": score.accuracy,
+        **(sides.fields() if sides else {}),
     }
 
 
@@ -454,8 +529,8 @@ def _stdin() -> Any:
     return sys.stdin.buffer
 
 
-def _stdin_prime() -> str:
-    """Read a prime; the one newline that `echo` adds is no part of it, as in the shell's own $(...)."""
+def _stdin_text(what: str) -> str:
+    """Read a text; the one newline that `echo` adds is no part of it, as in the shell's own $(...)."""
     from charrnn.text import decode
 
-    return decode(_stdin().read(), "utf-8", "standard input", "Primes are read as UTF-8.").removesuffix("\n")
+    return decode(_stdin().read(), "utf-8", "standard input", f"The {what} are read as UTF-8.").removesuffix("\n")

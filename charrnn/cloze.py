@@ -34,6 +34,14 @@ class TwoSided:
     cloze: Score
     tried: int
 
+    def fields(self) -> dict[str, float]:
+        """Give the scores under the names that JSON has for them."""
+        return {
+            "cloze_bits_per_character": self.cloze.bits_per_character,
+            "cloze_accuracy": self.cloze.accuracy,
+            "backward_bits_per_character": self.backward.bits_per_character,
+        }
+
 
 def _no_progress(_: int) -> None:
     pass

@@ -63,10 +63,12 @@ class Display:
             self._seconds = None  # an evaluation's seconds are not training's
             evaluated = report.evaluated
             note = " (best)" if report.best else ""
+            sides = evaluated.cloze
+            both = f"; given both sides {sides.bits_per_character:.4f}, {sides.accuracy:.1%} right" if sides else ""
             self.say(
                 f"step {evaluated.step:,}, epoch {evaluated.epoch:.2f}: validation"
                 f" {evaluated.bits_per_character:.4f} bits/char{note},"
-                f" training {evaluated.training_bits_per_character:.4f}"
+                f" training {evaluated.training_bits_per_character:.4f}{both}"
             )
             if report.never_forgets:
                 self.say("  (this model does not forget what it read: validation takes a single pass)")
@@ -123,7 +125,7 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     history = finished.history
     if not history:
         return f"Stopped at step {finished.step:,}, before the first evaluation."
-    top = min(history, key=lambda evaluated: evaluated.bits_per_character)
+    top = min(history, key=lambda evaluated: evaluated.judged_bits)
     first = {
         "done": "Done",
         "time": "The time is used up",

@@ -39,13 +39,13 @@ class Gapped:
     gaps: tuple[tuple[int, int], ...]
 
     @classmethod
-    def parse(cls, text: str, blanks: str = BLANKS) -> Gapped:
-        """Find the gaps of a text: runs of blank characters. Raises MisuseError where there are none, CharRNNError for
-        a lone surrogate."""
+    def parse(cls, text: str, blanks: str = BLANKS, *, required: bool = True) -> Gapped:
+        """Find the gaps of a text: runs of blank characters. Raises MisuseError where there are none and one is
+        required, CharRNNError for a lone surrogate."""
         check_characters(text, "text")
         blank = [False, *(character in blanks for character in text), False]
         edges = [place for place in range(len(text) + 1) if blank[place] != blank[place + 1]]
-        if not edges:
+        if required and not edges:
             shown = " or ".join(dict.fromkeys(blanks))
             raise MisuseError(f"The text has no gap. Write {shown} once for every missing character.")
         return cls(text, tuple(zip(edges[::2], edges[1::2], strict=True)))

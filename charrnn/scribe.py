@@ -1,25 +1,51 @@
-"""Samples on their way to stdout: streamed, in batches, line by line or as JSON. Each is flushed as it is made."""
+"""What models write on its way to stdout: streamed, in batches, line by line or as JSON.
+Each is flushed as it is made."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, BinaryIO
 
+from charrnn import beam, infill
 from charrnn.filters import Filters
+from charrnn.infill import Filling, Gapped
 from charrnn.model import CharRNN
 from charrnn.sample import Sample, Writer
-from charrnn.text import decode
+from charrnn.tables import escaped
+from charrnn.text import check_characters, decode
 from charrnn.vocabulary import Vocabulary
 
 _LANES = 64
 _BATCH = 256  # more samples than this come in several batches, so that memory is bounded
-_UTF8 = "Primes are read as UTF-8."
+_UTF8 = "Lines are read as UTF-8."
+
+
+class _Printer:
+    """Prints samples as text or as JSON."""
+
+    def __init__(self, *, no_prime: bool, as_json: bool) -> None:
+        self.no_prime, self.as_json = no_prime, as_json
+
+    def batch(self, samples: Iterable[Sample]) -> None:
+        """Print samples whole and in order, an empty line between."""
+        for made in samples:
+            between = "" if made.index == 0 else "\n"
+            put(_json(_fields(made)) if self.as_json else between + _ended(self.whole(made)))
+
+    def lines(self, samples: Iterable[Sample]) -> None:
+        """Print samples that end where their line does."""
+        for made in samples:
+            put(_json(_fields(made)) if self.as_json else self.whole(made) + "\n")
+
+    def whole(self, made: Sample) -> str:
+        return made.text if self.no_prime else made.prime + made.text
 
 
 class Scribe:
-    """Writes samples to stdout as the options ask."""
+    """Draws samples and writes them to stdout as the options ask."""
 
     def __init__(
         self,
@@ -33,7 +59,30 @@ class Scribe:
         as_json: bool,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed, self.no_prime, self.as_json = length, seed, no_prime, as_json
+        self.length, self.seed, self.printer = length, seed, _Printer(no_prime=no_prime, as_json=as_json)
+
+    def from_prime(self, prime: str, num: int, until: str | None) -> None:
+        """Write one sample as it is made, or several as a batch, whole and in order."""
+        if self.printer.as_json or num > 1:
+            for first in range(0, num, _BATCH):
+                writer = self._writer([prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until)
+                self.printer.batch(_finished(writer))
+            return
+        writer = self._writer([prime], [0], until)
+        last = "" if self.printer.no_prime else prime
+        put(last)
+        for (shown,) in writer:
+            if shown:
+                put(shown)
+                last = shown
+        if not last.endswith("\n"):
+            put("\n")
+
+    def each_line(self, stdin: BinaryIO) -> None:
+        """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
+        lanes = 1 if stdin.isatty() else _LANES
+        for first, primes in _blocks(stdin, lanes):
+            self.printer.lines(_finished(self._writer(primes, range(first, first + len(primes)), "\n")))
 
     def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Writer:
         return Writer(
@@ -47,53 +96,91 @@ class Scribe:
             until=until,
         )
 
+
+class Searcher:
+    """Writes the likeliest continuations to stdout, found by beam search."""
+
+    def __init__(
+        self, model: CharRNN, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
+    ) -> None:
+        self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
+        self.printer = _Printer(no_prime=no_prime, as_json=as_json)
+
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
-        """Write one sample as it is made, or several as a batch, whole and in order."""
-        if self.as_json or num > 1:
-            for first in range(0, num, _BATCH):
-                writer = self._writer([prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until)
-                self._put_all(writer, lambda made: ("" if made.index == 0 else "\n") + _ended(self._whole(made)))
-            return
-        writer = self._writer([prime], [0], until)
-        last = "" if self.no_prime else prime
-        self._put(last)
-        for (shown,) in writer:
-            if shown:
-                self._put(shown)
-                last = shown
-        if not last.endswith("\n"):
-            self._put("\n")
+        """Write the `num` best continuations, best first."""
+        self.printer.batch(beam.search(self.model, self.vocabulary, prime, self.length, self.width, until)[:num])
 
     def each_line(self, stdin: BinaryIO) -> None:
-        """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
-        lanes = 1 if stdin.isatty() else _LANES
-        for first, primes in _blocks(stdin, lanes):
-            writer = self._writer(primes, range(first, first + len(primes)), "\n")
-            self._put_all(writer, lambda made: self._whole(made) + "\n")
+        """Continue every line in the best way, as it comes."""
+        for first, (prime,) in _blocks(stdin, 1):
+            best = beam.search(self.model, self.vocabulary, prime, self.length, self.width, "\n")[0]
+            self.printer.lines([replace(best, index=first)])
 
-    def _put_all(self, writer: Writer, shown: Callable[[Sample], str]) -> None:
-        """Write to the end and print every sample, as JSON or as `shown` has it."""
-        for _ in writer:
-            pass
-        for made in writer.samples:
-            self._put(self._object(made) if self.as_json else shown(made))
 
-    def _whole(self, made: Sample) -> str:
-        return made.text if self.no_prime else made.prime + made.text
+class Filler:
+    """Writes texts whose gaps are filled to stdout: the best one whole, or several with their prices."""
 
-    def _object(self, made: Sample) -> str:
-        fields = {
-            "prime": made.prime,
-            "text": made.text,
-            "bits_per_character": made.bits_per_character,
-            "seed": made.seed,
-            "index": made.index,
-        }
-        return json.dumps(fields, ensure_ascii=False) + "\n"
+    def __init__(self, model: CharRNN, vocabulary: Vocabulary, num: int, width: int | None, *, as_json: bool) -> None:
+        self.model, self.vocabulary, self.num, self.as_json = model, vocabulary, num, as_json
+        self.width = infill.WIDTH if width is None else width
 
-    def _put(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    def whole(self, text: str, blank: str | None) -> None:
+        """Fill all gaps of one text."""
+        gapped = Gapped.parse(text, blank or infill.BLANKS)
+        self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width))
+
+    def each_line(self, stdin: BinaryIO, blank: str | None) -> None:
+        """Fill the gaps of every line as it comes, with anything but a newline; a line without gaps stays as it is."""
+        for _, (line,) in _blocks(stdin, 1):
+            gapped = Gapped.parse(line, blank or infill.BLANKS, required=False)
+            if gapped.gaps:
+                self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width, without="\n"))
+            elif self.as_json:
+                put(_json({"text": line, "gaps": [], "bits_per_character": None, "index": 0}))
+            else:
+                put(line + "\n" if self.num == 1 else f"\t{escaped(line)}\n")
+
+    def between(self, prime: str, suffix: str, length: int, *, no_prime: bool) -> None:
+        """Write `length` characters between two texts."""
+        gapped = Gapped(prime + " " * length + suffix, ((len(prime), len(prime) + length),))
+        check_characters(gapped.text, "text")
+        self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width), alone=no_prime)
+
+    def _put(self, fillings: Iterable[Filling], *, alone: bool = False) -> None:
+        """Print fillings; `alone` without the known text around them."""
+        for filling in fillings:
+            text, bits = "".join(filling.gaps) if alone else filling.text, filling.bits_per_character
+            if self.as_json:
+                fields = {"text": text, "gaps": filling.gaps, "bits_per_character": bits, "index": filling.index}
+                put(_json(fields))
+            else:
+                put(_ended(text) if self.num == 1 else f"{bits:.4f}\t{escaped(text)}\n")
+
+
+def _finished(writer: Writer) -> list[Sample]:
+    for _ in writer:
+        pass
+    return writer.samples
+
+
+def _fields(made: Sample) -> dict[str, Any]:
+    return {
+        "prime": made.prime,
+        "text": made.text,
+        "bits_per_character": made.bits_per_character,
+        "seed": made.seed,
+        "index": made.index,
+    }
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def put(text: str) -> None:
+    """Write to stdout at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _blocks(stdin: BinaryIO, size: int) -> Iterator[tuple[int, list[str]]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from charrnn import checkpoint, curve, modelfile
 from charrnn.errors import CharRNNError
+from charrnn.metrics import Score
 from charrnn.modelfile import Header
 
 
@@ -32,9 +33,32 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    widths = [max(columns(line[place]) for line in [heads, *body]) for place in range(len(heads))]
+    return _laid_out([heads, *body])
+
+
+def two_sided_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out what bidirectional models make of each character given those on both sides, or those after it alone."""
+    heads = ["given both sides (cloze)", "text", "characters", "cloze bits/char", "accuracy", "backward bits/char"]
+    body = [
+        [
+            row["model"],
+            row["text"],
+            f"{row['characters']:,}",
+            f"{row['cloze_bits_per_character']:.4f}",
+            f"{row['cloze_accuracy']:.2%}",
+            f"{row['backward_bits_per_character']:.4f}",
+        ]
+        for row in rows
+        if "cloze_accuracy" in row
+    ]
+    return _laid_out([heads, *body])
+
+
+def _laid_out(table: list[list[str]]) -> str:
+    """Align columns: the first two to the left, numbers to the right."""
+    widths = [max(columns(line[place]) for line in table) for place in range(len(table[0]))]
     lines = []
-    for line in [heads, *body]:
+    for line in table:
         cells = [
             cell + " " * (width - columns(cell)) if place < 2 else " " * (width - columns(cell)) + cell
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
@@ -56,7 +80,8 @@ def summary(run: Path) -> str:
         return f"({error})"
     kind = header.config.model
     score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
-    return f"{kind.num_layers} x {kind.hidden_size} {kind.cell}, {score}, {header.corpus.name}"
+    both = " both ways" if kind.bidirectional else ""
+    return f"{kind.num_layers} x {kind.hidden_size} {kind.cell}{both}, {score}, {header.corpus.name}"
 
 
 def page(path: Path, header: Header) -> str:
@@ -65,6 +90,7 @@ def page(path: Path, header: Header) -> str:
     options = [
         name
         for name, on in (
+            ("bidirectional", model.bidirectional),
             ("tied weights", model.tie_weights),
             ("residual", model.residual),
             ("layer norm", model.layer_norm),
@@ -94,6 +120,12 @@ def page(path: Path, header: Header) -> str:
             f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
             f" {evaluated.correct / evaluated.characters:.2%}",
         ]
+        if evaluated.cloze is not None and evaluated.backward_nats is not None:
+            backward = Score(evaluated.backward_nats, evaluated.characters)
+            lines.append(
+                f"both sides    cloze {evaluated.cloze.bits_per_character:.4f} bits/char, accuracy"
+                f" {evaluated.cloze.accuracy:.2%}; backwards {backward.bits_per_character:.4f} bits/char"
+            )
     if len(header.history) > 1:
         curves = {
             "o": [evaluated.training_bits_per_character for evaluated in header.history],

@@ -511,11 +511,8 @@ def _line(evaluated: Evaluated) -> dict[str, Any]:
     score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
     sides: dict[str, Any] = {}
     if evaluated.cloze is not None and evaluated.backward_nats is not None:
-        sides = {
-            "cloze_bits_per_character": evaluated.cloze.bits_per_character,
-            "cloze_accuracy": evaluated.cloze.accuracy,
-            "backward_bits_per_character": Score(evaluated.backward_nats, score.characters).bits_per_character,
-        }
+        backward = Score(evaluated.backward_nats, score.characters)
+        sides = cloze.TwoSided(backward, evaluated.cloze, evaluate.WARMUP).fields()
     return {
         "step": evaluated.step,
         "epoch": evaluated.epoch,

@@ -22,7 +22,7 @@ FLOORS = (
     ("checkpoint", "plan"),
     ("train",),
     ("begin",),
-    ("api", "display", "scribe", "tables"),
+    ("api", "display", "tables", "scribe"),
     ("__init__", "cli", "__main__"),
 )
 ORDER = [room for floor in FLOORS for room in floor]
