@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from charrnn import beam, infill, modelfile, text
 from charrnn import evaluate as scoring
-from charrnn import modelfile, text
 from charrnn.filters import Filters
+from charrnn.infill import Filling, Gapped
 from charrnn.metrics import Score
 from charrnn.modelfile import Header
-from charrnn.sample import TEMPERATURE, Writer
+from charrnn.sample import TEMPERATURE, Sample, Writer
 
 
 class TextModel:
@@ -59,6 +60,19 @@ class TextModel:
     ) -> Iterator[str]:
         """Do the same as `sample`, but give each character as it is made."""
         return self._flow(prime, length, filters or Filters(TEMPERATURE), until, seed)
+
+    def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
+        """Find the `width` likeliest continuations of `prime` by beam search, best first; see `beam.search`."""
+        return beam.search(self._model, self.header.vocabulary, prime, length, width, until)
+
+    def infill(
+        self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
+    ) -> list[Filling]:
+        """Fill every gap of a text, runs of characters of `blanks`, in the `num` best ways; see `infill.fill`.
+
+        Raises MisuseError for a text without a gap.
+        """
+        return infill.fill(self._model, self.header.vocabulary, Gapped.parse(content, blanks), num, width)
 
     def score(self, content: str) -> Score:
         """Score a text as one piece that follows a newline, exactly: nats, characters, bits_per_character, accuracy."""

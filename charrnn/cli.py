@@ -258,7 +258,7 @@ class _Stopper:
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
 @click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest.")
 @click.option("--greedy", is_flag=True, help="Always take the likeliest.")
-@click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 64.")
+@click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 32.")
 @click.option(
     "--infill",
     is_flag=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,10 @@ from charrnn.text import check_characters
 from charrnn.vocabulary import Vocabulary
 
 BLANKS = "＿_"
-WIDTH = 64  # hypotheses kept by default
+WIDTH = 32  # hypotheses kept by default
 _SUFFIX = 128  # characters after a gap that decide between fillings; what comes later tells them apart no more
+_STAGES = (8, 32, _SUFFIX)  # after so many of them
+_HOPELESS = 12.0  # nats behind the best: such a candidate is not read on
 _CONTEXT = 256  # characters after a gap that the backward stack reads
 _LOGITS = 1 << 24  # numbers at a time, at most
 
@@ -33,22 +36,27 @@ Tokens = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Gapped:
-    """Hold a text with gaps: `text` with any character in their places, and where they are, as (start, end)."""
+    """Hold a text with gaps: `text` with any character in their places, where they are, as (start, end), and the
+    characters that none of them may hold."""
 
     text: str
     gaps: tuple[tuple[int, int], ...]
+    without: str = ""
 
     @classmethod
     def parse(cls, text: str, blanks: str = BLANKS, *, required: bool = True) -> Gapped:
         """Find the gaps of a text: runs of blank characters. Raises MisuseError where there are none and one is
-        required, CharRNNError for a lone surrogate."""
+        required, CharRNNError for a lone surrogate.
+
+        Gaps of a text that is one line hold no newline either.
+        """
         check_characters(text, "text")
         blank = [False, *(character in blanks for character in text), False]
         edges = [place for place in range(len(text) + 1) if blank[place] != blank[place + 1]]
         if required and not edges:
             shown = " or ".join(dict.fromkeys(blanks))
             raise MisuseError(f"The text has no gap. Write {shown} once for every missing character.")
-        return cls(text, tuple(zip(edges[::2], edges[1::2], strict=True)))
+        return cls(text, tuple(zip(edges[::2], edges[1::2], strict=True)), "" if "\n" in text else "\n")
 
 
 @dataclass(frozen=True)
@@ -89,15 +97,15 @@ def fill(
     gapped: Gapped,
     count: int = 1,
     width: int = WIDTH,
-    *,
-    without: str = "",
 ) -> list[Filling]:
-    """Find the `count` best fillings, best first; none of them holds a character of `without`.
+    """Find the `count` best fillings, best first.
 
     What is compared is one probability, that of all gaps and of the known text behind them under the model read
-    forwards, log P(gaps, suffix | prefix): the text stands between two newlines. Candidates for a gap are the `width`
-    cheapest by beam search forwards; a bidirectional model adds the `width` cheapest of its joint head, which knows
-    what comes after the gap and how much of it remains, and of its backward half.
+    forwards, log P(gaps, suffix | prefix). A newline stands before the text; after it nothing is assumed.
+
+    Candidates for a gap are the `width` cheapest by beam search forwards; a bidirectional model adds the `width`
+    cheapest of its joint head, which knows what comes after the gap and how much of it remains, and of its backward
+    half. At the text's very end, where nothing comes after, it has no more to say than a causal one.
 
     Raises MisuseError for a count or width below 1.
     """
@@ -105,7 +113,7 @@ def fill(
         raise MisuseError(f"num is {count}; it must be at least 1.")
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
-    search = _Search(model, vocabulary, gapped, max(count, width), without)
+    search = _Search(model, vocabulary, gapped, count, max(count, width))
     found = search.run()
     if isinstance(model, BidirectionalRNN) and len(gapped.gaps) > 1:
         # a first answer tells what stands to the right of each gap but the last
@@ -117,16 +125,16 @@ def fill(
 class _Search:
     """Fills one text."""
 
-    def __init__(self, model: CharRNN, vocabulary: Vocabulary, gapped: Gapped, width: int, without: str) -> None:
-        self.model, self.vocabulary, self.gapped, self.width = model.eval(), vocabulary, gapped, width
-        newline = [vocabulary.newline]
+    def __init__(self, model: CharRNN, vocabulary: Vocabulary, gapped: Gapped, count: int, width: int) -> None:
+        self.model, self.vocabulary, self.gapped = model.eval(), vocabulary, gapped
+        self.count, self.width = count, width
         self.device = model.embedding.device
-        self.framed = np.concatenate((newline, vocabulary.encode(gapped.text).astype(np.int64), newline))
+        self.framed = np.concatenate(([vocabulary.newline], vocabulary.encode(gapped.text).astype(np.int64)))
         self.gaps = [(start + 1, end + 1) for start, end in gapped.gaps]  # places in the framed text
         for start, end in self.gaps:
             self.framed[start:end] = vocabulary.escape
         self.end = min(len(self.framed), self.gaps[-1][1] + _SUFFIX)
-        self.banned = [token for token in vocabulary.encode(without).tolist() if token != vocabulary.escape]
+        self.banned = [token for token in vocabulary.encode(gapped.without).tolist() if token != vocabulary.escape]
 
     @torch.inference_mode()
     def run(self, known: dict[tuple[int, ...], float] | None = None) -> dict[tuple[int, ...], float]:
@@ -157,7 +165,7 @@ class _Search:
         """Propose what may stand in a gap; gives the hypotheses that each goes on from (C), and the tokens (C, W)."""
         model = self.model
         found = [self._beam(model, front, size, lambda features, _: model.logits(features))]
-        if isinstance(model, BidirectionalRNN):
+        if isinstance(model, BidirectionalRNN) and len(suffix) > 0:
             half = model.backward_half
             after, state = beam.read(half, suffix[::-1].copy(), half.start_state(1))
 
@@ -192,11 +200,14 @@ class _Search:
         """Read candidates and the known text behind them forwards; gives the cheapest hypotheses, in order."""
         here = front.chosen(parents)
         here = replace(here, tokens=np.column_stack((here.tokens, strings)))
-        here = self._read(here, np.column_stack((strings, np.tile(suffix[:_SUFFIX], (len(strings), 1)))))
-        here = here.chosen(np.argsort(here.totals, kind="stable")[: self.width])
-        if len(suffix) > _SUFFIX:
-            here = self._read(here, np.tile(suffix[_SUFFIX:], (len(here.totals), 1)))
-            here = here.chosen(np.argsort(here.totals, kind="stable"))
+        here = self._read(here, strings)
+        for first, last in pairwise((0, *_STAGES, max(len(suffix), _SUFFIX))):
+            coming = suffix[first:last]
+            here = self._read(here, np.tile(coming, (len(here.totals), 1)))
+            order = np.argsort(here.totals, kind="stable")[: self.width]
+            hopeless = here.totals[order] > here.totals[order[0]] + _HOPELESS
+            hopeless[: self.count] = False
+            here = here.chosen(order[~hopeless])
         return here
 
     def _read(self, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:

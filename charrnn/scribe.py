@@ -130,11 +130,11 @@ class Filler:
         self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width))
 
     def each_line(self, stdin: BinaryIO, blank: str | None) -> None:
-        """Fill the gaps of every line as it comes, with anything but a newline; a line without gaps stays as it is."""
+        """Fill the gaps of every line as it comes; a line without gaps stays as it is."""
         for _, (line,) in _blocks(stdin, 1):
             gapped = Gapped.parse(line, blank or infill.BLANKS, required=False)
             if gapped.gaps:
-                self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width, without="\n"))
+                self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width))
             elif self.as_json:
                 put(_json({"text": line, "gaps": [], "bits_per_character": None, "index": 0}))
             else:
