@@ -22,6 +22,7 @@ from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
+_WARMUPS = 3
 _LOGITS = 1 << 24  # numbers at a time, at most: 64 MB
 
 
@@ -61,15 +62,18 @@ def score(
     """Score N tokens as one text between two newlines, whose forward evaluation is known.
 
     Backwards the text is read as `evaluate` reads it, from the end; the cloze score is taken in lanes only where both
-    halves found lanes to agree with a single pass, and after the warm-ups that they found.
+    halves found lanes to agree with a single pass, and after three times the warm-ups that they found: they mended
+    what differs within two of them after a seam by the state carried across, which is not done here.
     """
     half = model.backward_half
     backward = evaluate.evaluate(half, vocabulary, tokens[::-1].copy(), exact=exact, warmup=warmup, progress=progress)
     reader = _BothSides(model, vocabulary, tokens, progress)
-    if forward.warmup is None or backward.warmup is None:
+    lanes = evaluate.lanes(len(tokens))
+    warmups = [_WARMUPS * found.warmup for found in (forward, backward) if found.warmup is not None]
+    if len(warmups) < 2 or max(warmups) > len(tokens) // lanes:
         cloze = reader.score(1, 0, 0)
     else:
-        cloze = reader.score(evaluate.lanes(len(tokens)), forward.warmup, backward.warmup)
+        cloze = reader.score(lanes, *warmups)
     return TwoSided(backward.score, cloze, backward.tried)
 
 

@@ -111,7 +111,7 @@ def read_position(path: Path, header: Header) -> Position:
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise modelfile.damaged(path, f"its header garbles position {place}") from error
-    if min(position.step, position.epoch, position.window) < 0 or position.warmup < 1:
+    if min(position.step, position.epoch, position.window) < 0 or min(position.warmup, position.backward_warmup) < 1:
         raise modelfile.damaged(path, "its header garbles the position")
     return position
 

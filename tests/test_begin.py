@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from charrnn import begin, config, modelfile, train
+from charrnn import begin, cloze, config, evaluate, modelfile, train
 from charrnn.begin import Begun
+from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.filters import Filters
+from charrnn.sample import Writer
 from tests.conftest import TEXT, TINY
 
 CPU = torch.device("cpu")
@@ -121,6 +124,46 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
     fresh_one = begun.training.vocabulary.characters.index("鸟")
     torch.testing.assert_close(new.embedding[fresh_one], old.embedding.mean(0))
     assert any("characters are known to it" in note for note in said)
+
+
+def test_fine_tuning_a_bidirectional_model_begins_where_it_ended(here: Path) -> None:
+    """Every weight of both stacks and of all three heads is taken over, whatever characters are new."""
+    old = finish(fresh(["text.txt"], "model.bidirectional=true", folder="old"))
+    (here / "new.txt").write_text(TEXT + "zebras quiz 鸟")
+    path = here / "old" / "last.safetensors"
+    for text, name in (("text.txt", "same"), ("new.txt", "new")):
+        chosen = config.load(None, [*TINY, "train.steps=1"], begin.fine_tuning_base(path))
+        assert chosen.model.bidirectional
+        begun = begin.fresh(chosen.with_values(data={"texts": [text]}), Path(name), CPU, init_from=path)
+        begun.run.release()
+        weights = begun.training.model.state_dict()
+        assert weights.keys() == old.training.model.state_dict().keys()
+        characters = begun.training.vocabulary.characters
+        rows = torch.tensor([characters.index(character) for character in old.training.vocabulary.characters])
+        for key, before in old.training.model.state_dict().items():
+            by_row = key in {"embedding", "head", "head_bias", "backward_bias", "joint_bias"}
+            assert torch.equal(weights[key][rows] if by_row else weights[key], before), (name, key)
+    other = config.load(None, ["model.bidirectional=false"], begin.fine_tuning_base(path))
+    with pytest.raises(MisuseError, match=r"leave out model\.bidirectional=False"):
+        begin.check_fine_tuning(path, other)
+
+
+def test_a_bidirectional_model_read_from_its_file_writes_and_scores_the_same(here: Path) -> None:
+    training = finish(fresh(["text.txt"], "model.bidirectional=true")).training
+    header, model = modelfile.read_model(here / "run" / "last.safetensors")
+    assert isinstance(model, BidirectionalRNN)
+    assert header.config.model.bidirectional
+    assert header.vocabulary == training.vocabulary
+    written, scores = [], []
+    for one in (training.model, model):
+        assert isinstance(one, BidirectionalRNN)
+        writer = Writer(one, header.vocabulary, ["the ", "q"], 60, Filters(0.8), seed=3, indices=[0, 1])
+        written.append(["".join(shown) for shown in zip(*writer, strict=True)])
+        forward = evaluate.evaluate(one, header.vocabulary, training.validation)
+        scores.append((forward, cloze.score(one, header.vocabulary, training.validation, forward)))
+    assert written[0] == written[1]
+    assert scores[0] == scores[1]
+    assert all(len(text) == 60 for text in written[0])
 
 
 def test_fine_tuning_keeps_the_architecture(here: Path) -> None:

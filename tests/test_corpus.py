@@ -334,3 +334,78 @@ def test_documents_are_shuffled_every_epoch_and_never_cut_or_joined_otherwise() 
 def test_a_text_in_one_piece_is_never_shuffled() -> None:
     lanes = Lanes(distinct(20), np.zeros(1, dtype=np.int64), 99, 1, 50, SEED)
     assert [ring(lanes, epoch) for epoch in range(3)] == [list(range(20))] * 3
+
+
+# Lookahead: how much there is of it is drawn for each window
+
+
+def test_a_small_lookahead_is_read_as_worked_out_by_hand() -> None:
+    """5 characters in 2 lanes of 2, up to 6 more shown after each: the ring may be gone round more than once."""
+    lanes = Lanes(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
+    after = {0: 1, 1: 2, 2: 3, 3: 4, 4: 9}
+    lengths = set()
+    for epoch in range(40):
+        _, targets, following = lanes.window(epoch, 0)
+        assert following is not None
+        assert targets.shape == (2, 2)
+        assert following.dtype == np.int64
+        lengths.add(following.shape[1])
+        for b in range(2):
+            place = int(targets[b, 0])
+            assert following[b].tolist() == [after[(place + i) % 5] for i in range(following.shape[1])]
+    assert lengths == {2, 3, 4, 5, 6, 7, 8}  # from none of the lookahead to all
+
+
+@given(sizes, st.integers(1, 70), st.integers(1, 64), st.integers(0, 99))
+def test_what_follows_each_target_goes_on_beyond_the_window(
+    size: tuple[int, int], steps: int, lookahead: int, seed: int
+) -> None:
+    length, count = size
+    lanes = Lanes(distinct(length), np.zeros(1, dtype=np.int64), length, count, steps, seed, lookahead=lookahead)
+    plain = lanes_of(length, count, steps, seed)
+    for index in range(lanes.windows):
+        inputs, targets, following = lanes.window(1, index)
+        for mine, theirs in zip((inputs, targets), plain.window(1, index)[:2], strict=True):
+            np.testing.assert_array_equal(mine, theirs)  # looking ahead changes nothing else
+        assert following is not None
+        assert targets.shape[1] <= following.shape[1] <= targets.shape[1] + lookahead
+        later = (targets[:, :1] + 1 + np.arange(following.shape[1])) % length
+        # after the last character of the text comes the newline, whose token here is its length
+        np.testing.assert_array_equal(following, np.where(later == 0, length, later))
+
+
+def test_what_follows_in_shuffled_documents_is_of_the_same_epochs_order() -> None:
+    starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
+    whole = Lanes(distinct(20), starts, 99, 1, 50, SEED, shuffled=True)
+    lanes = Lanes(distinct(20), starts, 99, 3, 4, SEED, shuffled=True, lookahead=7)
+    ends, lengths = set(), set()
+    for epoch in range(6):
+        text = ring(whole, epoch)
+        ends.add(text[-1])
+        after = dict(pairwise([*text, 99]))
+        for index in range(lanes.windows):
+            _, targets, following = lanes.window(epoch, index)
+            assert following is not None
+            lengths.add(following.shape[1] - targets.shape[1])
+            for b in range(3):
+                turned = text.index(int(targets[b, 0]))
+                walked = [*text[turned:], *text[:turned]] * 2
+                assert following[b].tolist() == [after[token] for token in walked[: following.shape[1]]]
+    assert len(ends) > 1
+    assert len(lengths) > 4  # of the 8 there are, windows of one epoch have several
+
+
+def test_a_window_looks_as_far_ahead_whenever_it_is_asked_for() -> None:
+    """A resumed run begins in the middle of an epoch; and another seed draws other lengths."""
+
+    def lengths(seed: int, order: list[int]) -> dict[int, int]:
+        lanes = Lanes(distinct(90), np.zeros(1, dtype=np.int64), 99, 1, 9, seed, lookahead=40)
+        windows = {index: lanes.window(2, index).following for index in order}
+        return {index: following.shape[1] for index, following in windows.items() if following is not None}
+
+    assert lengths(SEED, [0, 1, 2, 3, 4]) == lengths(SEED, [4, 2, 0, 1, 3])
+    assert lengths(SEED, [0, 1, 2, 3, 4]) != lengths(8, [0, 1, 2, 3, 4])
+
+
+def test_without_a_lookahead_nothing_is_said_of_what_follows() -> None:
+    assert lanes_of().window(0, 0).following is None

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import begin, config, evaluate, modelfile, train
+from charrnn import begin, config, evaluate, modelfile, objective, train
+from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN
+from charrnn.corpus import Lanes
+from charrnn.evaluate import Causal
 from charrnn.filters import Filters
 from charrnn.metrics import NATS_PER_BIT
+from charrnn.model import nats
 from charrnn.sample import TEMPERATURE, Writer
+from charrnn.vocabulary import Vocabulary
 
 CELLS = ("rnn", "gru", "lstm")
 DATA = Path(__file__).parent.parent / "data"
@@ -108,3 +113,149 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
     # when a line is over takes the memory of where it began; the first line follows the start state, which a
     # contiguous text shows it seldom, and a GRU still errs now and then after twice the steps
     assert sum(len(line) == 27 for line in lines[1:99]) >= (95 if cell == "gru" else 98)
+
+
+# Both sides
+
+
+def true_bits_in_between(source: np.ndarray, text: str) -> np.ndarray:
+    """Give each character's true bits (length - 4) where all others are known, without the first and last two.
+
+    P(x_t | all others) is in proportion to P(x_t | x_t-2, x_t-1) P(x_t+1 | x_t-1, x_t) P(x_t+2 | x_t, x_t+1).
+    """
+    symbols = np.array([SYMBOLS.index(character) for character in text])
+    first, second, asked, fourth, fifth = (symbols[i : len(symbols) - 4 + i, None] for i in range(5))
+    each = np.arange(5)[None]
+    odds = source[first, second, each] * source[second, each, fourth] * source[each, fourth, fifth]
+    return np.asarray(-np.log2(np.take_along_axis(odds, asked, 1)[:, 0] / odds.sum(1)))
+
+
+def test_the_truth_in_between_is_that_of_the_whole_text_among_all_that_differ_in_one_character() -> None:
+    source = markov_source(5)
+    text, _ = draw(source, 9, 3)
+
+    def probability(other: str) -> float:
+        symbols = [SYMBOLS.index(character) for character in "\n\n" + other]
+        return float(math.prod(source[tuple(symbols[i : i + 3])] for i in range(len(other))))
+
+    expected = [
+        -math.log2(probability(text) / sum(probability(text[:t] + other + text[t + 1 :]) for other in SYMBOLS))
+        for t in range(2, 7)
+    ]
+    np.testing.assert_allclose(true_bits_in_between(source, text), expected, rtol=1e-9)
+
+
+def one_sided_bits(model: Causal, vocabulary: Vocabulary, text: str) -> np.ndarray:
+    """Price each character of a text (length) by those before it."""
+    blocks = evaluate.characters(model, vocabulary, vocabulary.encode(text))
+    return np.concatenate([block.nats for block in blocks]) / NATS_PER_BIT
+
+
+@torch.inference_mode()
+def cloze_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
+    """Price each character of a text (length) by all others, both halves reading all of it at once."""
+    tokens = torch.from_numpy(vocabulary.encode(text).astype(np.int64))[None]
+    frame = torch.full((1, 1), vocabulary.newline)
+    before, _ = model.eval().read(torch.cat((frame, tokens[:, :-1]), 1), model.start_state(1))
+    after, _ = model.read_back(torch.cat((tokens[:, 1:], frame), 1), model.backward_stack.start_state(1))
+    prices = nats(model.joint_logits(before, after), tokens, vocabulary.known_nats, vocabulary.escape_nats)
+    return np.asarray(prices[0].double() / NATS_PER_BIT)
+
+
+@torch.inference_mode()
+def training_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
+    """Price windows of a text as training does: (windows, 3) of forward, backward and gaps of all widths."""
+    lanes = Lanes(vocabulary.encode(text), np.zeros(1, dtype=np.int64), vocabulary.newline, 50, 16, 0, False, LOOKAHEAD)
+    state, generator, prices = model.eval().start_state(50), torch.Generator().manual_seed(0), []
+    for index in range(lanes.windows):
+        window = lanes.window(0, index)
+        costs, state = objective.costs(model, window, state, vocabulary.known_nats, vocabulary.escape_nats, generator)
+        prices.append([float(term) / NATS_PER_BIT for term in costs if term is not None])
+    return np.array(prices)
+
+
+def some_slow(cases: list[tuple[str, int]], fast: set[tuple[str, int]]) -> list[object]:
+    return [case if case in fast else pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("cell", "depth"),
+    some_slow(list(itertools.product(CELLS, (1, 2, 3))), {("rnn", 1), ("gru", 2), ("lstm", 3)}),
+)
+def test_random_digits_are_foretold_from_neither_side_nor_from_both(here: Path, cell: str, depth: int) -> None:
+    """No head of any depth knows more of a fresh digit than that there are ten: a stack that saw it would say so."""
+
+    def digits(length: int, seed: int) -> str:
+        return "".join(map(str, np.random.default_rng(seed).integers(0, 10, length).tolist()))
+
+    (here / "digits.txt").write_text(digits(40_000, 1))
+    training = learn(
+        "run",
+        "digits.txt",
+        "model.bidirectional=true",
+        f"model.cell={cell}",
+        f"model.num_layers={depth}",
+        "model.hidden_size=24",
+        "model.embedding_size=8",
+        "train.batch_size=64",
+        "train.sequence_length=16",
+        "train.steps=120",
+        "train.eval_every=120",
+        "train.learning_rate=0.02",
+    )
+    model, vocabulary, fresh = training.model, training.vocabulary, digits(8_000, 2)
+    assert isinstance(model, BidirectionalRNN)
+    assert len(model.layers) == len(model.backward_stack.layers) == depth
+    forward, backward, gap = training_bits(model, vocabulary, fresh).T
+    for bits in (
+        one_sided_bits(model, vocabulary, fresh),
+        one_sided_bits(model.backward_half, vocabulary, fresh[::-1]),
+        cloze_bits(model, vocabulary, fresh),
+        forward,
+        backward,
+        gap,
+    ):
+        error = bits.std() / math.sqrt(len(bits))
+        assert bits.mean() > math.log2(10) - 3 * error
+        assert bits.mean() < math.log2(10) + 0.1  # and not so bad that a leak would only make up for it
+
+
+@pytest.mark.parametrize(
+    ("cell", "steps"),
+    [("lstm", 600), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("rnn", 1200), ("gru", 1000)))],
+)
+def test_a_markov_source_is_learnt_from_both_sides_to_its_entropy_and_not_below(
+    here: Path, cell: str, steps: int
+) -> None:
+    source = markov_source(5)
+    (here / "source.txt").write_text(draw(source, 400_000, 1)[0])
+    training = learn(
+        "run",
+        "source.txt",
+        "model.bidirectional=true",
+        f"model.cell={cell}",
+        "model.hidden_size=32",
+        "model.embedding_size=8",
+        "train.batch_size=64",
+        "train.sequence_length=48",
+        f"train.steps={steps}",
+        f"train.eval_every={steps}",
+        "train.learning_rate=0.02",
+        "train.weight_decay=0",
+    )
+    text, true_bits = draw(source, 20_000, 2)
+    model, vocabulary = training.model, training.vocabulary
+    assert isinstance(model, BidirectionalRNN)
+    true_in_between = true_bits_in_between(source, text)
+    for bits, truth in (
+        (one_sided_bits(model, vocabulary, text)[1:], true_bits[1:]),
+        (cloze_bits(model, vocabulary, text)[2:-2], true_in_between),
+    ):
+        difference = bits - truth
+        error = difference.std() / math.sqrt(len(difference))
+        assert difference.mean() > -3 * error  # below the truth is a leak
+        assert bits.mean() < 1.03 * truth.mean()
+    # backwards the source is as uncertain: a text's probability is the same from either end
+    assert one_sided_bits(model.backward_half, vocabulary, text[::-1]).mean() < 1.03 * true_bits.mean()
+    # either side alone knows far less
+    assert true_in_between.mean() < 0.5 * true_bits.mean()

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from charrnn import begin, config, train
+from charrnn import begin, cloze, config, evaluate, objective, train
 from charrnn.begin import Begun
+from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError
+from charrnn.metrics import Score
 from charrnn.model import nats as nats_of_model
-from charrnn.modelfile import read_tensors, to_bytes, write_atomically
+from charrnn.modelfile import read_header, read_tensors, to_bytes, write_atomically
 from charrnn.train import Finished, Reported, Stepped, WentBack
 from tests.conftest import TINY
 
@@ -32,6 +34,9 @@ VARIANTS = (
     ("model.cell=gru", "model.tie_weights=true", "train.optimizer=rmsprop", "train.l1=0.0001"),
     ("model.cell=lstm", "train.optimizer=sgd", "train.schedule=linear", "train.clip_value=0.1"),
     ("model.cell=lstm", "data.documents=line", "train.precision=bf16"),
+    ("model.bidirectional=true", "model.cell=lstm", "model.layer_norm=true"),
+    ("model.bidirectional=true", "model.cell=gru", "model.tie_weights=true", "train.precision=bf16"),
+    ("model.bidirectional=true", "model.cell=rnn", "model.time_skip=2", "data.documents=line"),
 )
 
 
@@ -123,8 +128,10 @@ def test_a_finished_run_is_extended_with_its_moments(here: Path) -> None:
     assert len(resumed.training.history) == 5
 
 
-def test_validation_never_disturbs_training(here: Path) -> None:
-    often, rarely = started("often", "train.eval_every=2"), started("rarely", "train.eval_every=1000")
+@pytest.mark.parametrize("two_sided", ["false", "true"])
+def test_validation_never_disturbs_training(here: Path, two_sided: str) -> None:
+    both = f"model.bidirectional={two_sided}"
+    often, rarely = started("often", both, "train.eval_every=2"), started("rarely", both, "train.eval_every=1000")
     run_until(often)
     run_until(rarely)
     for name, weights in often.training.model.state_dict().items():
@@ -132,7 +139,7 @@ def test_validation_never_disturbs_training(here: Path) -> None:
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
-    """Make the loss nan in chosen calls (counted from 1)."""
+    """Make the loss nan in chosen steps (counted from 1)."""
     calls, sound = 0, nats_of_model
 
     def nats(*arguments: Any) -> torch.Tensor:
@@ -140,7 +147,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None
         calls += 1
         return sound(*arguments) * (math.nan if when(calls) else 1.0)
 
-    monkeypatch.setattr(train, "nats", nats)
+    monkeypatch.setattr(objective, "nats", nats)
 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,16 +313,17 @@ def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
     assert all(bool(weights.isfinite().all()) for weights in begun.training.model.parameters())
 
 
-def test_a_validation_score_that_is_not_finite_goes_back_and_is_never_the_best(here: Path) -> None:
-    begun = started("run")
+@pytest.mark.parametrize("spoilt", ["head_bias", "backward_bias", "joint_bias"])
+def test_a_validation_score_that_is_not_finite_goes_back_and_is_never_the_best(here: Path, spoilt: str) -> None:
+    begun = started("run", f"model.bidirectional={'false' if spoilt == 'head_bias' else 'true'}")
     for report in train.train(begun.training, begun.run):
         if isinstance(report, Stepped) and report.step == 5 and begun.training.position.rollbacks == 0:
             with torch.no_grad():
-                begun.training.model.head_bias.fill_(math.inf)
+                begun.training.model.get_parameter(spoilt).fill_(math.inf)
     begun.run.release()
     assert begun.training.position.rollbacks == 1
-    assert all(math.isfinite(evaluated.nats) for evaluated in begun.training.history)
-    assert bool(read_tensors(here / "run" / "best.safetensors")["head_bias"].isfinite().all())
+    assert all(math.isfinite(evaluated.judged_bits) for evaluated in begun.training.history)
+    assert bool(read_tensors(here / "run" / "best.safetensors")[spoilt].isfinite().all())
 
 
 def test_stopping_with_spoilt_weights_saves_the_last_good_ones(here: Path) -> None:
@@ -374,3 +382,65 @@ def test_training_tensors_that_do_not_fit_are_a_sentence(here: Path) -> None:
         write_atomically(begun.run.last, to_bytes(header, spoilt))
         with pytest.raises(CharRNNError, match="is damaged"):
             begin.resume(Run(Path("run")), CPU)
+
+
+# A bidirectional model's three scores
+
+
+def test_an_evaluation_of_a_bidirectional_model_holds_all_three_scores(here: Path) -> None:
+    begun = started("run", "model.bidirectional=true")
+    run_until(begun)
+    training = begun.training
+    last = training.history[-1]
+    forward = evaluate.evaluate(training.model, training.vocabulary, training.validation)
+    assert isinstance(training.model, BidirectionalRNN)
+    sides = cloze.score(training.model, training.vocabulary, training.validation, forward)
+    assert last.nats == pytest.approx(forward.score.nats)
+    assert last.backward_nats == pytest.approx(sides.backward.nats)
+    assert last.cloze == sides.cloze
+    assert last.judged_bits == pytest.approx(
+        (forward.score + sides.backward + sides.cloze).bits / 3 / len(training.validation)
+    )
+    header = read_header(here / "run" / "last.safetensors")
+    assert header.history == tuple(training.history)
+    line = json.loads((here / "run" / "metrics.jsonl").read_text().splitlines()[-1])["validation"]
+    assert line["bits_per_character"] == pytest.approx(forward.score.bits_per_character)
+    assert line["backward_bits_per_character"] == pytest.approx(sides.backward.bits_per_character)
+    assert line["cloze_bits_per_character"] == pytest.approx(sides.cloze.bits_per_character)
+    assert line["cloze_accuracy"] == pytest.approx(sides.cloze.accuracy)
+
+
+def test_an_evaluation_of_a_causal_model_has_no_other_score(here: Path) -> None:
+    begun = started("run", steps=5)
+    run_until(begun)
+    (evaluated,) = begun.training.history
+    assert (evaluated.backward_nats, evaluated.cloze_nats, evaluated.cloze_correct) == (None, None, None)
+    assert evaluated.cloze is None
+    assert evaluated.judged_bits == evaluated.bits_per_character
+    assert "cloze_bits_per_character" not in (here / "run" / "metrics.jsonl").read_text()
+
+
+def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_scores(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forward score falls all the time, and another of the three outweighs it after the second evaluation."""
+    forward, backward, between = (
+        iter((40.0, 30.0, 20.0, 10.0)),
+        iter((9.0, 8.0, 8.0, 9.0)),
+        iter((6.0, 7.0, 18.0, 27.0)),
+    )
+
+    def score(*_: Any, **__: Any) -> cloze.TwoSided:
+        return cloze.TwoSided(Score(next(backward), 10, 1), Score(next(between), 10, 2), evaluate.WARMUP)
+
+    def score_forward(*_: Any, **__: Any) -> evaluate.Evaluation:
+        return evaluate.Evaluation(Score(next(forward), 10, 3), None, evaluate.WARMUP)
+
+    monkeypatch.setattr(cloze, "score", score)
+    monkeypatch.setattr(evaluate, "evaluate", score_forward)
+    begun = started("run", "model.bidirectional=true", steps=20)
+    reports = [report for report in run_until(begun) if isinstance(report, Reported)]
+    assert [report.best for report in reports] == [True, True, False, False]  # 55, 45, 46 and 46 nats
+    assert read_header(here / "run" / "best.safetensors").history[-1].step == 10
+    assert begun.training.position.best_bits == pytest.approx(45 / 3 / 10 / math.log(2))
+    assert begun.training.position.stale == 2
