@@ -35,8 +35,8 @@ def costs(
 
     A bidirectional model's backward stack starts anew at the far end of each window's lookahead, which only warms it
     up: its state cannot be carried forwards in time. For its joint term each character is the first of a gap of its
-    own, r characters wide, r drawn from 1 to 20 in proportion to 1/r: every gap comes to be one character wide in the
-    end.
+    own, r characters wide: half of them 1, the others drawn from 2 to 20 in proportion to 1/r. Every gap comes to be
+    one character wide in the end.
     """
     device = model.embedding.device
     inputs, targets = (torch.from_numpy(array).to(device) for array in (window.inputs, window.targets))  # (B, T)
@@ -50,6 +50,7 @@ def costs(
     after, _ = model.read_back(following, model.backward_stack.start_state(lanes), generator)  # (B, T + lookahead, F)
     backward = nats(model.backward_logits(after[:, :steps]), targets, known_nats, escape_nats).mean()
     odds = 1 / torch.arange(1, WIDEST + 1, device=device)
+    odds[0] = odds[1:].sum()
     remaining = 1 + torch.multinomial(odds, targets.numel(), replacement=True, generator=generator).view(lanes, steps)
     room = after.shape[1] - torch.arange(steps, device=device)  # a gap ends where there is text to be known
     remaining = torch.minimum(remaining, room)
