@@ -52,9 +52,8 @@ def main(models: tuple[str, str], part: str, count: int, widths: str, seed: int,
         f"{part} part of {Path(header.corpus.name).name}, {len(text):,} characters; {count} gaps a width, seed {seed}"
     )
     for name, (head, _) in zip(models, opened, strict=True):
-        print(
-            f"  {name}: {head.parameters:,} parameters, {head.config.model.num_layers} x {head.config.model.hidden_size}"
-        )
+        kind = head.config.model
+        print(f"  {name}: {kind.num_layers} x {kind.hidden_size}, {head.parameters:,} parameters")
     print("width  model                 exact   characters  seconds/gap")
     for width in (int(each) for each in widths.split(",")):
         places = np.random.default_rng([seed, width]).integers(AROUND, len(text) - AROUND - width, count)

@@ -288,10 +288,13 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
             if value == before[section][name] or f"{section}.{name}" in lengths:
                 continue
             if section != "train" or name in _FIXED:
-                raise MisuseError(
-                    f"{section}.{name}={value} cannot be changed on resume (it is {before[section][name]})."
-                    " Begin a new run, or fine-tune this one with --init-from."
+                shown, was = (
+                    str(each).lower() if isinstance(each, bool) else each for each in (value, before[section][name])
                 )
+                advice = "Begin a new run" + (
+                    "." if section == "model" else ", or fine-tune this one with --init-from."
+                )
+                raise MisuseError(f"{section}.{name}={shown} cannot be changed on resume (it is {was}). {advice}")
             if value == "auto":
                 raise MisuseError(f"{section}.{name}=auto was settled when the run began; name a value.")
     if new.train.epochs == "auto":

@@ -251,8 +251,8 @@ class _Stopper:
 @cli.command(context_settings=_CONTEXT)
 @click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
 @click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
-@click.option("--no-prime", is_flag=True, help="Print the continuation alone.")
-@click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500].")
+@click.option("--no-prime", is_flag=True, help="Print what was written alone, not what was given.")
+@click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500]; --suffix needs it.")
 @click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [0.8].")
 @click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
@@ -266,11 +266,13 @@ class _Stopper:
     metavar="TEXT|-",
     help="Fill every gap of TEXT: each ＿ or _ is one missing character.",
 )
-@click.option("--blank", metavar="CHAR", help="With --infill: the character that marks what is missing [＿ and _].")
-@click.option("--suffix", metavar="TEXT", help="Write -n characters between --prime and TEXT.")
+@click.option("--blank", metavar="CHAR", help="With --infill: what marks a missing character, instead of ＿ and _.")
+@click.option("--suffix", metavar="TEXT|-", help="Write -n characters between --prime and TEXT.")
 @click.option("--until", metavar="TEXT", help="Stop before TEXT would appear.")
-@click.option("-k", "--num", default=1, show_default=True, metavar="N", help="How many samples.")
-@click.option("--each-line", is_flag=True, help="Every line of stdin is a prime; one line out for each.")
+@click.option(
+    "-k", "--num", default=1, show_default=True, metavar="N", help="How many samples; of a search the N best."
+)
+@click.option("--each-line", is_flag=True, help="Every line of stdin is a prime, or with --infill a text with gaps.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed; drawn if unset.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is the CPU.")
@@ -295,7 +297,7 @@ def sample(
     as_json: bool,
     device: str,
 ) -> None:
-    """Write text, character by character as it is made.
+    """Write text, character by character as it is made; or search for the likeliest, or for what fills gaps.
 
     \b
     Example:
@@ -340,6 +342,8 @@ def sample(
         raise MisuseError("--suffix needs -n, the characters to write before it, and neither --until nor --each-line.")
     elif each_line and (num > 1 or prime or until is not None):
         raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
+    if prime == "-" and suffix == "-":
+        raise MisuseError("-p and --suffix cannot both be read from stdin; give one of them as text.")
     if blank is not None and len(blank) != 1:
         raise MisuseError(f"--blank is {blank!r}; it must be one character.")
     if beam is not None and not gaps and num > beam:

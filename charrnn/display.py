@@ -133,6 +133,11 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
         "stopped": "Stopped and saved",
     }[finished.reason]
     score = f"best validation score {top.bits_per_character:.4f} bits/char (epoch {top.epoch:.2f})"
+    if top.cloze is not None:
+        score = (
+            f"best validation scores (their mean counts) {top.bits_per_character:.4f} bits/char forwards,"
+            f" {top.cloze.bits_per_character:.4f} given both sides (epoch {top.epoch:.2f})"
+        )
     return f"{first}: {score}, in {best}. {_advice(history, top, config)}"
 
 

@@ -54,9 +54,21 @@ class Gapped:
         blank = [False, *(character in blanks for character in text), False]
         edges = [place for place in range(len(text) + 1) if blank[place] != blank[place + 1]]
         if required and not edges:
-            shown = " or ".join(dict.fromkeys(blanks))
+            shown = " or ".join(dict.fromkeys(blanks)).replace("\n", "\\n")
             raise MisuseError(f"The text has no gap. Write {shown} once for every missing character.")
-        return cls(text, tuple(zip(edges[::2], edges[1::2], strict=True)), "" if "\n" in text else "\n")
+        return cls(text, tuple(zip(edges[::2], edges[1::2], strict=True)), _excluded(text))
+
+    @classmethod
+    def between(cls, prefix: str, suffix: str, length: int) -> Gapped:
+        """Leave one gap of `length` characters between two texts."""
+        check_characters(prefix + suffix, "text")
+        gap = (len(prefix), len(prefix) + length)
+        return cls(prefix + " " * length + suffix, (gap,), _excluded(prefix + suffix))
+
+
+def _excluded(text: str) -> str:
+    """Give what no gap of a text may hold: a newline, where the text is one line."""
+    return "" if "\n" in text.removesuffix("\n") else "\n"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from charrnn.infill import Filling, Gapped
 from charrnn.model import CharRNN
 from charrnn.sample import Sample, Writer
 from charrnn.tables import escaped
-from charrnn.text import check_characters, decode
+from charrnn.text import decode
 from charrnn.vocabulary import Vocabulary
 
 _LANES = 64
@@ -131,30 +131,40 @@ class Filler:
 
     def each_line(self, stdin: BinaryIO, blank: str | None) -> None:
         """Fill the gaps of every line as it comes; a line without gaps stays as it is."""
-        for _, (line,) in _blocks(stdin, 1):
+        for number, (line,) in _blocks(stdin, 1):
             gapped = Gapped.parse(line, blank or infill.BLANKS, required=False)
             if gapped.gaps:
-                self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width))
+                self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width), line=number)
             elif self.as_json:
-                put(_json({"text": line, "gaps": [], "bits_per_character": None, "index": 0}))
+                put(_json(_filled(Filling(line, (), 0.0, 0), line, number)))
             else:
                 put(line + "\n" if self.num == 1 else f"\t{escaped(line)}\n")
 
     def between(self, prime: str, suffix: str, length: int, *, no_prime: bool) -> None:
         """Write `length` characters between two texts."""
-        gapped = Gapped(prime + " " * length + suffix, ((len(prime), len(prime) + length),))
-        check_characters(gapped.text, "text")
+        gapped = Gapped.between(prime, suffix, length)
         self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width), alone=no_prime)
 
-    def _put(self, fillings: Iterable[Filling], *, alone: bool = False) -> None:
+    def _put(self, fillings: Iterable[Filling], *, alone: bool = False, line: int = 0) -> None:
         """Print fillings; `alone` without the known text around them."""
         for filling in fillings:
-            text, bits = "".join(filling.gaps) if alone else filling.text, filling.bits_per_character
+            text = "".join(filling.gaps) if alone else filling.text
             if self.as_json:
-                fields = {"text": text, "gaps": filling.gaps, "bits_per_character": bits, "index": filling.index}
-                put(_json(fields))
+                put(_json(_filled(filling, text, line)))
             else:
-                put(_ended(text) if self.num == 1 else f"{bits:.4f}\t{escaped(text)}\n")
+                put(_ended(text) if self.num == 1 else f"{filling.bits_per_character:.4f}\t{escaped(text)}\n")
+
+
+def _filled(filling: Filling, text: str, line: int) -> dict[str, Any]:
+    return {
+        "text": text,
+        "gaps": filling.gaps,
+        "bits_per_character": filling.bits_per_character if filling.characters else None,
+        "nats": filling.nats,
+        "characters": filling.characters,
+        "index": filling.index,
+        "line": line,
+    }
 
 
 def _finished(writer: Writer) -> list[Sample]:

@@ -54,7 +54,7 @@ def settings(preset: str) -> str:
     """List what a preset sets, as -s would."""
     tree = yaml.safe_load((config.PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
     return ", ".join(
-        f"`{section}.{name}={value}`" for section, values in tree.items() for name, value in values.items()
+        f"`{section}.{name}={shown(value)}`" for section, values in tree.items() for name, value in values.items()
     )
 
 

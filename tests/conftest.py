@@ -68,6 +68,27 @@ def trained(here: Path, charrnn: Charrnn) -> Path:
     return here / "checkpoints" / "text"
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Train a causal and a bidirectional model once for all tests that only read them; gives their run folders."""
+    from charrnn.cli import cli
+
+    folder, folders = tmp_path_factory.mktemp("runs"), {}
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    for kind, both in (("causal", "false"), ("bidirectional", "true")):
+        given = settings("train.steps=20", f"model.bidirectional={both}")
+        result = CliRunner().invoke(cli, ["train", str(folder / "text.txt"), "-q", "-o", str(folder / kind), *given])
+        assert result.exit_code == 0, result.output
+        folders[kind] = folder / kind
+    return folders
+
+
+@pytest.fixture(params=["causal", "bidirectional"])
+def either(request: pytest.FixtureRequest, runs: dict[str, Path]) -> str:
+    """Give a causal model's run folder, and then a bidirectional one's; neither is to be changed."""
+    return str(runs[request.param])
+
+
 # every cell with every activation it takes: one that joins this tuple gets every test of cells and model
 CELLS = (("rnn", "tanh"), ("rnn", "relu"), ("rnn", "leaky_relu"), ("gru", "tanh"), ("lstm", "tanh"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,32 @@ def test_the_newest_run_is_loaded_by_default(trained: Path) -> None:
     assert "\n" in model.characters
 
 
+def test_a_loaded_model_searches_as_the_command_does(either: str, charrnn: Charrnn) -> None:
+    found = package.load(either).search("the ", 1, width=30, until="o")
+    common = ["sample", "-m", either, "-p", "the ", "-n", "1", "--until", "o", "--json"]
+    said = [json.loads(line) for line in charrnn(*common, "--beam", "30", "-k", "30").stdout.splitlines()]
+    assert [(sample.prime, sample.text, sample.bits_per_character, sample.seed, sample.index) for sample in found] == [
+        (line["prime"], line["text"], line["bits_per_character"], None, line["index"]) for line in said
+    ]
+    assert sum(sample.text == "" for sample in found) == 1  # o at once
+
+
+def test_the_price_of_a_search_is_that_of_the_score(either: str) -> None:
+    model = package.load(either)
+    (best,) = model.search("the ", 20, width=1)
+    assert best.nats == pytest.approx(model.score("the " + best.text).nats - model.score("the ").nats, rel=1e-4)
+
+
+def test_a_loaded_model_fills_gaps_as_the_command_does(either: str, charrnn: Charrnn) -> None:
+    found = package.load(either).infill("th? ??x_", 3, blanks="?", width=9)
+    result = charrnn("sample", "-m", either, "--infill", "th? ??x_", "-k", "3", "--blank", "?", "--beam", "9", "--json")
+    said = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(filling.text, list(filling.gaps), filling.bits_per_character, filling.index) for filling in found] == [
+        (line["text"], line["gaps"], line["bits_per_character"], line["index"]) for line in said
+    ]
+    assert len(package.load(either).infill("我爱＿_，")) == 1
+
+
 def test_mistakes_are_charrnn_errors(trained: Path) -> None:
     with pytest.raises(CharRNNError, match="no such model"):
         package.load("nowhere")
@@ -37,3 +64,13 @@ def test_mistakes_are_charrnn_errors(trained: Path) -> None:
         package.load().sample(temperature=0.0)
     with pytest.raises(CharRNNError, match="lone surrogate"):
         package.load().score("a\ud800")
+    with pytest.raises(MisuseError, match="no gap"):
+        package.load().infill("no gap")
+    with pytest.raises(MisuseError, match="num is 0"):
+        package.load().infill("a_", 0)
+    with pytest.raises(MisuseError, match="beam is 0"):
+        package.load().infill("a_", width=0)
+    with pytest.raises(MisuseError, match="beam is 0"):
+        package.load().search(width=0)
+    with pytest.raises(MisuseError, match="length is 0"):
+        package.load().search(length=0)

@@ -46,6 +46,15 @@ def test_quiet_is_quiet(here: Path, charrnn: Charrnn) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_the_log_tells_what_both_sides_give_of_a_bidirectional_model(here: Path, charrnn: Charrnn, both: bool) -> None:
+    result = charrnn("train", "text.txt", *settings("train.steps=6", f"model.bidirectional={both}"))
+    assert result.exit_code == 0, result.output
+    told = re.findall(r"validation \d.*; given both sides \d\.\d{4}, \d+\.\d% right$", result.stderr, re.MULTILINE)
+    assert len(told) == (2 if both else 0)
+    assert ("both ways" in charrnn("info").stdout) == both
+
+
 def test_a_drawn_seed_is_printed_and_written(here: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "text.txt", *settings("train.steps=2", "train.seed=null"))
     seed = re.search(r"Seed (\d+)\.", result.stderr)
@@ -274,6 +283,218 @@ def test_a_sample_that_cannot_be_is_a_sentence(
     assert_sentence(result, result.exit_code, *words)
 
 
+# sample: the likeliest text
+
+
+def test_a_beam_shows_the_best_texts_in_order(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "--beam", "6", "-p", "the ", "-n", "5"]
+    whole = charrnn(*common, "-k", "4")
+    assert (whole.exit_code, whole.stderr) == (0, "")
+    texts = whole.stdout.removesuffix("\n").split("\n\n")
+    assert len(set(texts)) == 4
+    assert all(text.startswith("the ") and len(text) == 9 for text in texts)
+    assert charrnn(*common).stdout == texts[0] + "\n"
+    assert charrnn(*common, "--no-prime").stdout == texts[0].removeprefix("the ") + "\n"
+
+
+def test_json_of_a_beam_has_no_seed_and_ascends(either: str, charrnn: Charrnn) -> None:
+    result = charrnn("sample", "-m", either, "--beam", "5", "-k", "5", "-p", "狐", "-n", "6", "--json")
+    samples = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [sorted(sample) for sample in samples] == [["bits_per_character", "index", "prime", "seed", "text"]] * 5
+    assert [(s["prime"], s["seed"], s["index"], len(s["text"])) for s in samples] == [
+        ("狐", None, index, 6) for index in range(5)
+    ]
+    bits = [sample["bits_per_character"] for sample in samples]
+    assert bits == sorted(bits)
+
+
+def test_a_beam_stops_before_until(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "--json", "--beam", "30", "-k", "30", "-n"]
+    texts = [json.loads(line)["text"] for line in charrnn(*common, "1", "--until", "o").stdout.splitlines()]
+    assert sorted(texts) == ["", *sorted(set(TEXT) - {"o"})]
+    objects = [json.loads(line) for line in charrnn(*common, "6", "--until", " ").stdout.splitlines()]
+    assert len(objects) == 30
+    assert not any(" " in made["text"] for made in objects)
+    assert all((made["bits_per_character"] is None) == (made["text"] == "") for made in objects)
+
+
+def test_a_beam_answers_each_line_by_one_line(either: str, charrnn: Charrnn) -> None:
+    primes = ["the", "", "鸟"]
+    common = ["sample", "-m", either, "--beam", "3", "--each-line", "-n", "9"]
+    lines = charrnn(*common, stdin="\n".join(primes)).stdout.removesuffix("\n").split("\n")
+    samples = [json.loads(line) for line in charrnn(*common, "--json", stdin="\n".join(primes)).stdout.splitlines()]
+    assert [sample["prime"] + sample["text"] for sample in samples] == lines
+    assert [(sample["prime"], sample["index"]) for sample in samples] == list(zip(primes, range(3), strict=True))
+
+
+def test_a_beam_of_one_writes_what_greedy_writes(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "-p", "the quick", "-n", "30"]
+    assert charrnn(*common, "--beam", "1").stdout == charrnn(*common, "--greedy").stdout
+
+
+# sample: what fills gaps
+
+
+def test_a_filled_text_is_printed_whole_with_one_newline(either: str, charrnn: Charrnn) -> None:
+    text = "the q__ck 狐 ＿ox\n\tjumps"
+    result = charrnn("sample", "-m", either, "--infill", text)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.fullmatch("the q(?s:..)ck 狐 (?s:.)ox\n\tjumps\n", result.stdout)
+    for arguments in (["--infill"], ["--infill", "-"], ["--infill", "--beam", "32"]):
+        assert charrnn("sample", "-m", either, *arguments, stdin=text + "\n").stdout == result.stdout
+
+
+def test_several_fillings_come_with_their_bits_one_a_line(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "--infill", "a\\_\tb\n_"]
+    result = charrnn(*common, "-k", "3")
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert all(re.fullmatch(r"\d+\.\d{4}", row[0]) for row in rows)
+    assert all(re.fullmatch(r"a\\\\(.|\\n)\\tb\\n(.|\\n)", row[1]) for row in rows)
+    assert len({text for _, text in rows}) == 3
+    assert result.stdout.startswith(charrnn(*common, "-k", "2").stdout)
+
+
+def test_the_filling_of_fewest_bits_comes_first(either: str, charrnn: Charrnn) -> None:
+    # this alone says that a bidirectional model's order is that of the bits printed
+    result = charrnn("sample", "-m", either, "--infill", "the q___k fo_", "-k", "30")
+    bits = [float(line.split("\t")[0]) for line in result.stdout.splitlines()]
+    assert len(bits) == 30
+    assert bits == sorted(bits)
+    assert bits[0] < bits[-1]
+
+
+def test_json_tells_all_of_a_filling(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "--infill", "th_ 狐 __x", "-k", "4"]
+    fillings = [json.loads(line) for line in charrnn(*common, "--json").stdout.splitlines()]
+    fields = ["bits_per_character", "characters", "gaps", "index", "line", "nats", "text"]
+    assert [sorted(filling) for filling in fillings] == [fields] * 4
+    assert {(filling["line"], filling["characters"]) for filling in fillings} == {(0, 7)}
+    assert [filling["index"] for filling in fillings] == [0, 1, 2, 3]
+    for filling, row in zip(fillings, charrnn(*common).stdout.splitlines(), strict=True):
+        first, second = filling["gaps"]
+        assert filling["text"] == f"th{first} 狐 {second}x"
+        assert row == f"{filling['bits_per_character']:.4f}\t{filling['text']}"
+
+
+def test_each_line_is_filled_and_one_without_gaps_passes_through(either: str, charrnn: Charrnn) -> None:
+    lines = ["th_ fox", "no gap", "", "鸟＿", "__", "last_"]
+    common = ["sample", "-m", either, "--infill", "--each-line"]
+    result = charrnn(*common, stdin="\n".join(lines))
+    assert result.exit_code == 0, result.output
+    out = result.stdout.removesuffix("\n").split("\n")
+    assert len(out) == len(lines)
+    for line, filled in zip(lines, out, strict=True):
+        assert re.fullmatch(re.sub("[_＿]", ".", line), filled)
+    objects = [json.loads(line) for line in charrnn(*common, "--json", stdin="\n".join(lines)).stdout.splitlines()]
+    assert [filling["text"] for filling in objects] == out
+    assert [len(filling["gaps"]) for filling in objects] == [1, 0, 0, 1, 1, 1]
+    assert [filling["line"] for filling in objects] == [0, 1, 2, 3, 4, 5]
+    nothing = {"gaps": [], "bits_per_character": None, "nats": 0.0, "characters": 0, "index": 0}
+    assert objects[1] == {"text": "no gap", "line": 1, **nothing}
+
+
+def test_each_line_of_several_fillings_is_a_table(either: str, charrnn: Charrnn) -> None:
+    result = charrnn("sample", "-m", either, "--infill", "--each-line", "-k", "2", stdin="th_\nno\tgap\n\n")
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[1][:2] for row in rows] == ["th", "th", "no", ""]
+    assert rows[2:] == [["", "no\\tgap"], ["", ""]]
+
+
+def test_another_blank_marks_the_gaps(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "--infill"]
+    assert re.fullmatch("a_b.＿\n", charrnn(*common, "a_b?＿", "--blank", "?").stdout)
+    out = charrnn(*common, "--each-line", "--blank", "?", stdin="a_b?\n_\n").stdout
+    assert re.fullmatch("a_b.\n_\n", out)
+
+
+def test_between_a_prime_and_a_suffix_come_exactly_n_characters(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "--suffix", " fox_", "-n", "5"]
+    result = charrnn(*common, "-p", "the＿")
+    assert re.fullmatch("the＿(?s:.{5}) fox_\n", result.stdout)
+    assert charrnn(*common, "-p", "-", stdin="the＿\n").stdout == result.stdout
+    (alone,) = charrnn(*common, "-p", "the＿", "--no-prime", "--json").stdout.splitlines()
+    assert f"the＿{json.loads(alone)['text']} fox_\n" == result.stdout
+    assert len(charrnn(*common, "-p", "the＿", "-k", "3").stdout.splitlines()) == 3
+    assert charrnn("sample", "-m", either, "--suffix", "-", "-n", "5", "-p", "the＿", stdin=" fox_\n").stdout == (
+        result.stdout
+    )
+
+
+def test_gaps_are_filled_as_between_a_prime_and_a_suffix(either: str, charrnn: Charrnn) -> None:
+    between = charrnn("sample", "-m", either, "-p", "the\n", "--suffix", " fox", "-n", "3", "-k", "4")
+    assert charrnn("sample", "-m", either, "--infill", "the\n___ fox", "-k", "4").stdout == between.stdout
+
+
+def test_the_beam_is_the_width_of_the_search_for_gaps(
+    runs: dict[str, Path], charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from charrnn import infill
+
+    widths, fill = [], infill.fill
+
+    def watched(model: Any, vocabulary: Any, gapped: Any, count: int, width: int) -> list[infill.Filling]:
+        widths.append(width)
+        return fill(model, vocabulary, gapped, count, width)
+
+    monkeypatch.setattr(infill, "fill", watched)
+    for options in (["--infill", "a_"], ["--suffix", "b", "-n", "1"], ["--infill", "--each-line"]):
+        for beam in ([], ["--beam", "7"]):
+            result = charrnn("sample", "-m", str(runs["causal"]), *options, *beam, stdin="a_\n")
+            assert result.exit_code == 0, result.output
+    assert widths == [infill.WIDTH, 7] * 3
+
+
+SEARCHES = (["--beam", "3"], ["--infill", "a_b"], ["--suffix", "b", "-n", "3"])
+DRAWING = (["-t", "1"], ["--top-k", "2"], ["--top-p", "0.5"], ["--min-p", "0.1"], ["--greedy"], ["--seed", "0"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *(([*search, *drawing], ["draws nothing; leave out"]) for search in SEARCHES for drawing in DRAWING),
+        (["--beam", "3", "-t", "1", "--top-k", "2", "--seed", "1"], ["leave out temperature, top-k, seed."]),
+        (["--beam", "0"], ["beam is 0; it must be at least 1"]),
+        (["--infill", "a_", "--beam", "-1"], ["beam is -1; it must be at least 1"]),
+        (["--beam", "3", "-k", "4"], ["--beam 3 keeps 3 texts and cannot show 4"]),
+        (["--beam", "3", "-k", "2", "--each-line"], ["--each-line takes primes from stdin"]),
+        (["--beam", "3", "--until", "a", "--each-line"], ["--each-line takes primes from stdin"]),
+        (["--beam", "3", "--until", ""], ["until is empty"]),
+        (["--infill", "no gap"], ["The text has no gap. Write ＿ or _ once"]),
+        (["--infill", ""], ["The text has no gap"]),
+        (["--infill", "a_", "--blank", "?"], ["The text has no gap. Write ? once"]),
+        (["--infill", "a??", "--blank", "??"], ["--blank is '??'; it must be one character"]),
+        (["--infill", "a_", "--blank", ""], ["--blank is ''; it must be one character"]),
+        (["--blank", "?"], ["--blank marks the gaps of --infill"]),
+        (["--suffix", "a", "-n", "3", "--blank", "?"], ["--blank marks the gaps of --infill"]),
+        (["--infill", "a_", "-k", "0"], ["num is 0"]),
+        (["--infill", "a_", "-p", "x"], ["leave out prime."]),
+        (["--infill", "a_", "--no-prime"], ["leave out no-prime."]),
+        (["--infill", "a_", "-n", "3"], ["leave out length."]),
+        (["--infill", "a_", "--until", "x"], ["leave out until."]),
+        (["--infill", "a_", "--suffix", "x"], ["leave out suffix."]),
+        (["--infill", "a_", "-p", "x", "-n", "3"], ["leave out prime, length."]),
+        (["--infill", "a_", "--each-line"], ["--each-line reads the texts from stdin"]),
+        (["--suffix", "x"], ["--suffix needs -n"]),
+        (["--suffix", "x", "-n", "0"], ["length is 0"]),
+        (["--suffix", "x", "-n", "3", "--until", "y"], ["neither --until nor --each-line"]),
+        (["--suffix", "x", "-n", "3", "--each-line"], ["neither --until nor --each-line"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_search_that_cannot_be_is_a_sentence(
+    runs: dict[str, Path], charrnn: Charrnn, options: list[str], words: list[str]
+) -> None:
+    assert_sentence(charrnn("sample", "-m", str(runs["causal"]), *options, stdin="a_\n"), 2, *words)
+
+
+@pytest.mark.parametrize(
+    "options", [["--infill", "a\udc80_"], ["--suffix", "b\udc80", "-n", "2"], ["--infill"]], ids=str
+)
+def test_gaps_in_what_is_no_text_are_a_sentence(runs: dict[str, Path], charrnn: Charrnn, options: list[str]) -> None:
+    result = charrnn("sample", "-m", str(runs["causal"]), *options, stdin=b"\xff_\n")
+    assert_sentence(result, 1, "UTF-8")
+
+
 # evaluate
 
 
@@ -322,6 +543,48 @@ def test_two_outputs_at_once_are_refused(trained: Path, charrnn: Charrnn) -> Non
     assert_sentence(charrnn("evaluate", "--per-line", "--json"), 2, "name one")
 
 
+CLOZE = {"cloze_bits_per_character", "cloze_accuracy", "backward_bits_per_character"}
+
+
+def test_a_bidirectional_model_has_a_second_table_of_its_own(runs: dict[str, Path], charrnn: Charrnn) -> None:
+    causal, both = str(runs["causal"]), str(runs["bidirectional"])
+    assert len(charrnn("evaluate", "-m", causal, "-", stdin="the fox").stdout.splitlines()) == 2
+    first, second = charrnn("evaluate", "-m", causal, "-m", both, "-", stdin="the fox").stdout.split("\n\n")
+    assert [line.split()[0] for line in first.splitlines()] == ["model", causal, both]
+    head, row = second.splitlines()
+    names = ["given both sides (cloze)", "text", "characters", "cloze bits/char", "accuracy", "backward bits/char"]
+    assert re.split("  +", head) == names
+    score = json.loads(charrnn("evaluate", "-m", both, "-", "--json", stdin="the fox").stdout)
+    assert row.split() == [
+        both,
+        "-",
+        "7",
+        f"{score['cloze_bits_per_character']:.4f}",
+        f"{score['cloze_accuracy']:.2%}",
+        f"{score['backward_bits_per_character']:.4f}",
+    ]
+
+
+def test_json_has_the_scores_of_both_sides_where_a_model_has_them(runs: dict[str, Path], charrnn: Charrnn) -> None:
+    result = charrnn("evaluate", "-m", str(runs["causal"]), "-m", str(runs["bidirectional"]), "--json")
+    causal, both = (json.loads(line) for line in result.stdout.splitlines())
+    assert not CLOZE & set(causal)
+    assert set(both) == CLOZE | set(causal)
+    assert all(isinstance(both[key], float) for key in CLOZE)
+
+
+def test_lines_and_characters_of_a_bidirectional_model_are_scored_forwards(
+    runs: dict[str, Path], charrnn: Charrnn
+) -> None:
+    both = str(runs["bidirectional"])
+    ((score, *_, line),) = (
+        row.split("\t")
+        for row in charrnn("evaluate", "-m", both, "--per-line", "-", stdin="the fox\n").stdout.splitlines()
+    )
+    whole = json.loads(charrnn("evaluate", "-m", both, "-", "--json", "--exact", stdin="the fox\n").stdout)
+    assert (score, line) == (f"{whole['bits_per_character']:.4f}", "the fox")
+
+
 # info
 
 
@@ -338,6 +601,15 @@ def test_info_says_what_a_model_is_and_lists_the_runs(trained: Path, charrnn: Ch
     ):
         assert word in result.stdout
     assert "runs under" not in charrnn("info", "-m", "text").stdout
+
+
+def test_info_says_what_reads_both_ways(runs: dict[str, Path], charrnn: Charrnn) -> None:
+    causal, both = (charrnn("info", "-m", str(runs[kind])).stdout for kind in ("causal", "bidirectional"))
+    assert re.search(r"^architecture .*\(bidirectional\)$", both, re.MULTILINE)
+    line = r"^both sides +cloze \d\.\d{4} bits/char, accuracy \d+\.\d\d%; backwards \d\.\d{4} bits/char$"
+    assert re.search(line, both, re.MULTILINE)
+    assert "bidirectional" not in causal.partition("\n")[2]
+    assert "both sides" not in causal
 
 
 # the program as a process

@@ -106,7 +106,7 @@ def test_the_forward_term_and_state_are_those_of_the_causal_model(
 
 
 @torch.no_grad()
-def test_half_of_all_widths_are_1_and_the_others_2_to_20_in_proportion_to_their_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_all_widths_are_1_and_the_others_fall_as_their_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("rnn", "tanh", {})
     seen = spied_widths(model, monkeypatch)
     window = a_window(lanes=40, steps=520)

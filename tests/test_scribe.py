@@ -9,7 +9,7 @@ import pytest
 
 from charrnn import modelfile
 from charrnn.filters import Filters
-from charrnn.scribe import Scribe
+from charrnn.scribe import Filler, Scribe, Searcher
 
 
 class Recorder(io.StringIO):
@@ -58,3 +58,30 @@ def test_many_samples_come_in_batches_and_read_the_same(trained: Path, monkeypat
         written.append(recorder.getvalue())
     assert written[0] == written[1]
     assert len(written[0].split("\n\n")) >= 5
+
+
+def test_searches_and_fillings_are_flushed_line_by_line(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr("sys.stdout", recorder)
+    header, model = modelfile.read_model(Path(either) / "best.safetensors")
+    searcher = Searcher(model, header.vocabulary, 3, 5, no_prime=False, as_json=False)
+    searcher.each_line(io.BytesIO(b"the\nfox\n"))
+    filler = Filler(model, header.vocabulary, 1, None, as_json=False)
+    filler.each_line(io.BytesIO(b"th_\nfox\n_\n"), None)
+    assert [text.count("\n") for text in recorder.flushed] == [1, 2, 3, 4, 5]
+
+
+def test_a_line_is_answered_before_the_next_is_read(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr("sys.stdout", recorder)
+
+    class Asked(io.BytesIO):
+        def __next__(self) -> bytes:
+            answered.append(recorder.getvalue().count("\n"))
+            return super().__next__()
+
+    header, model = modelfile.read_model(Path(either) / "best.safetensors")
+    answered: list[int] = []
+    Searcher(model, header.vocabulary, 2, 3, no_prime=True, as_json=False).each_line(Asked(b"a\nb\n"))
+    Filler(model, header.vocabulary, 1, 2, as_json=False).each_line(Asked(b"_\nb\n"), None)
+    assert answered == [0, 1, 2, 2, 3, 4]

@@ -16,6 +16,16 @@ def test_columns_line_up_though_chinese_is_wide() -> None:
     assert lines[2] == "long-name  b           1,234     2.0000       4.000    50.00%"
 
 
+def test_the_table_of_both_sides_leaves_out_what_reads_forwards_alone() -> None:
+    row = {"text": "a.txt", "characters": 1234, "bits_per_character": 2.0}
+    both = {"cloze_bits_per_character": 0.5, "cloze_accuracy": 0.75, "backward_bits_per_character": 2.25}
+    lines = tables.two_sided_table([{"model": "causal"} | row, {"model": "李白"} | row | both]).splitlines()
+    assert lines == [
+        "given both sides (cloze)  text   characters  cloze bits/char  accuracy  backward bits/char",
+        "李白                      a.txt       1,234           0.5000    75.00%              2.2500",
+    ]
+
+
 def test_escapes_keep_a_line_on_one_line() -> None:
     assert tables.escaped("a\tb\\n\n") == "a\\tb\\\\n\\n"
 
