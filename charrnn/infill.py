@@ -27,7 +27,10 @@ WIDTH = 32  # hypotheses kept by default
 _SUFFIX = 128  # characters after a gap that decide between fillings; what comes later tells them apart no more
 _STAGES = (8, 32, _SUFFIX)  # after so many of them
 _HOPELESS = 12.0  # nats behind the best: such a candidate is not read on
+_LAST = 4  # times as many are kept at a gap's last character: to tell them apart costs little from there
 _CONTEXT = 256  # characters after a gap that the backward stack reads
+_PREFIX = 48  # characters before a gap by which it tells candidates apart
+_DOUBT = 3.0  # nats behind the best for both other judges: such a candidate comes after all others
 _LOGITS = 1 << 24  # numbers at a time, at most
 
 Causal = CharRNN | BackwardHalf
@@ -91,16 +94,29 @@ class Filling:
 @dataclass(frozen=True)
 class _Hypotheses:
     """Stand before a gap, R ways to have come there: the tokens of all gaps before (R, ...), what they and the known
-    text between them cost (R), what the stack knows (R, F), and the state."""
+    text between them cost (R), in how many gaps they are doubted (R), what the stack knows (R, F), and the state."""
 
     tokens: Tokens
     totals: Prices
+    doubts: Tokens
     features: Tensor
     state: State
 
+    @classmethod
+    def at(cls, features: Tensor, state: State) -> _Hypotheses:
+        """Stand at one place from which nothing was chosen yet, in as many lanes as there are features (R, F)."""
+        lanes = len(features)
+        return cls(np.zeros((lanes, 0), dtype=np.int64), np.zeros(lanes), np.zeros(lanes, np.int64), features, state)
+
     def chosen(self, rows: Tokens) -> _Hypotheses:
+        """Choose, reorder or repeat hypotheses."""
         index = torch.from_numpy(rows).to(self.features.device)
-        return _Hypotheses(self.tokens[rows], self.totals[rows], self.features[index], self.state.lanes(index))
+        arrays = self.tokens[rows], self.totals[rows], self.doubts[rows]
+        return _Hypotheses(*arrays, self.features[index], self.state.lanes(index))
+
+    def order(self) -> Tokens:
+        """Give the rows from the best to the worst."""
+        return np.lexsort((self.totals, self.doubts))
 
 
 def fill(
@@ -115,9 +131,11 @@ def fill(
     What is compared is one probability, that of all gaps and of the known text behind them under the model read
     forwards, log P(gaps, suffix | prefix). A newline stands before the text; after it nothing is assumed.
 
-    Candidates for a gap are the `width` cheapest by beam search forwards; a bidirectional model adds the `width`
-    cheapest of its joint head, which knows what comes after the gap and how much of it remains, and of its backward
-    half. At the text's very end, where nothing comes after, it has no more to say than a causal one.
+    Candidates for a gap come from a beam search forwards that keeps `width` hypotheses, and four times as many at the
+    gap's last character; a bidirectional model adds those of its joint head, which knows what comes after the gap and
+    how much of it remains, and of its backward half. Candidates that those two together hold for e^3 times less likely
+    than another one come after all that they do not doubt. At the text's very end, where nothing comes after, a
+    bidirectional model has no more to say than a causal one.
 
     Raises MisuseError for a count or width below 1.
     """
@@ -131,7 +149,11 @@ def fill(
         # a first answer tells what stands to the right of each gap but the last
         found = {**found, **search.run(found)}
     best = sorted(found.items(), key=lambda item: (item[1], item[0]))[:count]
-    return [search.filling(tokens, cost, index) for index, (tokens, cost) in enumerate(best)]
+    return [search.filling(tokens, cost, index) for index, (tokens, (_, cost)) in enumerate(best)]
+
+
+# fillings as the tokens of all gaps: in how many of them they are doubted, and their price
+_Found = dict[tuple[int, ...], tuple[int, float]]
 
 
 class _Search:
@@ -149,8 +171,8 @@ class _Search:
         self.banned = [token for token in vocabulary.encode(gapped.without).tolist() if token != vocabulary.escape]
 
     @torch.inference_mode()
-    def run(self, known: dict[tuple[int, ...], float] | None = None) -> dict[tuple[int, ...], float]:
-        """Go through all gaps; gives fillings as tokens, and their prices. `known` are fillings found before."""
+    def run(self, known: _Found | None = None) -> _Found:
+        """Go through all gaps; gives fillings. `known` are those found before."""
         framed = self.framed.copy()
         if known:
             guess = min(known, key=lambda tokens: (known[tokens], tokens))
@@ -158,12 +180,18 @@ class _Search:
                 framed[start:end], guess = guess[: end - start], guess[end - start :]
         first = self.gaps[0][0]
         features, state = beam.read(self.model, self.framed[:first], self.model.start_state(1))
-        front = _Hypotheses(np.zeros((1, 0), dtype=np.int64), np.zeros(1), features, state)
+        front = _Hypotheses.at(features, state)
         borders = [*(start for start, _ in self.gaps[1:]), self.end]
         for (start, end), border in zip(self.gaps, borders, strict=True):
-            parents, strings = self._candidates(front, end - start, framed[end : end + _CONTEXT])
-            front = self._judged(front, parents, strings, self.framed[end:border])
-        return {tuple(tokens.tolist()): float(total) for tokens, total in zip(front.tokens, front.totals, strict=True)}
+            suffix = framed[end : end + _CONTEXT]
+            parents, strings = self._candidates(front, end - start, suffix)
+            judged, rows = self._judged(front, parents, strings, self.framed[end:border])
+            if isinstance(self.model, BidirectionalRNN) and len(suffix) > 0:
+                doubted = self._doubted(self.model, front.chosen(parents[rows]), strings[rows], start, suffix)
+                judged = replace(judged, doubts=judged.doubts + doubted)
+            front = judged.chosen(judged.order())
+        columns = zip(front.tokens.tolist(), front.doubts.tolist(), front.totals.tolist(), strict=True)
+        return {tuple(tokens): (doubts, total) for tokens, doubts, total in columns}
 
     def filling(self, tokens: tuple[int, ...], cost: float, index: int) -> Filling:
         """Write tokens of all gaps into the text."""
@@ -185,8 +213,9 @@ class _Search:
                 return model.joint_logits(features, after.expand_as(features), left)
 
             found.append(self._beam(model, front, size, joined))
-            behind = _Hypotheses(np.zeros((1, 0), dtype=np.int64), np.zeros(1), after, state)
-            best, strings = self._beam(half, behind, size, lambda features, _: half.logits(features))
+            best, strings = self._beam(
+                half, _Hypotheses.at(after, state), size, lambda features, _: half.logits(features)
+            )
             found.append((best, strings[:, ::-1]))  # they go on from the first hypothesis, which is the best
         pairs = np.unique(np.concatenate([np.column_stack(pair) for pair in found]), axis=0)
         return pairs[:, 0], pairs[:, 1:]
@@ -200,7 +229,7 @@ class _Search:
         for left in range(size, 0, -1):
             costs = beam.prices(logits(features, left), self.vocabulary)
             costs[:, self.banned] = np.inf
-            rows, tokens, totals = beam.cheapest(totals, costs, self.width)
+            rows, tokens, totals = beam.cheapest(totals, costs, self.width * (_LAST if left == 1 else 1))
             parents, strings = parents[rows], np.column_stack((strings[rows], tokens))
             if left > 1:
                 index = torch.from_numpy(rows).to(self.device)
@@ -208,28 +237,59 @@ class _Search:
                 features = read[:, -1]
         return parents, strings
 
-    def _judged(self, front: _Hypotheses, parents: Tokens, strings: Tokens, suffix: Tokens) -> _Hypotheses:
-        """Read candidates and the known text behind them forwards; gives the cheapest hypotheses, in order."""
+    def _judged(
+        self, front: _Hypotheses, parents: Tokens, strings: Tokens, suffix: Tokens
+    ) -> tuple[_Hypotheses, Tokens]:
+        """Read candidates and the known text behind them forwards; gives the best hypotheses, and whose they are."""
         here = front.chosen(parents)
-        here = replace(here, tokens=np.column_stack((here.tokens, strings)))
-        here = self._read(here, strings)
+        here = self._read(self.model, replace(here, tokens=np.column_stack((here.tokens, strings))), strings)
+        alive = np.arange(len(strings))
         for first, last in pairwise((0, *_STAGES, max(len(suffix), _SUFFIX))):
             coming = suffix[first:last]
-            here = self._read(here, np.tile(coming, (len(here.totals), 1)))
-            order = np.argsort(here.totals, kind="stable")[: self.width]
-            hopeless = here.totals[order] > here.totals[order[0]] + _HOPELESS
+            here = self._read(self.model, here, np.tile(coming, (len(here.totals), 1)))
+            order = here.order()[: self.width]
+            hopeless = here.totals[order] > here.totals[order].min() + _HOPELESS
             hopeless[: self.count] = False
-            here = here.chosen(order[~hopeless])
-        return here
+            here, alive = here.chosen(order[~hopeless]), alive[order[~hopeless]]
+        return here, alive
 
-    def _read(self, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
+    def _doubted(
+        self, model: BidirectionalRNN, front: _Hypotheses, strings: Tokens, start: int, suffix: Tokens
+    ) -> Tokens:
+        """Ask the joint head and the backward half about candidates (C, W) for the gap that begins at `start`.
+
+        The joint head gives P(gap | prefix, suffix), the backward half P(prefix, gap | suffix). Gives 1 for each
+        candidate that their product holds for e^3 times less likely than the best one, 0 for the others (C).
+        """
+        half, (count, size) = model.backward_half, strings.shape
+        after, state = beam.read(half, suffix[::-1].copy(), half.start_state(1))
+        targets = torch.from_numpy(strings).to(self.device)
+        read, _ = model.read(targets, front.state)
+        before = torch.cat((front.features[:, None], read[:, :-1]), 1)  # (C, W, F)
+        remaining = torch.arange(size, 0, -1, device=self.device).expand(count, size)
+        logits = model.joint_logits(before, after.expand_as(before), remaining)
+        joint = nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats).cpu().double()
+
+        known = np.tile(self.framed[:start], (count, 1))
+        filled = 0
+        for first, last in self.gaps:
+            if last <= start:
+                known[:, first:last] = front.tokens[:, filled : filled + last - first]
+                filled += last - first
+        backwards = np.column_stack((known[:, max(0, start - _PREFIX) :], strings))[:, ::-1].copy()
+        lanes = torch.zeros(count, dtype=torch.long, device=self.device)
+        behind = self._read(half, _Hypotheses.at(after[lanes], state.lanes(lanes)), backwards)
+        prices = joint.sum(1).numpy() + behind.totals
+        return np.asarray(prices > prices.min() + _DOUBT, dtype=np.int64)
+
+    def _read(self, reader: Causal, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
         """Read tokens (C, T) on from hypotheses, at their price."""
         prices, totals, features, state = self.vocabulary, here.totals, here.features, here.state
         window = max(1, _LOGITS // (len(tokens) * len(self.vocabulary)))
         for first in range(0, tokens.shape[1], window):
             targets = torch.from_numpy(tokens[:, first : first + window]).to(self.device)
-            read, state = self.model.read(targets, state)  # (C, T, F)
-            logits = self.model.logits(torch.cat((features[:, None], read[:, :-1]), 1))
+            read, state = reader.read(targets, state)  # (C, T, F)
+            logits = reader.logits(torch.cat((features[:, None], read[:, :-1]), 1))
             costs = nats(logits, targets, prices.known_nats, prices.escape_nats)
             totals, features = totals + costs.cpu().double().numpy().sum(1), read[:, -1]
-        return _Hypotheses(here.tokens, totals, features, state)
+        return replace(here, totals=totals, features=features, state=state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -355,11 +356,12 @@ def test_several_fillings_come_with_their_bits_one_a_line(either: str, charrnn: 
 
 
 def test_the_filling_of_fewest_bits_comes_first(either: str, charrnn: Charrnn) -> None:
-    # this alone says that a bidirectional model's order is that of the bits printed
     result = charrnn("sample", "-m", either, "--infill", "the q___k fo_", "-k", "30")
     bits = [float(line.split("\t")[0]) for line in result.stdout.splitlines()]
     assert len(bits) == 30
-    assert bits == sorted(bits)
+    # a bidirectional model's other judges may doubt none, one or two of the gaps: each group is in order
+    groups = 1 + sum(second < first for first, second in itertools.pairwise(bits))
+    assert groups <= (1 if either.endswith("causal") else 3)
     assert bits[0] < bits[-1]
 
 
@@ -389,7 +391,7 @@ def test_each_line_is_filled_and_one_without_gaps_passes_through(either: str, ch
     assert [filling["text"] for filling in objects] == out
     assert [len(filling["gaps"]) for filling in objects] == [1, 0, 0, 1, 1, 1]
     assert [filling["line"] for filling in objects] == [0, 1, 2, 3, 4, 5]
-    nothing = {"gaps": [], "bits_per_character": None, "nats": 0.0, "characters": 0, "index": 0}
+    nothing: dict[str, object] = {"gaps": [], "bits_per_character": None, "nats": 0.0, "characters": 0, "index": 0}
     assert objects[1] == {"text": "no gap", "line": 1, **nothing}
 
 

@@ -15,6 +15,7 @@ from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN
 from charrnn.corpus import Lanes
 from charrnn.evaluate import Causal
 from charrnn.filters import Filters
+from charrnn.infill import Gapped, fill
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import nats
 from charrnn.sample import TEMPERATURE, Writer
@@ -259,3 +260,30 @@ def test_a_markov_source_is_learnt_from_both_sides_to_its_entropy_and_not_below(
     assert one_sided_bits(model.backward_half, vocabulary, text[::-1]).mean() < 1.03 * true_bits.mean()
     # either side alone knows far less
     assert true_in_between.mean() < 0.5 * true_bits.mean()
+
+
+@pytest.mark.slow
+def test_gaps_in_sentences_of_beijing_are_filled_with_what_agrees(here: Path) -> None:
+    training = learn(
+        "run",
+        str(DATA / "beijing.txt"),
+        "model.bidirectional=true",
+        "model.hidden_size=192",
+        "model.embedding_size=128",
+        "model.dropout=0.3",
+        "train.batch_size=16",
+        "train.steps=1400",
+        "train.eval_every=700",
+        "train.learning_rate=0.015",
+    )
+
+    def filled(text: str) -> tuple[str, ...]:
+        return fill(training.model, training.vocabulary, Gapped.parse(text))[0].gaps
+
+    assert filled("我爱北京＿＿＿") == ("天安门",)
+    assert filled("我是中国人，我的母语是＿＿") == ("汉语",)
+    # what agrees stands on both sides of a gap, or the gap stands before what it agrees with
+    assert filled("我是法国人，我的＿＿是＿＿。") == ("母语", "法语")
+    assert filled("她是＿＿＿人，她的母语是俄语。") == ("俄罗斯",)
+    assert filled("我爱＿＿天安门，也爱＿＿兵马俑。") == ("北京", "西安")
+    assert filled("索菲是＿＿人，＿的母语是法语，她正在学汉语。") == ("法国", "她")

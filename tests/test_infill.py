@@ -19,7 +19,7 @@ from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.infill import Filling, Gapped, fill
 from charrnn.metrics import NATS_PER_BIT
-from charrnn.model import CharRNN
+from charrnn.model import CharRNN, nats
 from tests.test_beam import VOCABULARY, chain, every_model, logged, made
 
 TEXTS = {
@@ -40,6 +40,13 @@ every_cell = pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.fixture
 def nothing_is_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infill, "_HOPELESS", math.inf)
+
+
+PRICES = (VOCABULARY.known_nats, VOCABULARY.escape_nats)
+
+
+def encoded(text: str) -> torch.Tensor:
+    return torch.tensor([VOCABULARY.encode(text).tolist()])
 
 
 def filled(text: str, characters: str) -> str:
@@ -159,13 +166,38 @@ def test_a_causal_model_orders_all_fillings_as_they_are_priced(cell: str, text: 
 @every_cell
 @every_text
 @pytest.mark.usefixtures("nothing_is_hopeless")
-def test_a_bidirectional_models_final_order_is_its_forward_halfs(cell: str, text: str) -> None:
-    # this alone says how a bidirectional model judges what it proposed
+def test_a_bidirectional_models_final_order_is_its_forward_halfs(
+    cell: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infill, "_DOUBT", np.inf)
     model = made(cell, bidirectional=True)
     expected, size = ranked(model, text), text.count("_")
     found = fill(model, VOCABULARY, Gapped.parse(text), 4**size, 4**size)
     assert [filling.text for filling in found] == [way for way, _ in expected]
     np.testing.assert_allclose([filling.nats for filling in found], [nats for _, nats in expected], rtol=1e-12)
+
+
+@every_cell
+@pytest.mark.usefixtures("nothing_is_hopeless")
+@torch.no_grad()
+def test_what_the_joint_head_and_the_backward_half_doubt_comes_last(cell: str) -> None:
+    model, before, after = made(cell, bidirectional=True).eval(), "\nab", "caa"
+    assert isinstance(model, BidirectionalRNN)
+    half, prices = model.backward_half, {}
+    behind, _ = half.read(encoded(after[::-1]), half.start_state(1))
+    for way in map("".join, itertools.product("abc", repeat=2)):
+        known, _ = model.read(encoded(before + way[:1]), model.start_state(1))
+        joint = model.joint_logits(known[:, -2:], behind[:, -1:].expand(1, 2, -1), torch.tensor([[2, 1]]))
+        read, _ = half.read(encoded((before + way + after)[:0:-1]), half.start_state(1))
+        spent = (
+            nats(joint, encoded(way), *PRICES).sum()
+            + nats(half.logits(read[:, len(after) - 1 :]), encoded((before + way)[::-1]), *PRICES).sum()
+        )
+        prices["ab" + way + after] = float(spent)
+    doubted = {text: price > min(prices.values()) + 3.0 for text, price in prices.items()}
+    expected = sorted(ranked(model, "ab__caa"), key=lambda one: (doubted[one[0]], one[1]))
+    assert 0 < sum(doubted.values()) < 9
+    assert [one.text for one in fill(model, VOCABULARY, Gapped.parse("ab__caa"), 9, 9)] == [one for one, _ in expected]
 
 
 @every_model
@@ -207,9 +239,11 @@ def test_a_filling_nine_nats_behind_after_8_characters_may_win_in_the_end() -> N
 def test_what_is_hopeless_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, read = [], infill._Search._read
 
-    def watched(self: infill._Search, here: infill._Hypotheses, tokens: infill.Tokens) -> infill._Hypotheses:
+    def watched(
+        self: infill._Search, reader: infill.Causal, here: infill._Hypotheses, tokens: infill.Tokens
+    ) -> infill._Hypotheses:
         rows.append(tokens.shape)
-        return read(self, here, tokens)
+        return read(self, reader, here, tokens)
 
     monkeypatch.setattr(infill._Search, "_read", watched)
     model = chain(a={"b": 1 - 3e-9}, b={"c": 1 - 3e-9}, c={"a": 1 - 3e-9})
@@ -336,6 +370,7 @@ def proposed(monkeypatch: pytest.MonkeyPatch) -> Proposed:
         return parents, strings
 
     monkeypatch.setattr(infill._Search, "_candidates", watched)
+    monkeypatch.setattr(infill, "_LAST", 1)
     return found
 
 
@@ -374,7 +409,8 @@ def test_a_causal_model_and_a_gap_at_the_end_have_forward_proposals_alone(propos
     assert proposed == [("", ["aa"]), ("c", ["ca"])]
 
 
-def test_a_narrow_search_finds_by_both_sides_what_it_misses_by_one() -> None:
+def test_a_narrow_search_finds_by_both_sides_what_it_misses_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infill, "_LAST", 1)
     following = {"start": {"a": 0.6, "b": 0.3}, "b": {"c": 0.98}}
     one_sided, two_sided = chain(**following), told(following, {"c": {"b": 0.9}})
     assert fill(one_sided, VOCABULARY, Gapped.parse("_c"), 1, 1)[0].text == "ac"
