@@ -1,6 +1,7 @@
 """How well models fill gaps in text they have never seen: random gaps of several widths, the same for every model.
 
     python benchmarks/gaps.py BIDIRECTIONAL CAUSAL [--part validation] [--count 1000] [--widths 1,2,4,8]
+        [--width 32] [--doubt 3]
 
 Prints the share of gaps restored exactly and of characters right: of the bidirectional model, of the causal model by
 the same search, and of the causal model greedily, which does not look at what comes after; with the paired difference
@@ -42,7 +43,9 @@ def greedily(model: object, vocabulary: object, gap: Gapped) -> str:
 @click.option("--widths", default="1,2,4,8")
 @click.option("--seed", default=0)
 @click.option("--width", "beam_width", default=infill.WIDTH)
-def main(models: tuple[str, str], part: str, count: int, widths: str, seed: int, beam_width: int) -> None:
+@click.option("--doubt", default=infill.DOUBT, help="Nats; inf leaves all to the forward half.")
+def main(models: tuple[str, str], part: str, count: int, widths: str, seed: int, beam_width: int, doubt: float) -> None:
+    infill.DOUBT = doubt
     opened = [modelfile.read_model(checkpoint.find_model(name)) for name in models]
     header = opened[0][0]
     whole, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)

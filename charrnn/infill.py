@@ -30,7 +30,7 @@ _HOPELESS = 12.0  # nats behind the best: such a candidate is not read on
 _LAST = 4  # times as many are kept at a gap's last character: to tell them apart costs little from there
 _CONTEXT = 256  # characters after a gap that the backward stack reads
 _PREFIX = 48  # characters before a gap by which it tells candidates apart
-_DOUBT = 3.0  # nats behind the best for both other judges: such a candidate comes after all others
+DOUBT = 3.0  # nats behind the best for both other judges: such a candidate comes after all others
 _LOGITS = 1 << 24  # numbers at a time, at most
 
 Causal = CharRNN | BackwardHalf
@@ -280,7 +280,7 @@ class _Search:
         lanes = torch.zeros(count, dtype=torch.long, device=self.device)
         behind = self._read(half, _Hypotheses.at(after[lanes], state.lanes(lanes)), backwards)
         prices = joint.sum(1).numpy() + behind.totals
-        return np.asarray(prices > prices.min() + _DOUBT, dtype=np.int64)
+        return np.asarray(prices > prices.min() + DOUBT, dtype=np.int64)
 
     def _read(self, reader: Causal, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
         """Read tokens (C, T) on from hypotheses, at their price."""

@@ -169,7 +169,7 @@ def test_a_causal_model_orders_all_fillings_as_they_are_priced(cell: str, text: 
 def test_a_bidirectional_models_final_order_is_its_forward_halfs(
     cell: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infill, "_DOUBT", np.inf)
+    monkeypatch.setattr(infill, "DOUBT", np.inf)
     model = made(cell, bidirectional=True)
     expected, size = ranked(model, text), text.count("_")
     found = fill(model, VOCABULARY, Gapped.parse(text), 4**size, 4**size)
