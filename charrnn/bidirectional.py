@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from charrnn.config import ModelConfig
 from charrnn.model import CharRNN
@@ -75,9 +76,10 @@ class BidirectionalRNN(CharRNN):
         before, after (..., F), remaining (...); gives logits (..., V).
         """
         row = (torch.as_tensor(remaining, device=before.device) - 1).clamp(max=WIDEST - 1)
-        mixed = self.joint_hidden(torch.cat((before, after), -1)) + self.joint_width[row]
+        # looked up, not indexed: the gradient of an index depends on the order in which threads add
+        mixed = self.joint_hidden(torch.cat((before, after), -1)) + F.embedding(row, self.joint_width)
         mixed = self.joint_output(self.dropped(torch.relu(mixed), generator))
-        return self.logits(before + self.joint_trust[row] * after + mixed, self.joint_bias)
+        return self.logits(before + F.embedding(row, self.joint_trust) * after + mixed, self.joint_bias)
 
 
 class BackwardHalf:

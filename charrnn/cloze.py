@@ -95,7 +95,9 @@ class _BothSides:
         size = len(self.framed) - 2
         length = -(-size // lanes)
         starts = (np.arange(lanes) * (size - length) // max(lanes - 1, 1)).astype(np.int64)
-        window = max(8, min(_WINDOW if lanes > 1 else 4 * _WINDOW, _LOGITS // (lanes * len(self.vocabulary))))
+        window = _WINDOW if lanes > 1 else 4 * _WINDOW
+        # of a window's features, as many steps at a time as the joint head has memory for
+        steps = max(1, _LOGITS // (lanes * max(len(self.vocabulary), 4 * self.model.feature_size)))
         cuts = [*range(0, length, window), length]
         behind = self._warmed_after(starts + length, after)
         states = [behind]
@@ -109,13 +111,15 @@ class _BothSides:
             places = starts[:, None] + np.arange(first, last)[None]  # (K, T)
             beyond, _ = self._after(starts, first, last, states.pop())
             known, state = self.model.read(self._read(places), state)
-            targets = self._read(places + 1)
-            logits = self.model.joint_logits(known, beyond)
-            inside = torch.from_numpy(places[1:] >= fresh[:-1, None])
-            inside = torch.cat((torch.ones(1, last - first, dtype=torch.bool), inside))
-            costs = nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
-            correct = (logits.argmax(-1) == targets).cpu() & inside
-            total += Score(float((costs.cpu().double() * inside).sum()), int(inside.sum()), int(correct.sum()))
+            inside = torch.from_numpy(places >= np.concatenate(([0], fresh[:-1]))[:, None])
+            for step in range(0, last - first, steps):
+                part = slice(step, step + steps)
+                targets = self._read(places[:, part] + 1)
+                logits = self.model.joint_logits(known[:, part], beyond[:, part])
+                costs = nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
+                correct = (logits.argmax(-1) == targets).cpu() & inside[:, part]
+                spent = float((costs.cpu().double() * inside[:, part]).sum())
+                total += Score(spent, int(inside[:, part].sum()), int(correct.sum()))
             self.progress(places.size)
         return total
 

@@ -181,7 +181,8 @@ class Lanes:
         if self.lookahead == 0:
             return Window(inputs, targets)
         size, draw = len(self._stream), np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index])
-        end = last + int(draw.integers(self.lookahead + 1))
+        # in a text so short that the ring would come round to the window, there is less of it
+        end = last + min(int(draw.integers(self.lookahead + 1)), max(0, size - 1 - (last - first)))
         later = (lanes[:, None] + np.arange(first, end)[None, :] + 1) % size  # (B, T + lookahead)
         return Window(inputs, targets, np.where(later == 0, self.newline, self._stream[later].astype(np.int64)))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from charrnn import beam
 from charrnn.beam import Prices
 from charrnn.bidirectional import BackwardHalf, BidirectionalRNN
-from charrnn.errors import MisuseError
+from charrnn.errors import CharRNNError, MisuseError
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import CharRNN, nats
 from charrnn.stack import State
@@ -32,6 +32,7 @@ _CONTEXT = 256  # characters after a gap that the backward stack reads
 _PREFIX = 48  # characters before a gap by which it tells candidates apart
 DOUBT = 3.0  # nats behind the best for both other judges: such a candidate comes after all others
 _LOGITS = 1 << 24  # numbers at a time, at most
+_WINDOW = 1024
 
 Causal = CharRNN | BackwardHalf
 Tokens = npt.NDArray[np.int64]
@@ -64,6 +65,8 @@ class Gapped:
     @classmethod
     def between(cls, prefix: str, suffix: str, length: int) -> Gapped:
         """Leave one gap of `length` characters between two texts."""
+        if length < 1:
+            raise MisuseError(f"length is {length}; it must be at least 1.")
         check_characters(prefix + suffix, "text")
         gap = (len(prefix), len(prefix) + length)
         return cls(prefix + " " * length + suffix, (gap,), _excluded(prefix + suffix))
@@ -133,8 +136,8 @@ def fill(
 
     Candidates for a gap come from a beam search forwards that keeps `width` hypotheses, and four times as many at the
     gap's last character; a bidirectional model adds those of its joint head, which knows what comes after the gap and
-    how much of it remains, and of its backward half. Candidates that those two together hold for e^3 times less likely
-    than another one come after all that they do not doubt. At the text's very end, where nothing comes after, a
+    how much of it remains, and of its backward half. Candidates that those two together price more than DOUBT nats
+    above another one come after all that they do not doubt. At the text's very end, where nothing comes after, a
     bidirectional model has no more to say than a causal one.
 
     Raises MisuseError for a count or width below 1.
@@ -183,11 +186,13 @@ class _Search:
         front = _Hypotheses.at(features, state)
         borders = [*(start for start, _ in self.gaps[1:]), self.end]
         for (start, end), border in zip(self.gaps, borders, strict=True):
-            suffix = framed[end : end + _CONTEXT]
-            parents, strings = self._candidates(front, end - start, suffix)
+            behind = self._behind(framed[end : end + _CONTEXT])
+            parents, strings = self._candidates(front, end - start, behind)
+            if len(strings) == 0:
+                raise CharRNNError("The model knows no character that could fill the gap.")
             judged, rows = self._judged(front, parents, strings, self.framed[end:border])
-            if isinstance(self.model, BidirectionalRNN) and len(suffix) > 0:
-                doubted = self._doubted(self.model, front.chosen(parents[rows]), strings[rows], start, suffix)
+            if isinstance(self.model, BidirectionalRNN) and behind is not None:
+                doubted = self._doubted(self.model, front.chosen(parents[rows]), strings[rows], start, behind)
                 judged = replace(judged, doubts=judged.doubts + doubted)
             front = judged.chosen(judged.order())
         columns = zip(front.tokens.tolist(), front.doubts.tolist(), front.totals.tolist(), strict=True)
@@ -201,21 +206,25 @@ class _Search:
             text, rest = text[:start] + parts[-1] + text[end:], rest[end - start :]
         return Filling(text, tuple(parts), cost, self.end - self.gaps[0][0], index)
 
-    def _candidates(self, front: _Hypotheses, size: int, suffix: Tokens) -> tuple[Tokens, Tokens]:
+    def _behind(self, suffix: Tokens) -> _Hypotheses | None:
+        """Give where the backward half stands that has read what comes after a gap; None without either."""
+        if not isinstance(self.model, BidirectionalRNN) or len(suffix) == 0:
+            return None
+        half = self.model.backward_half
+        return _Hypotheses.at(*beam.read(half, suffix[::-1].copy(), half.start_state(1)))
+
+    def _candidates(self, front: _Hypotheses, size: int, behind: _Hypotheses | None) -> tuple[Tokens, Tokens]:
         """Propose what may stand in a gap; gives the hypotheses that each goes on from (C), and the tokens (C, W)."""
         model = self.model
         found = [self._beam(model, front, size, lambda features, _: model.logits(features))]
-        if isinstance(model, BidirectionalRNN) and len(suffix) > 0:
-            half = model.backward_half
-            after, state = beam.read(half, suffix[::-1].copy(), half.start_state(1))
+        if isinstance(model, BidirectionalRNN) and behind is not None:
+            half, after = model.backward_half, behind.features
 
             def joined(features: Tensor, left: int) -> Tensor:
                 return model.joint_logits(features, after.expand_as(features), left)
 
             found.append(self._beam(model, front, size, joined))
-            best, strings = self._beam(
-                half, _Hypotheses.at(after, state), size, lambda features, _: half.logits(features)
-            )
+            best, strings = self._beam(half, behind, size, lambda features, _: half.logits(features))
             found.append((best, strings[:, ::-1]))  # they go on from the first hypothesis, which is the best
         pairs = np.unique(np.concatenate([np.column_stack(pair) for pair in found]), axis=0)
         return pairs[:, 0], pairs[:, 1:]
@@ -254,42 +263,48 @@ class _Search:
         return here, alive
 
     def _doubted(
-        self, model: BidirectionalRNN, front: _Hypotheses, strings: Tokens, start: int, suffix: Tokens
+        self, model: BidirectionalRNN, front: _Hypotheses, strings: Tokens, start: int, behind: _Hypotheses
     ) -> Tokens:
         """Ask the joint head and the backward half about candidates (C, W) for the gap that begins at `start`.
 
         The joint head gives P(gap | prefix, suffix), the backward half P(prefix, gap | suffix). Gives 1 for each
-        candidate that their product holds for e^3 times less likely than the best one, 0 for the others (C).
+        candidate that their product prices more than DOUBT above the best one, 0 for the others (C).
         """
-        half, (count, size) = model.backward_half, strings.shape
-        after, state = beam.read(half, suffix[::-1].copy(), half.start_state(1))
+        count, size = strings.shape
         targets = torch.from_numpy(strings).to(self.device)
         read, _ = model.read(targets, front.state)
         before = torch.cat((front.features[:, None], read[:, :-1]), 1)  # (C, W, F)
         remaining = torch.arange(size, 0, -1, device=self.device).expand(count, size)
-        logits = model.joint_logits(before, after.expand_as(before), remaining)
-        joint = nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats).cpu().double()
+        prices, steps = np.zeros(count), self._steps(count)
+        for first in range(0, size, steps):
+            part = slice(first, first + steps)
+            logits = model.joint_logits(before[:, part], behind.features.expand_as(before[:, part]), remaining[:, part])
+            costs = nats(logits, targets[:, part], self.vocabulary.known_nats, self.vocabulary.escape_nats)
+            prices += costs.cpu().double().numpy().sum(1)
 
-        known = np.tile(self.framed[:start], (count, 1))
-        filled = 0
-        for first, last in self.gaps:
-            if last <= start:
-                known[:, first:last] = front.tokens[:, filled : filled + last - first]
-                filled += last - first
-        backwards = np.column_stack((known[:, max(0, start - _PREFIX) :], strings))[:, ::-1].copy()
-        lanes = torch.zeros(count, dtype=torch.long, device=self.device)
-        behind = self._read(half, _Hypotheses.at(after[lanes], state.lanes(lanes)), backwards)
-        prices = joint.sum(1).numpy() + behind.totals
+        begin, filled = max(0, start - _PREFIX), front.tokens.shape[1]
+        known = np.tile(self.framed[begin:start], (count, 1))
+        for first, last in reversed([gap for gap in self.gaps if begin < gap[1] <= start]):
+            cut = max(first, begin)  # a gap may reach out of what is read
+            known[:, cut - begin : last - begin] = front.tokens[:, filled - (last - cut) : filled]
+            filled -= last - first
+        backwards = np.column_stack((known, strings))[:, ::-1].copy()
+        prices += self._read(model.backward_half, behind.chosen(np.zeros(count, np.int64)), backwards).totals
         return np.asarray(prices > prices.min() + DOUBT, dtype=np.int64)
 
     def _read(self, reader: Causal, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
         """Read tokens (C, T) on from hypotheses, at their price."""
-        prices, totals, features, state = self.vocabulary, here.totals, here.features, here.state
-        window = max(1, _LOGITS // (len(tokens) * len(self.vocabulary)))
+        vocabulary, totals, features, state = self.vocabulary, here.totals, here.features, here.state
+        window = self._steps(len(tokens))
         for first in range(0, tokens.shape[1], window):
             targets = torch.from_numpy(tokens[:, first : first + window]).to(self.device)
             read, state = reader.read(targets, state)  # (C, T, F)
             logits = reader.logits(torch.cat((features[:, None], read[:, :-1]), 1))
-            costs = nats(logits, targets, prices.known_nats, prices.escape_nats)
+            costs = nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
             totals, features = totals + costs.cpu().double().numpy().sum(1), read[:, -1]
         return replace(here, totals=totals, features=features, state=state)
+
+    def _steps(self, lanes: int) -> int:
+        """Choose how many steps to read at once, so that memory is bounded."""
+        largest = max(len(self.vocabulary), 4 * int(self.model.config.hidden_size))
+        return max(1, min(_WINDOW, _LOGITS // (lanes * largest)))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from charrnn.bidirectional import WIDEST, BidirectionalRNN
 from charrnn.corpus import Window
@@ -55,6 +56,7 @@ def costs(
     room = after.shape[1] - torch.arange(steps, device=device)  # a gap ends where there is text to be known
     remaining = torch.minimum(remaining, room)
     places = torch.arange(steps, device=device) + remaining - 1  # (B, T), where the known text goes on
-    beyond = after.gather(1, places[..., None].expand(-1, -1, after.shape[-1]))  # (B, T, F)
+    rows = places + after.shape[1] * torch.arange(lanes, device=device)[:, None]
+    beyond = F.embedding(rows, after.flatten(0, 1))  # (B, T, F); a gather's gradient is not the same every time on CUDA
     logits = model.joint_logits(before, beyond, remaining, generator)
     return Costs(forward, backward, nats(logits, targets, known_nats, escape_nats).mean()), state

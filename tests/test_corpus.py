@@ -340,7 +340,7 @@ def test_a_text_in_one_piece_is_never_shuffled() -> None:
 
 
 def test_a_small_lookahead_is_read_as_worked_out_by_hand() -> None:
-    """5 characters in 2 lanes of 2, up to 6 more shown after each: the ring may be gone round more than once."""
+    """5 characters in 2 lanes of 2, up to 6 more wanted after each: the ring must not come round to the window."""
     lanes = Lanes(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
     after = {0: 1, 1: 2, 2: 3, 3: 4, 4: 9}
     lengths = set()
@@ -353,7 +353,7 @@ def test_a_small_lookahead_is_read_as_worked_out_by_hand() -> None:
         for b in range(2):
             place = int(targets[b, 0])
             assert following[b].tolist() == [after[(place + i) % 5] for i in range(following.shape[1])]
-    assert lengths == {2, 3, 4, 5, 6, 7, 8}  # from none of the lookahead to all
+    assert lengths == {2, 3, 4}  # with one more, the first target would stand after itself
 
 
 @given(sizes, st.integers(1, 70), st.integers(1, 64), st.integers(0, 99))

@@ -359,17 +359,22 @@ ALTERNATING = {"c": {"b": 0.9}, "b": {"c": 0.9}}  # before c stands b, before b 
 def proposed(monkeypatch: pytest.MonkeyPatch) -> Proposed:
     """Remember of each gap searched what the search was told comes after it, ? for an escape, and the candidates."""
     found: Proposed = []
-    propose = infill._Search._candidates
+    propose, behind = infill._Search._candidates, infill._Search._behind
+    shown: list[str] = []
 
     def watched(
-        self: infill._Search, front: infill._Hypotheses, size: int, suffix: infill.Tokens
+        self: infill._Search, front: infill._Hypotheses, size: int, after: infill._Hypotheses | None
     ) -> tuple[infill.Tokens, infill.Tokens]:
-        parents, strings = propose(self, front, size, suffix)
-        after = VOCABULARY.decode(suffix).replace("\ufffd", "?")
-        found.append((after, [VOCABULARY.decode(string) for string in strings]))
+        parents, strings = propose(self, front, size, after)
+        found.append((shown[-1], [VOCABULARY.decode(string) for string in strings]))
         return parents, strings
 
+    def told_after(self: infill._Search, suffix: infill.Tokens) -> infill._Hypotheses | None:
+        shown.append(VOCABULARY.decode(suffix).replace("\ufffd", "?"))
+        return behind(self, suffix)
+
     monkeypatch.setattr(infill._Search, "_candidates", watched)
+    monkeypatch.setattr(infill._Search, "_behind", told_after)
     monkeypatch.setattr(infill, "_LAST", 1)
     return found
 

@@ -203,3 +203,18 @@ def test_no_call_changes_the_state_it_was_given() -> None:
     costs(model, a_window(), state, KNOWN, ESCAPE, Generator())
     for mine, theirs in zip(tensors(state), tensors(some_state(model)), strict=True):
         close(mine, theirs, 0.0)
+
+
+def test_gradients_are_the_same_every_time_on_several_threads() -> None:
+    """Indexing a table added its gradient up in the order in which threads came; a resumed run would differ."""
+    model, window = bare("lstm", "tanh", {}, hidden_size=64), a_window(lanes=32, steps=64)
+    model.initialise(Generator().manual_seed(0))
+    torch.set_num_threads(2)  # the fixture of all tests sets it back
+    gradients = []
+    for _ in range(8):
+        model.zero_grad()
+        found, _ = costs(model, window, model.start_state(32), KNOWN, ESCAPE, Generator().manual_seed(0))
+        found.total().backward()  # type: ignore[no-untyped-call]
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    for other in gradients[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(gradients[0], other, strict=True))
