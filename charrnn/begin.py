@@ -165,7 +165,7 @@ def check_fine_tuning(path: Path, config: Config) -> None:
     """Raise MisuseError where settings ask for another architecture than the model to start from has."""
     fixed = fine_tuning_base(path)["model"]
     asked = config.model.model_dump(exclude={"dropout"})
-    other = [f"model.{name}={asked[name]}" for name in fixed if asked[name] != fixed[name]]
+    other = [f"model.{name}={_shown(asked[name])}" for name in fixed if asked[name] != fixed[name]]
     if other:
         raise MisuseError(
             f"--init-from keeps the architecture of {path}; leave out {', '.join(other)}. Only dropout may differ."
@@ -288,9 +288,7 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
             if value == before[section][name] or f"{section}.{name}" in lengths:
                 continue
             if section != "train" or name in _FIXED:
-                shown, was = (
-                    str(each).lower() if isinstance(each, bool) else each for each in (value, before[section][name])
-                )
+                shown, was = _shown(value), _shown(before[section][name])
                 advice = "Begin a new run" + (
                     "." if section == "model" else ", or fine-tune this one with --init-from."
                 )
@@ -300,3 +298,8 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
     if new.train.epochs == "auto":
         raise MisuseError("train.epochs=auto was settled when the run began; name a number.")
     return new
+
+
+def _shown(value: object) -> str:
+    """Write a setting's value as a user would."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
