@@ -144,7 +144,7 @@ def test_fine_tuning_a_bidirectional_model_begins_where_it_ended(here: Path) -> 
             by_row = key in {"embedding", "head", "head_bias", "backward_bias", "joint_bias"}
             assert torch.equal(weights[key][rows] if by_row else weights[key], before), (name, key)
     other = config.load(None, ["model.bidirectional=false"], begin.fine_tuning_base(path))
-    with pytest.raises(MisuseError, match=r"leave out model\.bidirectional=False"):
+    with pytest.raises(MisuseError, match=r"leave out model\.bidirectional=false"):
         begin.check_fine_tuning(path, other)
 
 
