@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from charrnn.bidirectional import BackwardHalf
+from charrnn.bidirectional import Causal
 from charrnn.errors import MisuseError
 from charrnn.model import CharRNN
 from charrnn.sample import Sample
@@ -42,7 +42,7 @@ def cheapest(totals: Prices, costs: Prices, width: int) -> tuple[npt.NDArray[np.
     return found // costs.shape[1], found % costs.shape[1], sums[found]
 
 
-def read(model: CharRNN | BackwardHalf, tokens: npt.NDArray[np.int64], state: State) -> tuple[Tensor, State]:
+def read(model: Causal, tokens: npt.NDArray[np.int64], state: State) -> tuple[Tensor, State]:
     """Read one row of tokens (T) in windows; gives the features after the last one (1, F), and the state."""
     for first in range(0, len(tokens), _WINDOW):
         window = torch.from_numpy(tokens[None, first : first + _WINDOW]).to(model.embedding.device)

@@ -111,6 +111,9 @@ class BackwardHalf:
         return self
 
 
+Causal = CharRNN | BackwardHalf  # reads a text in one direction, from the start state
+
+
 def make_model(config: ModelConfig, vocabulary_size: int) -> CharRNN:
     """Make the model that a configuration asks for, its weights not yet drawn."""
     return (BidirectionalRNN if config.bidirectional else CharRNN)(config, vocabulary_size)

@@ -478,7 +478,7 @@ def _scored(shown: str, source: str, header: Header, model: Any, content: str, e
         "bits_per_character": score.bits_per_character,
         "perplexity": score.perplexity,
         "accuracy": score.accuracy,
-        **(sides.fields() if sides else {}),
+        **(cloze.fields(sides.backward, sides.cloze) if sides else {}),
     }
 
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from charrnn import evaluate
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.corpus import Tokens
-from charrnn.evaluate import WARMUP, Progress
+from charrnn.evaluate import WARMUP, Progress, no_progress
 from charrnn.metrics import Score
 from charrnn.model import nats
 from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
-_WARMUPS = 3
+_WARMUPS = 3  # times what each half needs alone
 _LOGITS = 1 << 24  # numbers at a time, at most: 64 MB
 
 
@@ -35,17 +35,14 @@ class TwoSided:
     cloze: Score
     tried: int
 
-    def fields(self) -> dict[str, float]:
-        """Give the scores under the names that JSON has for them."""
-        return {
-            "cloze_bits_per_character": self.cloze.bits_per_character,
-            "cloze_accuracy": self.cloze.accuracy,
-            "backward_bits_per_character": self.backward.bits_per_character,
-        }
 
-
-def _no_progress(_: int) -> None:
-    pass
+def fields(backward: Score, cloze: Score) -> dict[str, float]:
+    """Give both scores under the names that JSON has for them."""
+    return {
+        "cloze_bits_per_character": cloze.bits_per_character,
+        "cloze_accuracy": cloze.accuracy,
+        "backward_bits_per_character": backward.bits_per_character,
+    }
 
 
 @torch.inference_mode()
@@ -57,7 +54,7 @@ def score(
     *,
     exact: bool = False,
     warmup: int = WARMUP,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> TwoSided:
     """Score N tokens as one text between two newlines, whose forward evaluation is known.
 

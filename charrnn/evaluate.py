@@ -14,14 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from charrnn.bidirectional import BackwardHalf
+from charrnn.bidirectional import Causal
 from charrnn.corpus import Tokens
 from charrnn.metrics import NATS_PER_BIT, Score
-from charrnn.model import CharRNN, nats
+from charrnn.model import nats
 from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
-Causal = CharRNN | BackwardHalf  # reads a text in one direction, from the start state
 Progress = Callable[[int], object]  # called with the number of characters just read
 _WINDOW = 256
 _LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
@@ -49,8 +48,8 @@ class Characters:
     ranks: npt.NDArray[np.int64]
 
 
-def _no_progress(_: int) -> None:
-    pass
+def no_progress(_: int) -> None:
+    """Tell no one."""
 
 
 def lanes(length: int) -> int:
@@ -66,7 +65,7 @@ def evaluate(
     *,
     exact: bool = False,
     warmup: int = WARMUP,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Score N tokens as one text that follows a newline.
 
@@ -94,7 +93,7 @@ def evaluate(
 
 @torch.inference_mode()
 def characters(
-    model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = _no_progress
+    model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = no_progress
 ) -> Iterator[Characters]:
     """Score N tokens character by character in a single pass, a block at a time, in order."""
     model.eval()
@@ -108,9 +107,7 @@ def characters(
 
 
 @torch.inference_mode()
-def lines(
-    model: Causal, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = _no_progress
-) -> list[Score]:
+def lines(model: Causal, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = no_progress) -> list[Score]:
     """Score each line alone from the start state, the newline that ends it included."""
     model.eval()
     scores = [Score()] * len(texts)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from charrnn import beam
 from charrnn.beam import Prices
-from charrnn.bidirectional import BackwardHalf, BidirectionalRNN
+from charrnn.bidirectional import BidirectionalRNN, Causal
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import CharRNN, nats
@@ -34,7 +34,6 @@ DOUBT = 3.0  # nats behind the best for both other judges: such a candidate come
 _LOGITS = 1 << 24  # numbers at a time, at most
 _WINDOW = 1024
 
-Causal = CharRNN | BackwardHalf
 Tokens = npt.NDArray[np.int64]
 
 

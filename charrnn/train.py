@@ -223,8 +223,9 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clipped_norm()
-        loss_value, norm_value = float(costs.forward.detach()), float(norm)
-        if not (math.isfinite(float(loss.detach())) and math.isfinite(norm_value)):
+        # read back together: each reading waits for a GPU
+        loss_value, total, norm_value = torch.stack((costs.forward.detach(), loss.detach(), norm)).tolist()
+        if not (math.isfinite(total) and math.isfinite(norm_value)):
             return self._go_back()
         if drawing is not None:  # weights are good once a loss and a gradient have shown it, not before
             self._kept = self._tensors() | {EXTRA + "generator": drawing}, asdict(position)
@@ -512,7 +513,7 @@ def _line(evaluated: Evaluated) -> dict[str, Any]:
     sides: dict[str, Any] = {}
     if evaluated.cloze is not None and evaluated.backward_nats is not None:
         backward = Score(evaluated.backward_nats, score.characters)
-        sides = cloze.TwoSided(backward, evaluated.cloze, evaluate.WARMUP).fields()
+        sides = cloze.fields(backward, evaluated.cloze)
     return {
         "step": evaluated.step,
         "epoch": evaluated.epoch,

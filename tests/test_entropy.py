@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from charrnn import begin, config, evaluate, modelfile, objective, train
-from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN
+from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, Causal
 from charrnn.corpus import Lanes
-from charrnn.evaluate import Causal
 from charrnn.filters import Filters
 from charrnn.infill import Gapped, fill
 from charrnn.metrics import NATS_PER_BIT

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import infill
-from charrnn.bidirectional import WIDEST, BidirectionalRNN
+from charrnn.bidirectional import WIDEST, BidirectionalRNN, Causal
 from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.infill import Filling, Gapped, fill
@@ -240,7 +240,7 @@ def test_what_is_hopeless_is_read_no_further(monkeypatch: pytest.MonkeyPatch) ->
     rows, read = [], infill._Search._read
 
     def watched(
-        self: infill._Search, reader: infill.Causal, here: infill._Hypotheses, tokens: infill.Tokens
+        self: infill._Search, reader: Causal, here: infill._Hypotheses, tokens: infill.Tokens
     ) -> infill._Hypotheses:
         rows.append(tokens.shape)
         return read(self, reader, here, tokens)
