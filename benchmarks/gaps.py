@@ -17,10 +17,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from charrnn import checkpoint, corpus, infill, modelfile
+from charrnn import checkpoint, corpus, decoder, infill, modelfile
 from charrnn.filters import Filters
 from charrnn.infill import Gapped
+from charrnn.reader import Reader
 from charrnn.sample import Writer
+from charrnn.vocabulary import Vocabulary
 
 AROUND = 200  # characters shown on each side of a gap
 
@@ -30,9 +32,9 @@ def gapped(text: str, place: int, width: int) -> Gapped:
     return Gapped(text[first : place + width + AROUND], ((AROUND, AROUND + width),))
 
 
-def greedily(model: object, vocabulary: object, gap: Gapped) -> str:
+def greedily(model: Reader, vocabulary: Vocabulary, gap: Gapped) -> str:
     start, end = gap.gaps[0]
-    writer = Writer(model, vocabulary, [gap.text[:start]], end - start, Filters(greedy=True), seed=0, indices=[0])  # type: ignore[arg-type]
+    writer = Writer(model, vocabulary, [gap.text[:start]], end - start, Filters(greedy=True), seed=0, indices=[0])
     return "".join(shown for (shown,) in writer)
 
 
@@ -46,11 +48,12 @@ def greedily(model: object, vocabulary: object, gap: Gapped) -> str:
 @click.option("--doubt", default=infill.DOUBT, help="Nats; inf leaves all to the forward half.")
 def main(models: tuple[str, str], part: str, count: int, widths: str, seed: int, beam_width: int, doubt: float) -> None:
     infill.DOUBT = doubt
-    opened = [modelfile.read_model(checkpoint.find_model(name)) for name in models]
+    paths = [checkpoint.find_model(name) for name in models]
+    opened = [(modelfile.read_header(path), decoder.load(path)[0]) for path in paths]
     header = opened[0][0]
     whole, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
     assert all(other.corpus.sha256 == digest for other, _ in opened), "the models learnt other texts"
-    text = whole.part(part).text  # type: ignore[arg-type]
+    text = whole.part(part).text
     print(
         f"{part} part of {Path(header.corpus.name).name}, {len(text):,} characters; {count} gaps a width, seed {seed}"
     )

@@ -7,12 +7,10 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from charrnn import beam, infill, modelfile, text
-from charrnn import evaluate as scoring
+from charrnn import beam, decoder, infill, lines, text
 from charrnn.filters import Filters
 from charrnn.infill import Filling, Gapped
 from charrnn.metrics import Score
-from charrnn.modelfile import Header
 from charrnn.sample import TEMPERATURE, Sample, Writer
 
 
@@ -21,13 +19,12 @@ class TextModel:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header: Header
-        self.header, self._model = modelfile.read_model(path)
+        self._model, self._vocabulary = decoder.load(path)
 
     @property
     def characters(self) -> str:
         """Give the characters that the model knows, most frequent first."""
-        return self.header.vocabulary.characters
+        return self._vocabulary.characters
 
     def sample(
         self,
@@ -63,7 +60,7 @@ class TextModel:
 
     def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
         """Find the `width` likeliest continuations of `prime` by beam search, best first; see `beam.search`."""
-        return beam.search(self._model, self.header.vocabulary, prime, length, width, until)
+        return beam.search(self._model, self._vocabulary, prime, length, width, until)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
@@ -72,17 +69,14 @@ class TextModel:
 
         Raises MisuseError for a text without a gap.
         """
-        return infill.fill(self._model, self.header.vocabulary, Gapped.parse(content, blanks), num, width)
+        return infill.fill(self._model, self._vocabulary, Gapped.parse(content, blanks), num, width)
 
     def score(self, content: str) -> Score:
         """Score a text as one piece that follows a newline, exactly: nats, characters, bits_per_character, accuracy."""
         text.check_characters(content, "text")
-        tokens = self.header.vocabulary.encode(content)
-        return scoring.evaluate(self._model, self.header.vocabulary, tokens, exact=True).score
+        return lines.side_by_side(self._model, self._vocabulary, [self._vocabulary.encode(content)])[0]
 
     def _flow(self, prime: str, length: int, filters: Filters, until: str | None, seed: int | None) -> Iterator[str]:
         seed = secrets.randbelow(2**31) if seed is None else seed
-        writer = Writer(
-            self._model, self.header.vocabulary, [prime], length, filters, seed=seed, indices=[0], until=until
-        )
+        writer = Writer(self._model, self._vocabulary, [prime], length, filters, seed=seed, indices=[0], until=until)
         return (shown for (shown,) in writer if shown)

@@ -1,28 +1,19 @@
 """The likeliest text instead of a drawn one: beam search, deterministic, of any length or until a text appears.
-Knows models and characters, not files. Shapes: R hypotheses, V vocabulary."""
+Knows readers and characters, not files. Shapes: R hypotheses, V vocabulary."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from charrnn.bidirectional import Causal
 from charrnn.errors import MisuseError
-from charrnn.model import CharRNN
+from charrnn.reader import Carried, Floats, Reader
 from charrnn.sample import Sample
-from charrnn.stack import State
 from charrnn.text import check_characters
 from charrnn.vocabulary import Vocabulary
 
 Prices = npt.NDArray[np.float64]
 _WINDOW = 1024
-
-
-def prices(logits: Tensor, vocabulary: Vocabulary) -> Prices:
-    """Turn logits (R, V) into what each known character costs next, in nats (R, V)."""
-    return (-torch.log_softmax(logits.cpu().double(), -1)).numpy() + vocabulary.known_nats
 
 
 def cheapest(totals: Prices, costs: Prices, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Prices]:
@@ -42,17 +33,15 @@ def cheapest(totals: Prices, costs: Prices, width: int) -> tuple[npt.NDArray[np.
     return found // costs.shape[1], found % costs.shape[1], sums[found]
 
 
-def read(model: Causal, tokens: npt.NDArray[np.int64], state: State) -> tuple[Tensor, State]:
+def read(model: Reader, tokens: npt.NDArray[np.int64], state: Carried) -> tuple[Floats, Carried]:
     """Read one row of tokens (T) in windows; gives the features after the last one (1, F), and the state."""
     for first in range(0, len(tokens), _WINDOW):
-        window = torch.from_numpy(tokens[None, first : first + _WINDOW]).to(model.embedding.device)
-        features, state = model.read(window, state)
+        features, state = model.read(tokens[None, first : first + _WINDOW], state)
     return features[:, -1], state
 
 
-@torch.inference_mode()
 def search(
-    model: CharRNN,
+    model: Reader,
     vocabulary: Vocabulary,
     prime: str,
     length: int,
@@ -73,10 +62,9 @@ def search(
     if until == "":
         raise MisuseError("until is empty; name the text to stop before, or leave it out.")
     check_characters(prime, "prime")
-    model.eval()
     start = np.concatenate(([vocabulary.newline], vocabulary.encode(prime).astype(np.int64)))
     features, state = read(model, start, model.start_state(1))
-    costs = prices(model.logits(features), vocabulary)
+    costs = vocabulary.prices(model.logits(features))
     totals, texts = np.zeros(1), [""]
     paid, tail = [(0.0,)], len(until or "") + 1  # paid: what the last prefixes of each cost
     ended: list[tuple[float, str, float]] = []  # mean price, text, its price
@@ -98,9 +86,8 @@ def search(
             break
         rows, tokens, totals = rows[opened], tokens[opened], totals[opened]
         texts, paid = [texts[place] for place in opened], [paid[place] for place in opened]
-        state = state.lanes(torch.from_numpy(rows).to(state.hidden.device))
-        logits, state = model(torch.from_numpy(tokens[:, None]).to(state.hidden.device), state)
-        costs = prices(logits[:, -1], vocabulary)
+        logits, state = model.step(tokens[:, None], state.lanes(rows))
+        costs = vocabulary.prices(logits)
     ended += [(float(totals[place]) / step, texts[place], float(totals[place])) for place in opened]
     best = sorted(ended, key=lambda found: found[0])[:width]
     return [Sample(prime, text, nats, None, index) for index, (_, text, nats) in enumerate(best)]

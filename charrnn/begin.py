@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from charrnn import checkpoint, corpus, modelfile, plan, text
+from charrnn import checkpoint, corpus, modelfile, plan, tensorfile, text
 from charrnn import config as configuration
 from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
@@ -139,7 +139,7 @@ def _started(
         place = paths.index(STDIN)
         end = source.starts[place + 1] - 1 if place + 1 < len(source.starts) else len(source.content)
         # in the encoding that resuming will read it with
-        modelfile.write_atomically(copy, source.content[source.starts[place] : end].encode(config.data.encoding))
+        tensorfile.write_atomically(copy, source.content[source.starts[place] : end].encode(config.data.encoding))
         paths[place] = str(copy)
     config = config.with_values(data={"texts": paths})
     run.write_config(config)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from charrnn.config import ModelConfig
 from charrnn.model import CharRNN
+from charrnn.reader import WIDEST
 from charrnn.stack import Stack, State
 
-WIDEST = 20  # characters of the widest gap that the joint head learns; wider ones count as this wide
 LOOKAHEAD = 64  # characters after a window of training that only warm the backward stack up, at most
 
 
@@ -86,7 +86,7 @@ class BackwardHalf:
     """A bidirectional model's backward half, to be used as a causal model of reversed text."""
 
     def __init__(self, model: BidirectionalRNN) -> None:
-        self.model, self.embedding = model, model.embedding
+        self.model, self.config, self.embedding = model, model.config, model.embedding
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read tokens (B, T) of a reversed text; gives logits (B, T, V) of what precedes each, and the state."""

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Array = Any  # a torch.Tensor or a numpy.ndarray: the equations read the same
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -22,13 +24,9 @@ class StepState(NamedTuple):
     past: Array | None = None
 
 
-def _library(array: Array) -> Any:
-    return sys.modules[type(array).__module__.partition(".")[0]]
-
-
 def tanh(x: Array) -> Array:
     """Squash to (-1, 1)."""
-    return _library(x).tanh(x)
+    return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
 
 
 def sigmoid(x: Array) -> Array:
@@ -38,52 +36,52 @@ def sigmoid(x: Array) -> Array:
 
 def relu(x: Array) -> Array:
     """Cut off below 0."""
-    return _library(x).where(x > 0, x, x * 0)
+    return _where(x > 0, x, x * 0)
 
 
 def leaky_relu(x: Array) -> Array:
     """Leave a slope of 0.01 below 0 (Maas et al. 2013), so that no unit is ever without a gradient."""
-    return _library(x).where(x > 0, x, 0.01 * x)
+    return _where(x > 0, x, 0.01 * x)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": tanh, "relu": relu, "leaky_relu": leaky_relu}
 
 
-def rnn(x: Array, state: StepState, weight: Array, bias: Array, activation: str = "tanh") -> StepState:
-    """Step the plain recurrence (Elman 1990).
+def rnn(x: Array, r: Array, state: StepState, activation: str = "tanh") -> StepState:
+    """Step the plain recurrence (Elman 1990), from x and r (B, H).
 
-    h' = f(x + W h + b), with x (B, H) the projected input, W (H, H), b (H).
+    h' = f(x + r)
     """
-    h = ACTIVATIONS[activation](x + state.hidden @ weight.T + bias)
+    h = ACTIVATIONS[activation](x + r)
     return StepState(h, None, state.past)
 
 
-def lstm(x: Array, state: StepState, weight: Array, bias: Array) -> StepState:
+def lstm(x: Array, r: Array, state: StepState) -> StepState:
     """Step the long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000).
 
-    i, f, g, o = x + W h + b          x (B, 4H), W (4H, H), b (4H)
+    i, f, g, o = x + r                x, r (B, 4H)
     c' = sigmoid(f) c + sigmoid(i) tanh(g)
     h' = sigmoid(o) tanh(c')
     """
-    i, f, g, o = _gates(x + state.hidden @ weight.T + bias, 4)
+    i, f, g, o = _gates(x + r, 4)
     c = sigmoid(f) * state.cell + sigmoid(i) * tanh(g)
     h = sigmoid(o) * tanh(c)
     return StepState(h, c, state.past)
 
 
-def gru(x: Array, state: StepState, weight: Array, bias: Array) -> StepState:
+def gru(x: Array, r: Array, state: StepState) -> StepState:
     """Step the gated recurrent unit (Cho et al. 2014), reset gate after the product, as cuDNN has it.
 
-    r = sigmoid(x_r + W_r h + b_r)    x (B, 3H), W (3H, H), b (3H)
-    z = sigmoid(x_z + W_z h + b_z)
-    n = tanh(x_n + r (W_n h + b_n))
+    r = sigmoid(x_r + r_r)            x, r (B, 3H)
+    z = sigmoid(x_z + r_z)
+    n = tanh(x_n + r r_n)
     h' = (1 - z) n + z h
     """
     x_r, x_z, x_n = _gates(x, 3)
-    h_r, h_z, h_n = _gates(state.hidden @ weight.T + bias, 3)
-    r = sigmoid(x_r + h_r)
-    z = sigmoid(x_z + h_z)
-    n = tanh(x_n + r * h_n)
+    r_r, r_z, r_n = _gates(r, 3)
+    r = sigmoid(x_r + r_r)
+    z = sigmoid(x_z + r_z)
+    n = tanh(x_n + r * r_n)
     h = (1 - z) * n + z * state.hidden
     return StepState(h, None, state.past)
 
@@ -99,25 +97,32 @@ def step(
     leak: float | None = None,
     skip_weight: Array | None = None,
 ) -> StepState:
-    """Step any cell, with its two options; x (B, G H) is the projected input W_ih x + b_ih.
+    """Step any cell, with its two options, from the projected input x = W_ih input + b_ih (B, G H).
 
+    r = W h + b                                     W (G H, H), b (G H)
     time skip   x + U h(t-K)                        U (G H, H)   (Lin et al. 1996, NARX networks)
     leak        h' = (1 - leak) h + leak h_new      h only       (Jaeger et al. 2007, leaky units)
     """
     if skip_weight is not None:
         assert state.past is not None
         x = x + state.past[:, 0] @ skip_weight.T
+    return advance(cell, x, state.hidden @ weight.T + bias, state, activation=activation, leak=leak)
+
+
+def advance(
+    cell: str, x: Array, r: Array, state: StepState, *, activation: str = "tanh", leak: float | None = None
+) -> StepState:
+    """Do what is left of `step` once all products are there: the projected input x and state r (B, G H)."""
     if cell == "rnn":
-        new = rnn(x, state, weight, bias, activation)
+        new = rnn(x, r, state, activation)
     elif cell == "lstm":
-        new = lstm(x, state, weight, bias)
+        new = lstm(x, r, state)
     else:
-        new = gru(x, state, weight, bias)
+        new = gru(x, r, state)
     if leak is not None:
         new = new._replace(hidden=(1 - leak) * state.hidden + leak * new.hidden)
     if state.past is not None:
-        past = _library(x).concatenate((state.past[:, 1:], new.hidden[:, None]), 1)
-        new = new._replace(past=past)
+        new = new._replace(past=_library(x).concatenate((state.past[:, 1:], new.hidden[:, None]), 1))
     return new
 
 
@@ -131,3 +136,11 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> A
 def _gates(x: Array, count: int) -> list[Array]:
     size = x.shape[-1] // count
     return [x[:, gate * size : (gate + 1) * size] for gate in range(count)]
+
+
+def _where(condition: Array, x: Array, y: Array) -> Array:
+    return np.where(condition, x, y) if isinstance(x, np.ndarray) else x.where(condition, y)
+
+
+def _library(array: Array) -> Any:
+    return sys.modules[type(array).__module__.partition(".")[0]]

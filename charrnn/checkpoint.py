@@ -8,13 +8,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from charrnn import config as configuration
-from charrnn.config import Config
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.modelfile import cannot_write, write_atomically
+from charrnn.tensorfile import cannot_write, write_atomically
 from charrnn.text import RUN_MARK
+
+if TYPE_CHECKING:
+    from charrnn.config import Config
 
 RUNS = Path("checkpoints")
 BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
@@ -79,6 +80,8 @@ class Run:
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""
+        from charrnn import config as configuration  # whoever only looks for a model does without
+
         write_atomically(self.folder / "config.yaml", configuration.dump(config).encode())
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:

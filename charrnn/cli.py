@@ -25,8 +25,11 @@ from charrnn.version import VERSION
 if TYPE_CHECKING:
     from charrnn.begin import Begun
     from charrnn.modelfile import Header
+    from charrnn.reader import Reader
+    from charrnn.vocabulary import Vocabulary
 
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_SHORT = 50_000  # characters that are scored line by line sooner than torch is loaded
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -309,6 +312,9 @@ def sample(
     """
     import secrets
 
+    if num == 1 and not each_line and beam is None and infill is None and suffix is None:
+        # one text waits for memory, not for arithmetic: more threads gain little, and on a busy machine lose much
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from charrnn.filters import Filters
 
     drawing = {"temperature": temperature, "top-k": top_k, "top-p": top_p, "min-p": min_p}
@@ -357,8 +363,8 @@ def sample(
         assert text is not None
         if text == "-" and not each_line:
             text = _stdin_text("texts")
-        _, header, loaded = _opened(model, device)
-        filler = Filler(loaded, header.vocabulary, num, beam, as_json=as_json)
+        reader, vocabulary = _reader(_found(model), device)
+        filler = Filler(reader, vocabulary, num, beam, as_json=as_json)
         if suffix is not None:
             assert length is not None
             filler.between(_stdin_text("primes") if prime == "-" else prime, text, length, no_prime=no_prime)
@@ -368,15 +374,13 @@ def sample(
             filler.whole(text, blank)
         return
     filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
-    _, header, loaded = _opened(model, device)
+    reader, vocabulary = _reader(_found(model), device)
     length = 500 if length is None else length
     if beam is not None:
-        scribe: Scribe | Searcher = Searcher(
-            loaded, header.vocabulary, beam, length, no_prime=no_prime, as_json=as_json
-        )
+        scribe: Scribe | Searcher = Searcher(reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json)
     else:
         seed = secrets.randbelow(2**31) if seed is None else seed
-        scribe = Scribe(loaded, header.vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
+        scribe = Scribe(reader, vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
     if each_line:
         scribe.each_line(_stdin())
     else:
@@ -414,27 +418,34 @@ def evaluate(
         raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
     if exact and per_line:
         raise MisuseError("--per-line is always exact; leave out --exact.")
-    from charrnn import evaluate as scoring
-    from charrnn import tables, text
-    from charrnn.metrics import NATS_PER_BIT
+    from charrnn import text
 
     sources = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
+    if per_line and sources and device == "auto" and sum(len(content) for _, content in sources) <= _SHORT:
+        for name in models or (None,):
+            path = _found(name)
+            reader, vocabulary = _reader(path, "cpu")
+            for _, content in sources:
+                _put_lines(reader, vocabulary, content, _column(name, path, models))
+        return
+    from charrnn import evaluate as scoring
+    from charrnn import tables
+    from charrnn.metrics import NATS_PER_BIT
+    from charrnn.ondevice import OnDevice
+
     rows: list[dict[str, Any]] = []
     for name in models or (None,):
-        path, header, model = _opened(name, device)
-        shown = str(name or path.parent)
-        prefix = (tables.escaped(shown),) if len(models) > 1 else ()
+        path = _found(name)
+        header, model = _opened(path, device)
+        shown, prefix = str(name or path.parent), _column(name, path, models)
         for source, content in sources or [_held_out(header, path)]:
             if per_line:
-                found = list(text.lines(content))
-                for line, score in zip(found, scoring.lines(model, header.vocabulary, found), strict=True):
-                    cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}")
-                    _put("\t".join((*prefix, *cells, tables.escaped(line))))
+                _put_lines(OnDevice(model), header.vocabulary, content, prefix)
             elif per_char:
                 place = 0
                 for block in scoring.characters(model, header.vocabulary, header.vocabulary.encode(content)):
                     for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
-                        cells = (tables.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
+                        cells = (text.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
                         _put("\t".join((*prefix, *cells)))
                         place += 1
             else:
@@ -512,17 +523,50 @@ def info(model: str | None) -> None:
     click.echo(tables.page(path, modelfile.read_header(path)))
 
 
-def _opened(name: str | None, device: str) -> tuple[Path, Header, Any]:
+def _opened(path: Path, device: str) -> tuple[Header, Any]:
+    from charrnn import begin, modelfile
+
+    chosen = begin.choose_device(device)
+    header, model = modelfile.read_model(path)
+    return header, model.to(chosen)
+
+
+def _found(name: str | None) -> Path:
     from charrnn import checkpoint
 
     path = checkpoint.find_model(name)
     if name is None:
         _note(f"Model: {path}")
-    from charrnn import begin, modelfile
+    return path
 
-    chosen = begin.choose_device(device)
-    header, model = modelfile.read_model(path)
-    return path, header, model.to(chosen)
+
+def _reader(path: Path, device: str) -> tuple[Reader, Vocabulary]:
+    """Open a model to read with: on the CPU without torch, which takes seconds to load."""
+    if device == "cpu":
+        from charrnn import decoder
+
+        return decoder.load(path)
+    from charrnn.ondevice import OnDevice
+
+    header, model = _opened(path, device)
+    return OnDevice(model), header.vocabulary
+
+
+def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the column that tells models apart, where there are several."""
+    from charrnn.text import escaped
+
+    return (escaped(str(name or path.parent)),) if len(models) > 1 else ()
+
+
+def _put_lines(reader: Reader, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
+    """Print what each line of a text costs alone."""
+    from charrnn import lines, text
+
+    found = list(text.lines(content))
+    for line, score in zip(found, lines.score(reader, vocabulary, found), strict=True):
+        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}")
+        _put("\t".join((*prefix, *cells, text.escaped(line))))
 
 
 def _put(line: str) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from charrnn import evaluate
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.corpus import Tokens
-from charrnn.evaluate import WARMUP, Progress, no_progress
+from charrnn.evaluate import WARMUP
+from charrnn.lines import Progress, no_progress
 from charrnn.metrics import Score
 from charrnn.model import nats
 from charrnn.stack import State

@@ -225,6 +225,11 @@ class TrainConfig(Section):
         takes="auto, fp32 or bf16",
         description="Number format of the products; auto tries both and takes the faster.",
     )
+    kernel: Literal["auto", "torch", "own"] = setting(
+        "auto",
+        takes="auto, torch or own",
+        description="Who runs the layers through time: torch's kernels or charrnn's own loops; auto tries both.",
+    )
     eval_every: Positive | Auto = setting(
         "auto", takes="a whole number from 1, or auto", description="Steps between evaluations."
     )

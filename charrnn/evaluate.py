@@ -5,7 +5,7 @@ Shapes: N characters, K lanes of n characters, W characters of warm-up, T steps 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from charrnn.bidirectional import Causal
 from charrnn.corpus import Tokens
+from charrnn.lines import Progress, no_progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.model import nats
 from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
-Progress = Callable[[int], object]  # called with the number of characters just read
 _WINDOW = 256
 _LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
 _LANES = 256
@@ -46,10 +46,6 @@ class Characters:
 
     nats: npt.NDArray[np.float64]
     ranks: npt.NDArray[np.int64]
-
-
-def no_progress(_: int) -> None:
-    """Tell no one."""
 
 
 def lanes(length: int) -> int:
@@ -106,58 +102,17 @@ def characters(
         yield Characters(costs, _ranks(logits[0], targets[0]).cpu().numpy())
 
 
-@torch.inference_mode()
-def lines(model: Causal, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = no_progress) -> list[Score]:
-    """Score each line alone from the start state, the newline that ends it included."""
-    model.eval()
-    scores = [Score()] * len(texts)
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    first = 0
-    while first < len(order):
-        # lines of like length side by side; fewer of long ones, so that memory is bounded
-        shortest = len(texts[order[first]]) + 1
-        width = max(1, min(_LANES, (1 << 18) // shortest))
-        chosen = [index for index in order[first : first + width] if len(texts[index]) <= 2 * shortest + 16]
-        first += len(chosen)
-        encoded = [vocabulary.encode(texts[index] + "\n") for index in chosen]
-        for index, score in zip(chosen, _side_by_side(model, vocabulary, encoded, progress), strict=True):
-            scores[index] = score
-    return scores
-
-
-def _side_by_side(model: Causal, vocabulary: Vocabulary, encoded: Sequence[Tokens], progress: Progress) -> list[Score]:
-    lengths = np.array([len(tokens) for tokens in encoded])
-    bounds = np.concatenate(([0], np.cumsum(lengths)))
-    reader = _Reader(model, vocabulary, np.concatenate(encoded), progress)
-    reader.begins = set(bounds[:-1].tolist())
-    costs, correct = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
-    state = model.start_state(len(encoded))
-    window = reader.window(len(encoded))
-    for first in range(0, int(lengths.max()), window):
-        steps = np.arange(first, min(first + window, int(lengths.max())))
-        inside = steps[None] < lengths[:, None]  # (lines, T)
-        places = bounds[:-1, None] + np.minimum(steps[None], lengths[:, None] - 1)
-        logits, targets, state = reader.read(places, state)
-        costs += (reader.price(logits, targets).cpu().double().numpy() * inside).sum(1)
-        correct += ((logits.argmax(-1) == targets).cpu().numpy() & inside).sum(1)
-    return [
-        Score(float(cost), int(length), int(right)) for cost, length, right in zip(costs, lengths, correct, strict=True)
-    ]
-
-
 class _Reader:
     """Reads places of one text with one model."""
 
     def __init__(self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
         self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
-        self.begins = {0}  # places before which comes the newline of the start state
 
     def read(self, places: npt.NDArray[np.int64], state: State) -> tuple[Tensor, Tensor, State]:
         """Read the characters at places (K, T); gives logits (K, T, V), targets (K, T) and the state after."""
         targets = self.tokens[places].astype(np.int64)
         inputs = self.tokens[np.maximum(places - 1, 0)].astype(np.int64)
-        begins = np.isin(places[:, 0], list(self.begins))
-        inputs[begins, 0] = self.vocabulary.newline
+        inputs[places[:, 0] == 0, 0] = self.vocabulary.newline
         device = self.model.embedding.device
         logits, state = self.model(torch.from_numpy(inputs).to(device), state)
         self.progress(places.size)

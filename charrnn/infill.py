@@ -1,4 +1,4 @@
-"""Filling gaps: the characters that make a text with holes most probable. Knows models and characters, not files.
+"""Filling gaps: the characters that make a text with holes most probable. Knows readers and characters, not files.
 Shapes: R hypotheses, C candidates, W characters of a gap, S of the known text after it, V vocabulary, F features."""
 
 from __future__ import annotations
@@ -8,17 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from charrnn import beam
 from charrnn.beam import Prices
-from charrnn.bidirectional import BidirectionalRNN, Causal
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.metrics import NATS_PER_BIT
-from charrnn.model import CharRNN, nats
-from charrnn.stack import State
+from charrnn.reader import Carried, Floats, Reader, Sides, Tokens
 from charrnn.text import check_characters
 from charrnn.vocabulary import Vocabulary
 
@@ -33,8 +28,6 @@ _PREFIX = 48  # characters before a gap by which it tells candidates apart
 DOUBT = 3.0  # nats behind the best for both other judges: such a candidate comes after all others
 _LOGITS = 1 << 24  # numbers at a time, at most
 _WINDOW = 1024
-
-Tokens = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -101,20 +94,19 @@ class _Hypotheses:
     tokens: Tokens
     totals: Prices
     doubts: Tokens
-    features: Tensor
-    state: State
+    features: Floats
+    state: Carried
 
     @classmethod
-    def at(cls, features: Tensor, state: State) -> _Hypotheses:
+    def at(cls, features: Floats, state: Carried) -> _Hypotheses:
         """Stand at one place from which nothing was chosen yet, in as many lanes as there are features (R, F)."""
         lanes = len(features)
         return cls(np.zeros((lanes, 0), dtype=np.int64), np.zeros(lanes), np.zeros(lanes, np.int64), features, state)
 
     def chosen(self, rows: Tokens) -> _Hypotheses:
         """Choose, reorder or repeat hypotheses."""
-        index = torch.from_numpy(rows).to(self.features.device)
         arrays = self.tokens[rows], self.totals[rows], self.doubts[rows]
-        return _Hypotheses(*arrays, self.features[index], self.state.lanes(index))
+        return _Hypotheses(*arrays, self.features[rows], self.state.lanes(rows))
 
     def order(self) -> Tokens:
         """Give the rows from the best to the worst."""
@@ -122,7 +114,7 @@ class _Hypotheses:
 
 
 def fill(
-    model: CharRNN,
+    model: Reader,
     vocabulary: Vocabulary,
     gapped: Gapped,
     count: int = 1,
@@ -147,7 +139,7 @@ def fill(
         raise MisuseError(f"beam is {width}; it must be at least 1.")
     search = _Search(model, vocabulary, gapped, count, max(count, width))
     found = search.run()
-    if isinstance(model, BidirectionalRNN) and len(gapped.gaps) > 1:
+    if model.sides is not None and len(gapped.gaps) > 1:
         # a first answer tells what stands to the right of each gap but the last
         found = {**found, **search.run(found)}
     best = sorted(found.items(), key=lambda item: (item[1], item[0]))[:count]
@@ -161,10 +153,9 @@ _Found = dict[tuple[int, ...], tuple[int, float]]
 class _Search:
     """Fills one text."""
 
-    def __init__(self, model: CharRNN, vocabulary: Vocabulary, gapped: Gapped, count: int, width: int) -> None:
-        self.model, self.vocabulary, self.gapped = model.eval(), vocabulary, gapped
+    def __init__(self, model: Reader, vocabulary: Vocabulary, gapped: Gapped, count: int, width: int) -> None:
+        self.model, self.vocabulary, self.gapped = model, vocabulary, gapped
         self.count, self.width = count, width
-        self.device = model.embedding.device
         self.framed = np.concatenate(([vocabulary.newline], vocabulary.encode(gapped.text).astype(np.int64)))
         self.gaps = [(start + 1, end + 1) for start, end in gapped.gaps]  # places in the framed text
         for start, end in self.gaps:
@@ -172,7 +163,6 @@ class _Search:
         self.end = min(len(self.framed), self.gaps[-1][1] + _SUFFIX)
         self.banned = [token for token in vocabulary.encode(gapped.without).tolist() if token != vocabulary.escape]
 
-    @torch.inference_mode()
     def run(self, known: _Found | None = None) -> _Found:
         """Go through all gaps; gives fillings. `known` are those found before."""
         framed = self.framed.copy()
@@ -190,8 +180,8 @@ class _Search:
             if len(strings) == 0:
                 raise CharRNNError("The model knows no character that could fill the gap.")
             judged, rows = self._judged(front, parents, strings, self.framed[end:border])
-            if isinstance(self.model, BidirectionalRNN) and behind is not None:
-                doubted = self._doubted(self.model, front.chosen(parents[rows]), strings[rows], start, behind)
+            if self.model.sides is not None and behind is not None:
+                doubted = self._doubted(self.model.sides, front.chosen(parents[rows]), strings[rows], start, behind)
                 judged = replace(judged, doubts=judged.doubts + doubted)
             front = judged.chosen(judged.order())
         columns = zip(front.tokens.tolist(), front.doubts.tolist(), front.totals.tolist(), strict=True)
@@ -207,20 +197,20 @@ class _Search:
 
     def _behind(self, suffix: Tokens) -> _Hypotheses | None:
         """Give where the backward half stands that has read what comes after a gap; None without either."""
-        if not isinstance(self.model, BidirectionalRNN) or len(suffix) == 0:
+        if self.model.sides is None or len(suffix) == 0:
             return None
-        half = self.model.backward_half
+        half = self.model.sides.backward
         return _Hypotheses.at(*beam.read(half, suffix[::-1].copy(), half.start_state(1)))
 
     def _candidates(self, front: _Hypotheses, size: int, behind: _Hypotheses | None) -> tuple[Tokens, Tokens]:
         """Propose what may stand in a gap; gives the hypotheses that each goes on from (C), and the tokens (C, W)."""
-        model = self.model
+        model, sides = self.model, self.model.sides
         found = [self._beam(model, front, size, lambda features, _: model.logits(features))]
-        if isinstance(model, BidirectionalRNN) and behind is not None:
-            half, after = model.backward_half, behind.features
+        if sides is not None and behind is not None:
+            half, after, join = sides.backward, behind.features, sides.joint_logits
 
-            def joined(features: Tensor, left: int) -> Tensor:
-                return model.joint_logits(features, after.expand_as(features), left)
+            def joined(features: Floats, left: int) -> Floats:
+                return join(features, np.broadcast_to(after, features.shape), left)
 
             found.append(self._beam(model, front, size, joined))
             best, strings = self._beam(half, behind, size, lambda features, _: half.logits(features))
@@ -229,19 +219,18 @@ class _Search:
         return pairs[:, 0], pairs[:, 1:]
 
     def _beam(
-        self, reader: Causal, front: _Hypotheses, size: int, logits: Callable[[Tensor, int], Tensor]
+        self, reader: Reader, front: _Hypotheses, size: int, logits: Callable[[Floats, int], Floats]
     ) -> tuple[Tokens, Tokens]:
         """Search for W cheap characters; `logits` foretells one from features (R, F) and how many are to come."""
         parents, strings = np.arange(len(front.totals)), np.zeros((len(front.totals), 0), dtype=np.int64)
         totals, features, state = front.totals, front.features, front.state
         for left in range(size, 0, -1):
-            costs = beam.prices(logits(features, left), self.vocabulary)
+            costs = self.vocabulary.prices(logits(features, left))
             costs[:, self.banned] = np.inf
             rows, tokens, totals = beam.cheapest(totals, costs, self.width * (_LAST if left == 1 else 1))
             parents, strings = parents[rows], np.column_stack((strings[rows], tokens))
             if left > 1:
-                index = torch.from_numpy(rows).to(self.device)
-                read, state = reader.read(torch.from_numpy(tokens[:, None]).to(self.device), state.lanes(index))
+                read, state = reader.read(tokens[:, None], state.lanes(rows))
                 features = read[:, -1]
         return parents, strings
 
@@ -261,25 +250,22 @@ class _Search:
             here, alive = here.chosen(order[~hopeless]), alive[order[~hopeless]]
         return here, alive
 
-    def _doubted(
-        self, model: BidirectionalRNN, front: _Hypotheses, strings: Tokens, start: int, behind: _Hypotheses
-    ) -> Tokens:
+    def _doubted(self, sides: Sides, front: _Hypotheses, strings: Tokens, start: int, behind: _Hypotheses) -> Tokens:
         """Ask the joint head and the backward half about candidates (C, W) for the gap that begins at `start`.
 
         The joint head gives P(gap | prefix, suffix), the backward half P(prefix, gap | suffix). Gives 1 for each
         candidate that their product prices more than DOUBT above the best one, 0 for the others (C).
         """
         count, size = strings.shape
-        targets = torch.from_numpy(strings).to(self.device)
-        read, _ = model.read(targets, front.state)
-        before = torch.cat((front.features[:, None], read[:, :-1]), 1)  # (C, W, F)
-        remaining = torch.arange(size, 0, -1, device=self.device).expand(count, size)
+        read, _ = self.model.read(strings, front.state)
+        before = np.concatenate((front.features[:, None], read[:, :-1]), 1)  # (C, W, F)
+        after = np.broadcast_to(behind.features, before.shape)
+        remaining = np.tile(np.arange(size, 0, -1), (count, 1))
         prices, steps = np.zeros(count), self._steps(count)
         for first in range(0, size, steps):
             part = slice(first, first + steps)
-            logits = model.joint_logits(before[:, part], behind.features.expand_as(before[:, part]), remaining[:, part])
-            costs = nats(logits, targets[:, part], self.vocabulary.known_nats, self.vocabulary.escape_nats)
-            prices += costs.cpu().double().numpy().sum(1)
+            logits = sides.joint_logits(before[:, part], after[:, part], remaining[:, part])
+            prices += self.vocabulary.costs(logits, strings[:, part]).sum(1)
 
         begin, filled = max(0, start - _PREFIX), front.tokens.shape[1]
         known = np.tile(self.framed[begin:start], (count, 1))
@@ -288,22 +274,21 @@ class _Search:
             known[:, cut - begin : last - begin] = front.tokens[:, filled - (last - cut) : filled]
             filled -= last - first
         backwards = np.column_stack((known, strings))[:, ::-1].copy()
-        prices += self._read(model.backward_half, behind.chosen(np.zeros(count, np.int64)), backwards).totals
+        prices += self._read(sides.backward, behind.chosen(np.zeros(count, np.int64)), backwards).totals
         return np.asarray(prices > prices.min() + DOUBT, dtype=np.int64)
 
-    def _read(self, reader: Causal, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
+    def _read(self, reader: Reader, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
         """Read tokens (C, T) on from hypotheses, at their price."""
-        vocabulary, totals, features, state = self.vocabulary, here.totals, here.features, here.state
+        totals, features, state = here.totals, here.features, here.state
         window = self._steps(len(tokens))
         for first in range(0, tokens.shape[1], window):
-            targets = torch.from_numpy(tokens[:, first : first + window]).to(self.device)
+            targets = tokens[:, first : first + window]
             read, state = reader.read(targets, state)  # (C, T, F)
-            logits = reader.logits(torch.cat((features[:, None], read[:, :-1]), 1))
-            costs = nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
-            totals, features = totals + costs.cpu().double().numpy().sum(1), read[:, -1]
+            logits = reader.logits(np.concatenate((features[:, None], read[:, :-1]), 1))
+            totals, features = totals + self.vocabulary.costs(logits, targets).sum(1), read[:, -1]
         return replace(here, totals=totals, features=features, state=state)
 
     def _steps(self, lanes: int) -> int:
         """Choose how many steps to read at once, so that memory is bounded."""
-        largest = max(len(self.vocabulary), 4 * int(self.model.config.hidden_size))
+        largest = max(len(self.vocabulary), self.model.gates)
         return max(1, min(_WINDOW, _LOGITS // (lanes * largest)))

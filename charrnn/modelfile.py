@@ -1,16 +1,10 @@
-"""One model in one safetensors file: weights, and as JSON in its header the configuration, vocabulary and scores.
-Nothing in it is ever executed, and no number in its header is believed before it is checked against the file.
-Knows nothing of run folders or training."""
+"""One model in one file: weights, and in its header the configuration, vocabulary, corpus and scores, all checked.
+Knows nothing of run folders or training; what lies where in the file is `tensorfile`'s business."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import math
-import os
-import struct
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,20 +12,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from charrnn import config as configuration
+from charrnn import tensorfile
 from charrnn.config import Config
-from charrnn.errors import CharRNNError
 from charrnn.metrics import Score
+from charrnn.tensorfile import EXTRA, FORMAT, check_weights, damaged
 from charrnn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from charrnn.model import CharRNN
-
-FORMAT = 1
-EXTRA = "training/"  # names of tensors that only a resumed training needs begin so
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -130,40 +120,11 @@ def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
 
 def read_header(path: Path) -> Header:
     """Read and check everything but the tensors. Raises CharRNNError for what is no sound charrnn model file."""
+    contents = tensorfile.read(path)
+    content = contents.content
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if 8 + length > size or length > _LONGEST_HEADER:
-                looks = file.read(1) == b"{"
-                if looks and length <= _LONGEST_HEADER:
-                    raise damaged(path, f"its header ends at byte {8 + length} of {size}")
-                raise _foreign(path)
-            raw = file.read(length)
-    except FileNotFoundError as error:
-        raise CharRNNError(f"{path}: no such model file. charrnn info lists the runs here.") from error
-    except OSError as error:
-        raise CharRNNError(f"{path}: cannot be read ({error.strerror}).") from error
-    if not raw.startswith(b"{"):
-        raise _foreign(path)
-    try:
-        tree = json.loads(raw)
-        metadata = tree.pop("__metadata__", {})
-        content = json.loads(metadata["charrnn"]) if "charrnn" in metadata else None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise damaged(path, "its header is not JSON") from error
-    if content is None:
-        raise CharRNNError(f"{path} is a safetensors file but no charrnn model. Name one that charrnn train made.")
-    shapes = _shapes(path, tree, size - 8 - length)
-    try:
-        if int(content["format"]) > FORMAT:
-            raise CharRNNError(
-                f"{path} was written by a newer charrnn (format {content['format']}; this one reads up to {FORMAT})."
-                " Upgrade with: pip install --upgrade charrnn"
-            )
         config = configuration.from_dict(content["config"], str(path))
-        vocabulary = _vocabulary(content["vocabulary"])
+        vocabulary = contents.vocabulary()
         corpus = TypeAdapter(CorpusCard).validate_python(content["corpus"])
         history = tuple(TypeAdapter(list[Evaluated]).validate_python(content["history"]))
         position = content["position"]
@@ -173,8 +134,8 @@ def read_header(path: Path) -> Header:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise damaged(path, f"its header garbles {place or 'a record'}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise damaged(path, f"its header lacks or garbles {str(error) or 'a field'}") from error
-    header = Header(config, vocabulary, corpus, history, position, shapes)
+        raise tensorfile.garbled(path, error) from error
+    header = Header(config, vocabulary, corpus, history, position, contents.shapes)
     _check_sizes(path, header)
     return header
 
@@ -206,106 +167,10 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharR
         model = make_model(header.config.model, len(header.vocabulary))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise damaged(path, f"its header promises {name} as {expected.get(name)}, the file holds {found.get(name)}")
+    check_weights(path, expected, {name: tuple(tensor.shape) for name, tensor in weights.items()})
     model = make_model(header.config.model, len(header.vocabulary))
     model.load_state_dict(weights)
     return model.eval()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename. Raises CharRNNError when the disk is full."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise cannot_write(path, error, len(content)) from error
-
-
-def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
-    """Say why a file could not be written and what to do."""
-    kept = f" {path.name} is still the one saved before." if path.exists() else ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return CharRNNError(
-            f"{path}: the disk is full.{kept} Free at least {max(needed / 1e6, 1):.0f} MB there,"
-            f" then go on with: charrnn train --resume -m {path.parent}"
-        )
-    return CharRNNError(f"{path}: cannot be written ({error.strerror or error}).{kept} Check the folder's permissions.")
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    for _ in range(50 if os.name == "nt" else 0):  # Windows: while another process reads the old file, wait
-        with contextlib.suppress(PermissionError):
-            os.replace(temporary, path)
-            return
-        time.sleep(0.1)
-    os.replace(temporary, path)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def damaged(path: Path, why: str) -> CharRNNError:
-    """Say that a file cannot be trusted, why, and what else there is."""
-    other = "best.safetensors" if path.name == "last.safetensors" else "last.safetensors"
-    advice = f"Try {other}." if (path.parent / other).exists() else "Copy it anew, or train again."
-    return CharRNNError(f"{path} is damaged ({why}). {advice}")
-
-
-def _foreign(path: Path) -> CharRNNError:
-    return CharRNNError(
-        f"{path} is no charrnn model. Name a run folder or a .safetensors file that charrnn train made."
-    )
-
-
-def _shapes(path: Path, tree: Any, room: int) -> dict[str, tuple[int, ...]]:
-    """Check that tensors lie end to end and fill the file exactly, so that no size can be a lie."""
-    shapes, spans = {}, []
-    try:
-        for name, entry in tree.items():
-            shape = tuple(int(size) for size in entry["shape"])
-            begin, end = (int(offset) for offset in entry["data_offsets"])
-            if min(shape, default=0) < 0 or end - begin != math.prod(shape) * _BYTES[entry["dtype"]]:
-                raise damaged(path, f"its header gives {name} another size than its bytes")
-            shapes[name] = shape
-            spans.append((begin, end))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(path, "its header does not describe tensors") from error
-    reached = 0
-    for begin, end in sorted(spans):
-        if begin != reached:
-            raise damaged(path, "its header leaves gaps between tensors")
-        reached = end
-    if reached != room:
-        raise damaged(path, f"its tensors need {reached} bytes, the file has {room}")
-    return shapes
-
-
-def _vocabulary(content: Any) -> Vocabulary:
-    characters = str(content["characters"])
-    characters.encode()  # a lone surrogate is a ValueError
-    if "\n" not in characters or len(set(characters)) != len(characters):
-        raise ValueError("vocabulary")
-    seen, novel = int(content["seen"]), int(content["novel"])
-    if not 0 <= novel <= seen or seen < 1:
-        raise ValueError("vocabulary counts")
-    return Vocabulary(characters, seen, novel)
 
 
 def _check_sizes(path: Path, header: Header) -> None:

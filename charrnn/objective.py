@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from charrnn.bidirectional import WIDEST, BidirectionalRNN
+from charrnn.bidirectional import BidirectionalRNN
 from charrnn.corpus import Window
 from charrnn.model import CharRNN, nats
+from charrnn.reader import WIDEST
 from charrnn.stack import State
 
 

@@ -4,6 +4,7 @@ Tries steps of the very training it plans; the figures behind the rules are in d
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ _MANY_CHARACTERS = 2_000
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
+_TRIED_STEPS = 32  # of a window, to choose between ways to run it
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def plan(
     notes.append(
         f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {kind}, embedding"
         f" {model.embedding_size}, dropout {model.dropout:g}, {train.batch_size} lanes of {length}, {train.precision}"
-        f" on {device}: {told}."
+        f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
     return Plan(config, tuple(notes))
 
@@ -110,9 +112,7 @@ def _fit_model(
     ladder = [size for size in _LADDER if size <= wanted][::-1]
     if config.model.hidden_size != "auto":
         ladder = [int(config.model.hidden_size)]
-    precisions = [config.train.precision] if config.train.precision != "auto" else ["fp32", "bf16"]
-    if device.type == "mps":
-        precisions = [precision for precision in precisions if precision == "fp32"] or ["fp32"]
+    ways = _ways(config, device)
     flops_per_second: float | None = None
     for place, hidden_size in enumerate(ladder):
         sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
@@ -127,14 +127,39 @@ def _fit_model(
             and flops_per_second * seconds / weights < (0.8 * _CHARACTERS_PER_WEIGHT * learnt)
         ):
             continue
-        rates = {precision: _rate(sized, vocabulary_size, device, precision) for precision in precisions}
-        precision = max(rates, key=lambda name: rates[name])
-        flops_per_second = rates[precision] * weights
-        if last and rates[precision] == 0.0:
+        sized, rate = _fastest(sized, ways, vocabulary_size, device)
+        flops_per_second = rate * weights
+        if last and rate == 0.0:
             raise out_of_memory(device)
-        if last or rates[precision] * seconds >= _CHARACTERS_PER_WEIGHT * learnt:
-            return sized.with_values(train={"precision": precision}), rates[precision]
+        if last or rate * seconds >= _CHARACTERS_PER_WEIGHT * learnt:
+            return sized, rate
     raise AssertionError("the last rung is always taken")
+
+
+def _ways(config: Config, device: torch.device) -> list[dict[str, str]]:
+    """List the ways in which a training may run here: number formats of the products, and who does the loops."""
+    train, model = config.train, config.model
+    precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"]
+    if device.type == "mps":
+        precisions = ["fp32"]
+    kernels = [train.kernel] if train.kernel != "auto" else ["torch", "own"]
+    if train.kernel == "auto" and device.type != "cpu":
+        kernels = ["torch"]  # there a step of ours is many small calls
+    if model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None:
+        kernels = ["own"]  # torch has none
+    return [{"precision": precision, "kernel": kernel} for precision in precisions for kernel in kernels]
+
+
+def _fastest(
+    config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device
+) -> tuple[Config, float]:
+    """Choose among ways to run; gives characters per second as tried."""
+    if len(ways) > 1:
+        short = config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
+        rates = [_rate(short.with_values(train=way), vocabulary_size, device) for way in ways]
+        ways = [ways[rates.index(max(rates))]]
+    config = config.with_values(train=ways[0])
+    return config, _rate(config, vocabulary_size, device)
 
 
 def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
@@ -163,10 +188,10 @@ def products(model: ModelConfig, vocabulary_size: int) -> int:
     return halves * stack + joint + heads * hidden * vocabulary_size
 
 
-def _rate(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
+def _rate(config: Config, vocabulary_size: int, device: torch.device) -> float:
     """Try a few steps; gives characters per second, 0 where the memory is too small."""
     try:
-        return _tried(config, vocabulary_size, device, precision)
+        return _tried(config, vocabulary_size, device)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -186,8 +211,9 @@ def out_of_memory(device: torch.device) -> CharRNNError:
     )
 
 
-def _tried(config: Config, vocabulary_size: int, device: torch.device, precision: str) -> float:
+def _tried(config: Config, vocabulary_size: int, device: torch.device) -> float:
     model = make_model(config.model, vocabulary_size).to(device).train()
+    model.use_own_loops(config.train.kernel == "own")
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
     tokens = np.zeros((lanes, length), dtype=np.int64)
@@ -199,7 +225,7 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, precision
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
             costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
         loss = costs.total()
         loss.backward()  # type: ignore[no-untyped-call]

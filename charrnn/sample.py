@@ -1,5 +1,5 @@
 """Writing text: streaming, in batches, from any prime, until a text would appear.
-Knows models and characters, not files. Shapes: B lanes, V vocabulary."""
+Knows readers and characters, not files. Shapes: B lanes, V vocabulary."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from charrnn.errors import MisuseError
 from charrnn.filters import Filters
 from charrnn.metrics import NATS_PER_BIT
-from charrnn.model import CharRNN
-from charrnn.stack import State
+from charrnn.reader import Carried, Reader
 from charrnn.text import check_characters
 from charrnn.vocabulary import Vocabulary
 
@@ -83,7 +81,7 @@ class Writer:
 
     def __init__(
         self,
-        model: CharRNN,
+        model: Reader,
         vocabulary: Vocabulary,
         primes: Sequence[str],
         length: int,
@@ -99,7 +97,7 @@ class Writer:
             raise MisuseError("until is empty; name the text to stop before, or leave it out.")
         for prime in primes:
             check_characters(prime, "prime")
-        self.model, self.vocabulary, self.filters = model.eval(), vocabulary, filters
+        self.model, self.vocabulary, self.filters = model, vocabulary, filters
         self.primes, self.length, self.seed, self.indices = primes, length, seed, indices
         self.lanes = [_Lane(until) for _ in primes]
 
@@ -111,35 +109,30 @@ class Writer:
             for prime, lane, index in zip(self.primes, self.lanes, self.indices, strict=True)
         ]
 
-    @torch.inference_mode()
     def __iter__(self) -> Iterator[list[str]]:
         draws = [_draws(self.seed, index) for index in self.indices]
         logits, state, queues = self._read_primes()
-        rows = np.arange(len(self.lanes))  # lane of each row that still runs
-        written = np.zeros(len(self.lanes), dtype=np.int64)
+        rows = list(range(len(self.lanes)))  # lane of each row that still runs
         while True:
-            feeding = [bool(queues[lane_index]) for lane_index in rows]
-            drawn = np.array([0.0 if fed else next(draws[row]) for fed, row in zip(feeding, rows, strict=True)])
+            drawn = np.array([0.0 if queues[index] else next(draws[index]) for index in rows])
             chosen, costs = self._choose(logits, drawn)
             shown = [""] * len(self.lanes)
-            for row, lane_index in enumerate(rows):
-                if queues[lane_index]:
-                    chosen[row] = queues[lane_index].popleft()
+            for row, (index, token, cost) in enumerate(zip(rows, chosen.tolist(), costs.tolist(), strict=True)):
+                if queues[index]:
+                    chosen[row] = queues[index].popleft()
                     continue
-                lane = self.lanes[lane_index]
-                written[lane_index] += 1
-                character = self.vocabulary.characters[chosen[row]]
-                shown[lane_index] = lane.write(character, costs[row], bool(written[lane_index] == self.length))
+                lane = self.lanes[index]
+                shown[index] = lane.write(self.vocabulary.characters[token], cost, len(lane.nats) + 1 == self.length)
             yield shown
-            running = np.array([not self.lanes[lane_index].done for lane_index in rows])
-            if not running.any():
+            running = [row for row, index in enumerate(rows) if not self.lanes[index].done]
+            if not running:
                 return
-            if not running.all():
-                rows, chosen = rows[running], chosen[running]
-                state = state.lanes(torch.from_numpy(np.flatnonzero(running)).to(state.hidden.device))
+            if len(running) < len(rows):
+                rows, chosen = [rows[row] for row in running], chosen[running]
+                state = state.lanes(np.array(running))
             logits, state = self._step(chosen[:, None], state)
 
-    def _read_primes(self) -> tuple[npt.NDArray[np.float64], State, list[deque[int]]]:
+    def _read_primes(self) -> tuple[npt.NDArray[np.float64], Carried, list[deque[int]]]:
         """Read at once what all primes share; gives the logits after it, and the rest that each lane is fed."""
         newline = [self.vocabulary.newline]
         encoded = [newline + self.vocabulary.encode(prime).tolist() for prime in self.primes]
@@ -147,20 +140,17 @@ class Writer:
         state = self.model.start_state(1)
         for first in range(0, shared, _WINDOW):
             logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
-        lanes = torch.zeros(len(encoded), dtype=torch.long, device=state.hidden.device)
+        lanes = np.zeros(len(encoded), dtype=np.int64)
         return np.repeat(logits, len(encoded), 0), state.lanes(lanes), [deque(tokens[shared:]) for tokens in encoded]
 
-    def _step(self, tokens: npt.NDArray[np.int64], state: State) -> tuple[npt.NDArray[np.float64], State]:
-        logits, state = self.model(torch.from_numpy(tokens).to(state.hidden.device), state)
-        return logits[:, -1].cpu().double().numpy(), state
+    def _step(self, tokens: npt.NDArray[np.int64], state: Carried) -> tuple[npt.NDArray[np.float64], Carried]:
+        logits, state = self.model.step(tokens, state)
+        return logits.astype(np.float64), state
 
     def _choose(
         self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Draw one token a row by inverting the cumulative distribution; gives tokens (B) and their prices in nats."""
-        cumulative = np.cumsum(self.filters(logits), axis=-1)
+        cumulative = self.filters(logits).cumsum(-1)
         chosen = (cumulative > draws[:, None] * cumulative[:, -1:]).argmax(-1)
-        top = logits.max(-1)
-        normaliser = np.log(np.exp(logits - top[:, None]).sum(-1)) + top
-        own = np.take_along_axis(logits, chosen[:, None], -1)[:, 0]
-        return chosen, normaliser - own + self.vocabulary.known_nats
+        return chosen, self.vocabulary.costs(logits, chosen)

@@ -12,10 +12,9 @@ from typing import Any, BinaryIO
 from charrnn import beam, infill
 from charrnn.filters import Filters
 from charrnn.infill import Filling, Gapped
-from charrnn.model import CharRNN
+from charrnn.reader import Reader
 from charrnn.sample import Sample, Writer
-from charrnn.tables import escaped
-from charrnn.text import decode
+from charrnn.text import decode, escaped
 from charrnn.vocabulary import Vocabulary
 
 _LANES = 64
@@ -49,7 +48,7 @@ class Scribe:
 
     def __init__(
         self,
-        model: CharRNN,
+        model: Reader,
         vocabulary: Vocabulary,
         filters: Filters,
         length: int,
@@ -101,7 +100,7 @@ class Searcher:
     """Writes the likeliest continuations to stdout, found by beam search."""
 
     def __init__(
-        self, model: CharRNN, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
+        self, model: Reader, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
         self.printer = _Printer(no_prime=no_prime, as_json=as_json)
@@ -120,7 +119,7 @@ class Searcher:
 class Filler:
     """Writes texts whose gaps are filled to stdout: the best one whole, or several with their prices."""
 
-    def __init__(self, model: CharRNN, vocabulary: Vocabulary, num: int, width: int | None, *, as_json: bool) -> None:
+    def __init__(self, model: Reader, vocabulary: Vocabulary, num: int, width: int | None, *, as_json: bool) -> None:
         self.model, self.vocabulary, self.num, self.as_json = model, vocabulary, num, as_json
         self.width = infill.WIDTH if width is None else width
 

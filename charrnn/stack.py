@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from charrnn import cells
+from charrnn import cells, recurrence
 from charrnn.config import ModelConfig
 
 
@@ -42,9 +42,9 @@ class State(NamedTuple):
 class RecurrentLayer(nn.Module):
     """One layer of any cell, its weights in torch's own module of that cell.
 
-    A plain cell runs on torch's fused kernel (cuDNN on CUDA). What torch has no kernel for (leaky ReLU, leaky units,
-    time skip) runs step by step on the equations of `cells`; so does a single step without gradients, for which
-    torch would repack the weights at every call.
+    A plain cell runs on torch's fused kernel (cuDNN on CUDA), or where `own` is set on the loops of `recurrence`; what
+    torch has no kernel for (leaky ReLU, leaky units, time skip) always does. A single step without gradients runs on
+    the equations of `cells`, since torch would repack the weights at every call.
     """
 
     def __init__(self, config: ModelConfig, input_size: int) -> None:
@@ -64,6 +64,7 @@ class RecurrentLayer(nn.Module):
             self.skip_weight = nn.Parameter(torch.empty(cells.GATES[config.cell] * hidden_size, hidden_size))
             nn.init.uniform_(self.skip_weight, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
         self.fused = config.activation != "leaky_relu" and config.leak is None and config.time_skip is None
+        self.own = not self.fused
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give W_ih (G H, input), W_hh (G H, H), b_ih (G H) and b_hh (G H)."""
@@ -73,14 +74,19 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
         """Run x (B, T, input) from a state; gives the hidden states (B, T, H) and the last state."""
-        if self.fused and (x.shape[1] > 1 or torch.is_grad_enabled()):
-            hidden = state.hidden[None].to(x.dtype)  # (1, B, H)
-            if state.cell is not None:
-                y, (hidden, cell) = self.kernel(x, (hidden, state.cell[None].to(x.dtype)))
-                return y, cells.StepState(hidden[0], cell[0])
-            y, hidden = self.kernel(x, hidden)
-            return y, cells.StepState(hidden[0])
-        return self.steps(x, state)
+        if x.shape[1] == 1 and not torch.is_grad_enabled():
+            return self.steps(x, state)
+        if self.own:
+            kind = x.device.type
+            products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+            loop = recurrence.Kind(self.cell, self.activation, self.leak, products)
+            return recurrence.run(loop, x, state, recurrence.Weights(*self.weights(), self.skip_weight))
+        hidden = state.hidden[None].to(x.dtype)  # (1, B, H)
+        if state.cell is not None:
+            y, (hidden, cell) = self.kernel(x, (hidden, state.cell[None].to(x.dtype)))
+            return y, cells.StepState(hidden[0], cell[0])
+        y, hidden = self.kernel(x, hidden)
+        return y, cells.StepState(hidden[0])
 
     def steps(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
         """Do the same as forward by the equations of `cells`, one step after the other."""
@@ -165,6 +171,12 @@ class Stack(nn.Module):
         if self.bridge is not None:
             nn.init.xavier_uniform_(self.bridge.weight, generator=generator)
             nn.init.zeros_(self.bridge.bias)
+
+    def use_own_loops(self, own: bool) -> None:
+        """Run all layers, in both directions, on the loops of `recurrence`, or on torch's kernels where it has one."""
+        for layer in self.modules():
+            if isinstance(layer, RecurrentLayer):
+                layer.own = own or not layer.fused
 
     def start_state(self, batch_size: int) -> State:
         """Give the state before any text: zeros, for B lanes."""

@@ -14,11 +14,6 @@ from charrnn.metrics import Score
 from charrnn.modelfile import Header
 
 
-def escaped(text: str) -> str:
-    """Write a text on one line: \\n, \\t and \\\\ for newline, tab and backslash."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay scores out in columns, a line a model and text."""
     heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]

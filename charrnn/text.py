@@ -124,6 +124,11 @@ def lines(text: str) -> Iterator[str]:
         start = end + 1
 
 
+def escaped(text: str) -> str:
+    """Write a text on one line: \\n, \\t and \\\\ for newline, tab and backslash."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
 def stem(name: str) -> str:
     """Give the name of a run for a text: the file's name without its endings; 'stdin' for '-'."""
     if name == STDIN:

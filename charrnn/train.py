@@ -15,17 +15,20 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from charrnn import cloze, evaluate, modelfile, objective, plan, sample
+from charrnn import cloze, evaluate, modelfile, objective, plan, sample, tensorfile
 from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
 from charrnn.corpus import Corpus, Lanes
 from charrnn.errors import CharRNNError
 from charrnn.filters import Filters
+from charrnn.lines import Progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.model import CharRNN
-from charrnn.modelfile import EXTRA, CorpusCard, Evaluated, Header
+from charrnn.modelfile import CorpusCard, Evaluated, Header
+from charrnn.ondevice import OnDevice
 from charrnn.stack import State
+from charrnn.tensorfile import EXTRA
 
 SAVE_SECONDS = 60.0
 SAMPLE_LENGTH = 120
@@ -110,9 +113,9 @@ def read_position(path: Path, header: Header) -> Position:
         position = TypeAdapter(Position).validate_python(header.position)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise modelfile.damaged(path, f"its header garbles position {place}") from error
+        raise tensorfile.damaged(path, f"its header garbles position {place}") from error
     if min(position.step, position.epoch, position.window) < 0 or min(position.warmup, position.backward_warmup) < 1:
-        raise modelfile.damaged(path, "its header garbles the position")
+        raise tensorfile.damaged(path, "its header garbles the position")
     return position
 
 
@@ -151,6 +154,7 @@ class Training:
             model = make_model(config.model, len(self.vocabulary))
             model.initialise(torch.Generator().manual_seed(config.train.seed))
         self.model = model.to(device)
+        self.model.use_own_loops(config.train.kernel == "own")
         self.optimizer = make_optimizer(config.train, self.model)
         self.generator = torch.Generator(device).manual_seed(config.train.seed + 1)  # dropout's own
         assert config.train.batch_size != "auto"
@@ -251,7 +255,7 @@ class Training:
             window.targets.size,
         )
 
-    def evaluate(self, progress: evaluate.Progress) -> Reported | WentBack:
+    def evaluate(self, progress: Progress) -> Reported | WentBack:
         """Score the validation part and write a sample; training's own state and generator stay untouched.
 
         A score that is not finite is no score: training goes back instead.
@@ -308,14 +312,14 @@ class Training:
 
     def save_best(self, run: Run) -> None:
         """Write the weights as the best so far."""
-        modelfile.write_atomically(run.best, modelfile.to_bytes(self.header(resumable=False), self.model.state_dict()))
+        tensorfile.write_atomically(run.best, modelfile.to_bytes(self.header(resumable=False), self.model.state_dict()))
 
     def save_last(self, run: Run) -> None:
         """Write all that a resumed training needs; the last good state, should these weights not be finite."""
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
             self._put_back(*self._kept)
         self.position.lengths = run.lengths()
-        modelfile.write_atomically(run.last, modelfile.to_bytes(self.header(resumable=True), self._tensors()))
+        tensorfile.write_atomically(run.last, modelfile.to_bytes(self.header(resumable=True), self._tensors()))
 
     def restore(self, path: Path, header: Header, position: Position, tensors: dict[str, Tensor]) -> None:
         """Stand again where a last.safetensors was saved. Raises CharRNNError for a state that does not fit."""
@@ -325,9 +329,9 @@ class Training:
             index = name.removeprefix(EXTRA + "optimizer/").partition("/")[0]
             fits = name in expected or (index in sizes and tensor.shape in {sizes[index], torch.Size([])})
             if not fits or (name in expected and expected[name] != tensor.shape and "generator" not in name):
-                raise modelfile.damaged(path, f"{name} does not fit the model")
+                raise tensorfile.damaged(path, f"{name} does not fit the model")
         if expected.keys() - tensors.keys() or position.window >= self.lanes.windows:
-            raise modelfile.damaged(path, "its training state is not whole")
+            raise tensorfile.damaged(path, "its training state is not whole")
         self.history = list(header.history)
         self._put_back(tensors, asdict(position))
         self.position.device = self.device.type
@@ -407,7 +411,7 @@ class Training:
     def _write(self) -> str:
         assert self.config.train.seed is not None
         writer = sample.Writer(
-            self.model,
+            OnDevice(self.model),
             self.vocabulary,
             [""],
             SAMPLE_LENGTH,
@@ -423,7 +427,8 @@ class Training:
 def make_optimizer(train: TrainConfig, model: CharRNN) -> torch.optim.Optimizer:
     """Make the optimizer; weight decay is not its business (see `Training`), so that it is the same for all."""
     if train.optimizer == "adamw":
-        return torch.optim.Adam(model.parameters(), betas=(0.9, 0.99))
+        fused = model.embedding.device.type in {"cpu", "cuda"}
+        return torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=fused)
     if train.optimizer == "rmsprop":
         return torch.optim.RMSprop(model.parameters(), alpha=0.95)
     return torch.optim.SGD(model.parameters(), momentum=0.9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,23 @@ class Vocabulary:
     def dtype(self) -> type[np.unsignedinteger]:
         """Give the smallest type that holds every token, the escape included."""
         return np.uint8 if self.escape <= 0xFF else np.uint16 if self.escape <= 0xFFFF else np.uint32
+
+    def prices(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """Turn logits (..., V) into what each known character costs next, in nats (..., V)."""
+        below: npt.NDArray[np.float64] = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+        return np.asarray(np.log(np.exp(below).sum(-1, keepdims=True)) - below + self.known_nats)
+
+    def costs(
+        self, logits: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[np.float64]:
+        """Give what targets (...), 0 to V, cost under logits (..., V), in nats (...)."""
+        size = len(self)
+        flat = logits.reshape(-1, size)
+        top = flat.max(-1)
+        total = np.exp(flat - top[:, None]).sum(-1, dtype=np.float64)
+        own = flat[np.arange(len(flat)), np.minimum(targets.ravel(), size - 1)]
+        known = (np.log(total) + (top - own) + self.known_nats).reshape(targets.shape)
+        return np.asarray(np.where(targets == self.escape, self.escape_nats, known))
 
     def encode(self, text: str) -> npt.NDArray[np.unsignedinteger]:
         """Turn a text of N characters into N tokens; unknown characters become the escape."""

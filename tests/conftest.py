@@ -21,6 +21,7 @@ TINY = (
     "train.eval_every=5",
     "train.learning_rate=0.01",
     "train.precision=fp32",
+    "train.kernel=torch",
     "train.patience=null",
     "train.seed=1",
 )

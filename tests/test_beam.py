@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from charrnn import beam
-from charrnn.beam import search
+from charrnn import beam, ondevice
 from charrnn.bidirectional import make_model
 from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.filters import Filters
 from charrnn.model import CharRNN
+from charrnn.ondevice import OnDevice
+from charrnn.reader import Floats, Tokens
 from charrnn.sample import Sample, Writer
-from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.of("abc\n" * 50)  # tokens by code point: \n a b c
@@ -95,8 +95,16 @@ def ranked(model: CharRNN, prime: str, length: int, until: str | None = None) ->
     return [(text, price) for _, text, price in sorted(found)]
 
 
+def search(
+    model: CharRNN, vocabulary: Vocabulary, prime: str, length: int, width: int, until: str | None = None
+) -> list[Sample]:
+    return beam.search(OnDevice(model), vocabulary, prime, length, width, until)
+
+
 def greedy(model: CharRNN, prime: str, length: int, until: str | None = None) -> Sample:
-    writer = Writer(model, VOCABULARY, [prime], length, Filters(greedy=True), seed=0, indices=[0], until=until)
+    writer = Writer(
+        OnDevice(model), VOCABULARY, [prime], length, Filters(greedy=True), seed=0, indices=[0], until=until
+    )
     for _ in writer:
         pass
     return writer.samples[0]
@@ -251,17 +259,17 @@ def test_the_search_goes_on_while_an_open_text_is_better_than_the_ended() -> Non
 
 def test_the_search_ends_where_no_open_text_is_better_than_the_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     model = chain(start={"\n": 0.9, "a": 0.09}, a={"\n": 0.9})
-    steps, forward = 0, CharRNN.forward
+    steps, step = 0, OnDevice.step
 
-    def counted(self: CharRNN, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    def counted(self: OnDevice, tokens: Tokens, state: ondevice.State) -> tuple[Floats, ondevice.State]:
         nonlocal steps
         steps += 1
-        return forward(self, tokens, state)
+        return step(self, tokens, state)
 
-    monkeypatch.setattr(CharRNN, "forward", counted)
+    monkeypatch.setattr(OnDevice, "step", counted)
     found = search(model, VOCABULARY, "", 10_000, 2, "\n")
     assert [sample.text for sample in found] == ["", "a"]
-    assert steps < 5
+    assert 0 < steps < 5
 
 
 # any request

@@ -15,6 +15,7 @@ from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.filters import Filters
+from charrnn.ondevice import OnDevice
 from charrnn.sample import Writer
 from tests.conftest import TEXT, TINY
 
@@ -157,7 +158,7 @@ def test_a_bidirectional_model_read_from_its_file_writes_and_scores_the_same(her
     written, scores = [], []
     for one in (training.model, model):
         assert isinstance(one, BidirectionalRNN)
-        writer = Writer(one, header.vocabulary, ["the ", "q"], 60, Filters(0.8), seed=3, indices=[0, 1])
+        writer = Writer(OnDevice(one), header.vocabulary, ["the ", "q"], 60, Filters(0.8), seed=3, indices=[0, 1])
         written.append(["".join(shown) for shown in zip(*writer, strict=True)])
         forward = evaluate.evaluate(one, header.vocabulary, training.validation)
         scores.append((forward, cloze.score(one, header.vocabulary, training.validation, forward)))

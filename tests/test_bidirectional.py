@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from charrnn.bidirectional import WIDEST, BidirectionalRNN, make_model
+from charrnn.bidirectional import BidirectionalRNN, make_model
 from charrnn.config import ModelConfig
 from charrnn.model import CharRNN, transplant
+from charrnn.reader import WIDEST
 from tests.conftest import CELLS
 from tests.test_model import OPTIONS, B, E, H, V, close, some_state, some_tokens, tensors
 

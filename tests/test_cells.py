@@ -143,7 +143,7 @@ def test_an_lstm_that_forgets_all_and_lets_all_through_is_a_tanh_of_a_tanh_recur
     h = state.hidden
     for t in range(T):
         x = random(B, 4 * H, seed=10 + t)
-        state = cells.lstm(x, state, weight, bias)
+        state = cells.lstm(x, state.hidden @ weight.T + bias, state)
         cell = np.tanh(x[:, 2 * H : 3 * H] + h @ weight[2 * H : 3 * H].T + bias[2 * H : 3 * H])
         h = np.tanh(cell)
         close(state.cell, cell, 1e-14)
@@ -155,7 +155,7 @@ def test_an_lstm_that_neither_forgets_nor_reads_keeps_its_cell_for_ever() -> Non
     bias[:H], bias[H : 2 * H] = -SIGMOIDS_END, SIGMOIDS_END
     cell = state.cell
     for t in range(T):
-        state = cells.lstm(random(B, 4 * H, seed=10 + t), state, weight, bias)
+        state = cells.lstm(random(B, 4 * H, seed=10 + t), state.hidden @ weight.T + bias, state)
     np.testing.assert_array_equal(state.cell, cell)
 
 
@@ -165,15 +165,15 @@ def test_a_gru_that_resets_and_keeps_nothing_is_the_plain_recurrence() -> None:
     plain = state
     for t in range(T):
         x = random(B, 3 * H, seed=10 + t)
-        state = cells.gru(x, state, weight, bias)
-        plain = cells.rnn(x[:, 2 * H :], plain, weight[2 * H :], bias[2 * H :])
+        state = cells.gru(x, state.hidden @ weight.T + bias, state)
+        plain = cells.rnn(x[:, 2 * H :], plain.hidden @ weight[2 * H :].T + bias[2 * H :], plain)
         close(state.hidden, plain.hidden, 1e-14)
 
 
 def test_a_gru_whose_update_gate_is_open_keeps_its_state() -> None:
     weight, bias, state = random(3 * H, H), random(3 * H), start("gru")
     bias[H : 2 * H] = SIGMOIDS_END
-    new = cells.gru(random(B, 3 * H), state, weight, bias)
+    new = cells.gru(random(B, 3 * H), state.hidden @ weight.T + bias, state)
     np.testing.assert_array_equal(new.hidden, state.hidden)
 
 

@@ -533,6 +533,21 @@ def test_lines_are_scored_as_tsv_and_add_up(trained: Path, charrnn: Charrnn) -> 
     assert [line.split("\t")[0] for line in both.stdout.splitlines()] == ["text", str(trained)]
 
 
+def test_lines_of_short_and_of_long_texts_are_scored_alike(
+    runs: dict[str, Path], charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [word for folder in runs.values() for word in ("-m", str(folder))]
+    printed = []
+    for short in (50_000, 0):  # of a long text torch scores the lines
+        monkeypatch.setattr("charrnn.cli._SHORT", short)
+        result = charrnn("evaluate", *models, "--per-line", "-", stdin="the fox\n\na\tb\\c\n鸟")
+        printed.append([line.split("\t") for line in result.stdout.splitlines()])
+    for left, right in zip(*printed, strict=True):
+        assert (left[0], left[3:]) == (right[0], right[3:])
+        assert [float(bits) for bits in left[1:3]] == pytest.approx([float(bits) for bits in right[1:3]], abs=2e-4)
+    assert len(printed[0]) == 8
+
+
 def test_characters_are_scored_as_tsv_and_add_up_to_the_text(trained: Path, charrnn: Charrnn) -> None:
     rows = [line.split("\t") for line in charrnn("evaluate", "text.txt", "--per-char").stdout.splitlines()]
     assert "".join(row[0] for row in rows) == TEXT.replace("\n", "\\n")

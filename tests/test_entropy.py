@@ -17,6 +17,7 @@ from charrnn.filters import Filters
 from charrnn.infill import Gapped, fill
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import nats
+from charrnn.ondevice import OnDevice
 from charrnn.sample import TEMPERATURE, Writer
 from charrnn.vocabulary import Vocabulary
 
@@ -44,7 +45,14 @@ def draw(source: np.ndarray, length: int, seed: int) -> tuple[str, np.ndarray]:
 
 
 def learn(folder: str, text: str, *settings: str) -> train.Training:
-    common = ["train.seed=1", "train.precision=fp32", "train.patience=null", "model.dropout=0", "model.num_layers=1"]
+    common = [
+        "train.seed=1",
+        "train.precision=fp32",
+        "train.kernel=torch",
+        "train.patience=null",
+        "model.dropout=0",
+        "model.num_layers=1",
+    ]
     options = config.load(None, [*common, *settings]).with_values(data={"texts": [text]})
     begun = begin.fresh(options, Path(folder), torch.device("cpu"))
     for _ in train.train(begun.training, begun.run):
@@ -106,7 +114,7 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
     # a line start is news, and cannot be known: log2(9) bits, up to the sampling error of the lines at hand
     assert bits[starts].mean() > math.log2(9) - 0.1
 
-    writer = Writer(training.model, vocabulary, [""], 28 * 100, Filters(TEMPERATURE), seed=0, indices=[0])
+    writer = Writer(OnDevice(training.model), vocabulary, [""], 28 * 100, Filters(TEMPERATURE), seed=0, indices=[0])
     written = "".join(shown for (shown,) in writer)
     lines = written.split("\n")[:100]
     assert all((int(one) + 1) % 9 == int(two) for line in lines for one, two in itertools.pairwise(line))
@@ -277,7 +285,7 @@ def test_gaps_in_sentences_of_beijing_are_filled_with_what_agrees(here: Path) ->
     )
 
     def filled(text: str) -> tuple[str, ...]:
-        return fill(training.model, training.vocabulary, Gapped.parse(text))[0].gaps
+        return fill(OnDevice(training.model), training.vocabulary, Gapped.parse(text))[0].gaps
 
     assert filled("我爱北京＿＿＿") == ("天安门",)
     assert filled("我是中国人，我的母语是＿＿") == ("汉语",)

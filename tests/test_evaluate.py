@@ -1,4 +1,4 @@
-"""Claims about scoring: exact, in lanes, by line, by character, and never below the truth."""
+"""Claims about scoring: exact, in lanes, by character, and never below the truth."""
 
 from __future__ import annotations
 
@@ -109,15 +109,6 @@ def test_characters_add_up_to_the_text() -> None:
     escaped = np.array([character == "z" for character in content])
     assert (ranks[escaped] == len(VOCABULARY) + 1).all()
     assert nats[escaped] == pytest.approx(VOCABULARY.escape_nats, rel=1e-6)
-
-
-def test_each_line_is_scored_alone_from_the_start_state_with_its_newline() -> None:
-    one = model(cell="gru")
-    texts = ["abc", "", "a" * 300, "zzz", "cab"]
-    scores = evaluate.lines(one, VOCABULARY, texts)
-    for line, score in zip(texts, scores, strict=True):
-        assert score.characters == len(line) + 1
-        assert score.nats == pytest.approx(by_hand(one, line + "\n"), rel=1e-5)
 
 
 def test_evaluation_leaves_the_global_generator_alone() -> None:

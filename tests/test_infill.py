@@ -14,12 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import infill
-from charrnn.bidirectional import WIDEST, BidirectionalRNN, Causal
+from charrnn.bidirectional import BidirectionalRNN
 from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.infill import Filling, Gapped, fill
+from charrnn.infill import WIDTH, Filling, Gapped
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import CharRNN, nats
+from charrnn.ondevice import OnDevice
+from charrnn.reader import WIDEST, Reader, Tokens
+from charrnn.vocabulary import Vocabulary
 from tests.test_beam import VOCABULARY, chain, every_model, logged, made
 
 TEXTS = {
@@ -98,6 +101,10 @@ def mislead(bias: torch.Tensor, character: str) -> None:
     """Have a head believe in one character whatever it knows."""
     with torch.no_grad():
         bias[VOCABULARY.characters.index(character)] = 50.0
+
+
+def fill(model: CharRNN, vocabulary: Vocabulary, gapped: Gapped, count: int = 1, width: int = WIDTH) -> list[Filling]:
+    return infill.fill(OnDevice(model), vocabulary, gapped, count, width)
 
 
 def gaps_of(fillings: list[Filling]) -> list[tuple[str, ...]]:
@@ -239,9 +246,7 @@ def test_a_filling_nine_nats_behind_after_8_characters_may_win_in_the_end() -> N
 def test_what_is_hopeless_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, read = [], infill._Search._read
 
-    def watched(
-        self: infill._Search, reader: Causal, here: infill._Hypotheses, tokens: infill.Tokens
-    ) -> infill._Hypotheses:
+    def watched(self: infill._Search, reader: Reader, here: infill._Hypotheses, tokens: Tokens) -> infill._Hypotheses:
         rows.append(tokens.shape)
         return read(self, reader, here, tokens)
 
@@ -364,12 +369,12 @@ def proposed(monkeypatch: pytest.MonkeyPatch) -> Proposed:
 
     def watched(
         self: infill._Search, front: infill._Hypotheses, size: int, after: infill._Hypotheses | None
-    ) -> tuple[infill.Tokens, infill.Tokens]:
+    ) -> tuple[Tokens, Tokens]:
         parents, strings = propose(self, front, size, after)
         found.append((shown[-1], [VOCABULARY.decode(string) for string in strings]))
         return parents, strings
 
-    def told_after(self: infill._Search, suffix: infill.Tokens) -> infill._Hypotheses | None:
+    def told_after(self: infill._Search, suffix: Tokens) -> infill._Hypotheses | None:
         shown.append(VOCABULARY.decode(suffix).replace("\ufffd", "?"))
         return behind(self, suffix)
 

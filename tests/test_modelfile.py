@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from charrnn import modelfile
+from charrnn import modelfile, tensorfile
 from charrnn.errors import CharRNNError
 
 
@@ -38,7 +38,7 @@ def test_a_model_file_is_read_back_as_written(trained: Path) -> None:
     assert header.latest is not None
     again = modelfile.to_bytes(header, model.state_dict())
     copy = trained / "copy.safetensors"
-    modelfile.write_atomically(copy, again)
+    tensorfile.write_atomically(copy, again)
     other, same = modelfile.read_model(copy)
     assert other == header
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), same.parameters(), strict=True))
@@ -160,6 +160,6 @@ def test_a_full_disk_leaves_the_previous_file_whole(trained: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CharRNNError, match=r"the disk is full\. last\.safetensors is still .*Free at least 3 MB there"):
-        modelfile.write_atomically(path, b"x" * 3_000_000)
+        tensorfile.write_atomically(path, b"x" * 3_000_000)
     assert path.read_bytes() == before
     assert not list(trained.glob("*.tmp"))

@@ -12,6 +12,7 @@ from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.filters import Filters
 from charrnn.model import CharRNN
+from charrnn.ondevice import OnDevice
 from charrnn.sample import Sample, Writer
 from charrnn.vocabulary import Vocabulary
 
@@ -54,7 +55,7 @@ def write(
     indices: list[int] | None = None,
 ) -> list[Sample]:
     writer = Writer(
-        model,
+        OnDevice(model),
         VOCABULARY,
         primes,
         length,
@@ -161,7 +162,7 @@ def test_the_escape_is_never_written() -> None:
     vocabulary = Vocabulary.of("abcdefg" * 3 + "hijk\n")  # unseen characters are likely here
     made = CharRNN(ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0), len(vocabulary))
     made.initialise(torch.Generator().manual_seed(0))
-    writer = Writer(made, vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
+    writer = Writer(OnDevice(made), vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
     assert set("".join(shown for (shown,) in writer)) <= set(vocabulary.characters)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charrnn import modelfile
+from charrnn import decoder
 from charrnn.filters import Filters
 from charrnn.scribe import Filler, Scribe, Searcher
 
@@ -24,8 +24,8 @@ class Recorder(io.StringIO):
 
 
 def scribe(run: Path, length: int) -> Scribe:
-    header, model = modelfile.read_model(run / "best.safetensors")
-    return Scribe(model, header.vocabulary, Filters(), length, 1, no_prime=False, as_json=False)
+    reader, vocabulary = decoder.load(run / "best.safetensors")
+    return Scribe(reader, vocabulary, Filters(), length, 1, no_prime=False, as_json=False)
 
 
 def test_every_character_is_flushed_as_it_is_made(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +63,10 @@ def test_many_samples_come_in_batches_and_read_the_same(trained: Path, monkeypat
 def test_searches_and_fillings_are_flushed_line_by_line(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr("sys.stdout", recorder)
-    header, model = modelfile.read_model(Path(either) / "best.safetensors")
-    searcher = Searcher(model, header.vocabulary, 3, 5, no_prime=False, as_json=False)
+    reader, vocabulary = decoder.load(Path(either) / "best.safetensors")
+    searcher = Searcher(reader, vocabulary, 3, 5, no_prime=False, as_json=False)
     searcher.each_line(io.BytesIO(b"the\nfox\n"))
-    filler = Filler(model, header.vocabulary, 1, None, as_json=False)
+    filler = Filler(reader, vocabulary, 1, None, as_json=False)
     filler.each_line(io.BytesIO(b"th_\nfox\n_\n"), None)
     assert [text.count("\n") for text in recorder.flushed] == [1, 2, 3, 4, 5]
 
@@ -80,8 +80,8 @@ def test_a_line_is_answered_before_the_next_is_read(either: str, monkeypatch: py
             answered.append(recorder.getvalue().count("\n"))
             return super().__next__()
 
-    header, model = modelfile.read_model(Path(either) / "best.safetensors")
+    reader, vocabulary = decoder.load(Path(either) / "best.safetensors")
     answered: list[int] = []
-    Searcher(model, header.vocabulary, 2, 3, no_prime=True, as_json=False).each_line(Asked(b"a\nb\n"))
-    Filler(model, header.vocabulary, 1, 2, as_json=False).each_line(Asked(b"_\nb\n"), None)
+    Searcher(reader, vocabulary, 2, 3, no_prime=True, as_json=False).each_line(Asked(b"a\nb\n"))
+    Filler(reader, vocabulary, 1, 2, as_json=False).each_line(Asked(b"_\nb\n"), None)
     assert answered == [0, 1, 2, 2, 3, 4]

@@ -26,10 +26,6 @@ def test_the_table_of_both_sides_leaves_out_what_reads_forwards_alone() -> None:
     ]
 
 
-def test_escapes_keep_a_line_on_one_line() -> None:
-    assert tables.escaped("a\tb\\n\n") == "a\\tb\\\\n\\n"
-
-
 def test_a_damaged_run_is_listed_as_such(trained: Path) -> None:
     (trained / "best.safetensors").write_bytes(b"x" * 40)
     assert "no charrnn model" in tables.summary(trained)

@@ -253,6 +253,10 @@ def test_lines_lose_nothing_but_the_newlines(content: str) -> None:
     assert "".join(line + "\n" for line in lines) == content + ("\n" if content and content[-1] != "\n" else "")
 
 
+def test_escapes_keep_a_line_on_one_line() -> None:
+    assert text.escaped("a\tb\\n\n") == "a\\tb\\\\n\\n"
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -19,7 +19,8 @@ from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError
 from charrnn.metrics import Score
 from charrnn.model import nats as nats_of_model
-from charrnn.modelfile import read_header, read_tensors, to_bytes, write_atomically
+from charrnn.modelfile import read_header, read_tensors, to_bytes
+from charrnn.tensorfile import write_atomically
 from charrnn.train import Finished, Reported, Stepped, WentBack
 from tests.conftest import TINY
 
@@ -34,6 +35,8 @@ VARIANTS = (
     ("model.cell=gru", "model.tie_weights=true", "train.optimizer=rmsprop", "train.l1=0.0001"),
     ("model.cell=lstm", "train.optimizer=sgd", "train.schedule=linear", "train.clip_value=0.1"),
     ("model.cell=lstm", "data.documents=line", "train.precision=bf16"),
+    ("model.cell=lstm", "train.kernel=own"),
+    ("model.bidirectional=true", "model.cell=gru", "train.kernel=own", "train.precision=bf16"),
     ("model.bidirectional=true", "model.cell=lstm", "model.layer_norm=true"),
     ("model.bidirectional=true", "model.cell=gru", "model.tie_weights=true", "train.precision=bf16"),
     ("model.bidirectional=true", "model.cell=rnn", "model.time_skip=2", "data.documents=line"),

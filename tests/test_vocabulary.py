@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import vocabulary
+from charrnn.model import nats
 from charrnn.vocabulary import SCALARS, Vocabulary
 
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from("ab\n月𠮷😀"), min_size=1)
@@ -130,3 +132,64 @@ def test_an_empty_text_has_no_tokens() -> None:
     known = Vocabulary.of("ab")
     assert known.encode("").shape == (0,)
     assert known.decode([]) == ""
+
+
+# What logits say that characters cost
+
+
+ABC = Vocabulary.of("abc\n" * 9 + "d")  # V=5
+LOGITS = np.random.default_rng(0).normal(0.0, 3.0, (2, 3, len(ABC)))
+
+
+def test_prices_are_those_of_the_softmax_and_of_being_known() -> None:
+    expected = ABC.known_nats - torch.log_softmax(torch.from_numpy(LOGITS), -1)
+    np.testing.assert_allclose(ABC.prices(LOGITS), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ABC.prices(np.zeros(5)), math.log(5) + ABC.known_nats, rtol=1e-15)
+    assert ABC.prices(LOGITS[0]).shape == (3, 5)
+
+
+def test_all_known_characters_and_the_escape_have_probability_1_together() -> None:
+    known = np.exp(-ABC.prices(LOGITS)).sum(-1)
+    np.testing.assert_allclose(known, 1.0 - ABC.escape_probability, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, ABC.dtype])
+def test_costs_are_the_prices_of_the_targets_and_the_escapes_own(dtype: type[np.integer]) -> None:
+    targets = np.array([[0, 4, 5], [5, 2, 1]], dtype=dtype)
+    assert ABC.escape == 5
+    found = ABC.costs(LOGITS, targets)
+    expected = nats(torch.from_numpy(LOGITS), torch.tensor(targets.tolist()), ABC.known_nats, ABC.escape_nats)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    prices = ABC.prices(LOGITS)
+    assert found[0, 2] == found[1, 0] == ABC.escape_nats
+    assert found[1, 1] == pytest.approx(prices[1, 1, 2], abs=1e-12)
+    assert found.shape == (2, 3)
+    assert found.dtype == np.float64
+
+
+def test_costs_of_fp32_logits_are_those_of_torch_and_summed_in_float64() -> None:
+    logits, targets = LOGITS.astype(np.float32), np.array([[0, 4, 5], [5, 2, 1]])
+    expected = nats(torch.from_numpy(logits), torch.from_numpy(targets), ABC.known_nats, ABC.escape_nats)
+    np.testing.assert_allclose(ABC.costs(logits, targets), expected, rtol=1e-6)
+    exact = ABC.costs(logits.astype(np.float64), targets)
+    np.testing.assert_allclose(ABC.costs(logits, targets), exact, rtol=1e-6)
+    assert ABC.prices(logits).dtype == ABC.costs(logits, targets).dtype == np.float64
+
+
+@pytest.mark.parametrize(("dtype", "huge"), [(np.float64, 1e300), (np.float32, 1e38), (np.float32, 1e4)])
+def test_huge_logits_overflow_nothing(dtype: type[np.floating], huge: float) -> None:
+    logits = np.array([[huge, -huge, 0.0, huge, 1.0]], dtype=dtype)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        prices = ABC.prices(logits)[0]
+        costs = [ABC.costs(logits, np.array([target])).item() for target in range(6)]
+    assert prices[0] == prices[3] == pytest.approx(math.log(2) + ABC.known_nats, rel=1e-15)
+    assert prices[1] == pytest.approx(2 * huge, rel=1e-4)
+    np.testing.assert_allclose(costs[:5], prices, rtol=1e-12, atol=1e-15 * huge)
+    assert costs[5] == ABC.escape_nats
+
+
+def test_pricing_changes_no_logits() -> None:
+    logits = LOGITS.copy()
+    ABC.prices(logits)
+    ABC.costs(logits, np.array([[0, 4, 5], [5, 2, 1]]))
+    np.testing.assert_array_equal(logits, LOGITS)

@@ -1,0 +1,43 @@
+"""Scoring against learning on a CPU: characters a second of `evaluate` in lanes, and of the training step beside it.
+
+python benchmarks/evaluation.py [--cells lstm,gru,rnn] [--sizes 2x512] [--characters 200000] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+import numpy as np
+import torch
+from training import CHARACTERS, training
+from turns import in_turns, report
+
+from charrnn import evaluate
+
+
+@click.command()
+@click.option("--cells", default="lstm,gru,rnn")
+@click.option("--sizes", default="2x512")
+@click.option("--characters", default=200_000)
+@click.option("--lanes", default=64)
+@click.option("--rounds", default=3)
+def main(cells: str, sizes: str, characters: int, lanes: int, rounds: int) -> None:
+    for cell in cells.split(","):
+        for size in sizes.split(","):
+            layers, hidden = (int(number) for number in size.split("x"))
+            ways, amounts = {}, {}
+            for precision in ("fp32", "bf16"):
+                for kernel in ("torch", "own"):
+                    made = training(cell, hidden, layers, lanes, 128, precision, kernel)
+                    ways[f"training, {precision} {kernel}"] = made.step
+                    amounts[f"training, {precision} {kernel}"] = float(lanes * 128)
+            tokens = np.random.default_rng(1).integers(0, CHARACTERS, characters).astype(np.uint8)
+            ways["evaluation"] = partial(evaluate.evaluate, made.model, made.vocabulary, tokens)
+            amounts["evaluation"] = float(characters)
+            print(f"{cell} {layers} x {hidden}, {torch.get_num_threads()} thread(s)")
+            report(in_turns(ways, rounds), amounts, "characters", "training, fp32 torch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Training steps on a CPU: what `precision` and `kernel` make of each cell and size, against torch.nn in fp32.
+
+    python benchmarks/training.py [--cells lstm,gru,rnn] [--sizes 1x256,2x512,2x1024] [--lanes 64] [--length 128]
+        [--rounds 5] [--threads 0]
+
+The baseline is the step of every tutorial: nn.Embedding, nn.LSTM, nn.Linear, cross-entropy, clipping, AdamW, whole
+windows in fp32. Each other row is a step of charrnn's own `Training`. The limit is the products of such a step
+alone, in bf16 and in fp32, as plain products of matrices of the same shapes.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import click
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from turns import in_turns, report
+
+from charrnn.cells import GATES
+from charrnn.config import Config
+from charrnn.corpus import Corpus, Part
+from charrnn.modelfile import CorpusCard
+from charrnn.train import Training
+from charrnn.vocabulary import Vocabulary
+
+EMBEDDING, CHARACTERS = 64, 65
+CPU = torch.device("cpu")
+
+
+class Tutorial:
+    """A step as tutorials have it."""
+
+    def __init__(self, cell: str, hidden: int, layers: int, tokens: torch.Tensor) -> None:
+        kernel = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
+        self.tokens = tokens
+        self.embedding, self.head = nn.Embedding(CHARACTERS, EMBEDDING), nn.Linear(hidden, CHARACTERS)
+        self.kernel = kernel(EMBEDDING, hidden, layers, batch_first=True)
+        self.parameters = [*self.embedding.parameters(), *self.kernel.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters)
+
+    def step(self) -> None:
+        features, _ = self.kernel(self.embedding(self.tokens[:, :-1]))
+        loss = F.cross_entropy(self.head(features).flatten(0, 1), self.tokens[:, 1:].flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        loss.item()
+
+
+def training(cell: str, hidden: int, layers: int, lanes: int, length: int, precision: str, kernel: str) -> Training:
+    letters = "".join(chr(code) for code in range(32, 32 + CHARACTERS - 1)) + "\n"
+    text = "".join(np.random.default_rng(0).choice(list(letters), 4 * lanes * length))
+    part = Part(text, np.zeros(1, dtype=np.int64))
+    config = Config.model_validate(
+        {
+            "model": {
+                "cell": cell,
+                "hidden_size": hidden,
+                "num_layers": layers,
+                "embedding_size": EMBEDDING,
+                "dropout": 0.0,
+            },
+            "train": {
+                "batch_size": lanes,
+                "sequence_length": length,
+                "steps": 10**9,
+                "epochs": None,
+                "learning_rate": 1e-3,
+                "precision": precision,
+                "kernel": kernel,
+                "seed": 1,
+            },
+        }
+    )
+    corpus = Corpus(part, part, part, Vocabulary.of(letters), False)
+    return Training(config, corpus, CorpusCard("none", "0" * 64, 1, 1, 1), CPU)
+
+
+def products(cell: str, hidden: int, layers: int, lanes: int, length: int, kind: torch.dtype) -> tuple[list, float]:
+    """Give the products of a step as pairs of matrices and how often each is needed, and their FLOPs."""
+    gates, inputs = GATES[cell] * hidden, [EMBEDDING] + [hidden] * (layers - 1)
+    pairs = []
+    for size in [*inputs, *[hidden] * layers]:
+        weight, column = torch.randn(gates, size).to(kind), torch.randn(size, lanes).to(kind)
+        gradient, window = torch.randn(gates, lanes).to(kind), torch.randn(size, lanes * length).to(kind)
+        pairs.append((weight, column, length))
+        pairs.append((weight.t().contiguous(), gradient, length))
+        pairs.append((torch.randn(gates, lanes * length).to(kind), window.t(), 1))
+    flops = sum(2.0 * one.shape[0] * one.shape[1] * other.shape[1] * times for one, other, times in pairs)
+    return pairs, flops
+
+
+@click.command()
+@click.option("--cells", default="lstm,gru,rnn")
+@click.option("--sizes", default="1x256,2x512,2x1024")
+@click.option("--lanes", default=64)
+@click.option("--length", default=128)
+@click.option("--rounds", default=5)
+@click.option("--threads", default=0, help="0: as many as torch takes.")
+def main(cells: str, sizes: str, lanes: int, length: int, rounds: int, threads: int) -> None:
+    torch.set_num_threads(threads or torch.get_num_threads())
+    print(f"{lanes} lanes of {length} characters, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    for cell in cells.split(","):
+        for size in sizes.split(","):
+            layers, hidden = (int(number) for number in size.split("x"))
+            tokens = torch.from_numpy(np.random.default_rng(0).integers(0, CHARACTERS, (lanes, length + 1)))
+            baseline = "torch.nn in fp32"
+            ways = {baseline: Tutorial(cell, hidden, layers, tokens).step}
+            for precision in ("fp32", "bf16"):
+                for kernel in ("torch", "own"):
+                    made = training(cell, hidden, layers, lanes, length, precision, kernel)
+                    ways[f"charrnn {precision} {kernel}"] = made.step
+            flops = 0.0
+            for kind, name in ((torch.float32, "products alone, fp32"), (torch.bfloat16, "products alone, bf16")):
+                pairs, flops = products(cell, hidden, layers, lanes, length, kind)
+
+                def multiply(pairs: list = pairs) -> None:
+                    for one, other, times in pairs:
+                        for _ in range(times):
+                            torch.mm(one, other)
+
+                ways[name] = multiply
+            print(f"\n{cell} {layers} x {hidden}, {flops / (lanes * length) / 1e6:.1f} MFLOP a character")
+            seconds = in_turns(ways, rounds)
+            report(seconds, dict.fromkeys(ways, lanes * length), "characters", baseline)
+            best, limit = (
+                min((name for name in ways if name.startswith(kind)), key=lambda name: sorted(seconds[name]))
+                for kind in ("charrnn", "products")
+            )
+            share = statistics.median(one / other for one, other in zip(seconds[limit], seconds[best], strict=True))
+            rate = flops / min(seconds[limit]) / 1e9
+            print(f"best: {best}, {share:.0%} of the rate of {limit} ({rate:.0f} GFLOP/s at best)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""A trained model at full speed on a CPU, without torch: the weights as they lie in the file, the equations of `cells`.
+A step takes as long as memory takes to deliver the weights: so each is read once and nothing is packed anew, and what
+the first layer makes of a character is kept in a table, which spares it its input weights altogether.
+Shapes: B lanes, T steps, V vocabulary, E embedding, H hidden, G gates of a cell, F features (H, or E where tied)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charrnn import cells, tensorfile
+from charrnn.reader import WIDEST, Floats, Reader, Sides, Tokens
+from charrnn.vocabulary import Vocabulary
+
+Weights = Mapping[str, Floats]
+_BACKWARD = "backward_stack."
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Hold what a model is but its weights: the resolved settings `model.*` that a step depends on."""
+
+    cell: str
+    hidden_size: int
+    num_layers: int
+    embedding_size: int
+    activation: str = "tanh"
+    bidirectional: bool = False
+    residual: bool = False
+    layer_norm: bool = False
+    leak: float | None = None
+    time_skip: int | None = None
+    tie_weights: bool = False
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Architecture:
+        """Take it from settings as a model file has them, one left out having its default.
+
+        Raises KeyError for a size or cell left out, ValueError naming a setting that cannot be.
+        """
+        if not isinstance(settings, dict):
+            raise ValueError("config.model")
+        sizes = {name: settings[name] for name in ("cell", "hidden_size", "num_layers", "embedding_size")}
+        own = {name: field.default for name, field in cls.__dataclass_fields__.items() if name not in sizes}
+        chosen = sizes | {name: settings.get(name, default) for name, default in own.items()}
+        checks = {
+            "cell": chosen["cell"] in cells.GATES,
+            "activation": chosen["activation"] in cells.ACTIVATIONS,
+            **{
+                name: type(chosen[name]) is int and chosen[name] >= 1
+                for name in ("hidden_size", "num_layers", "embedding_size")
+            },
+            **{name: type(chosen[name]) is bool for name in ("bidirectional", "residual", "layer_norm", "tie_weights")},
+            "leak": chosen["leak"] is None or (type(chosen["leak"]) in {int, float} and 0.0 < chosen["leak"] <= 1.0),
+            "time_skip": chosen["time_skip"] is None
+            or (type(chosen["time_skip"]) is int and 2 <= chosen["time_skip"] <= 1_000_000),
+        }
+        for name, sound in checks.items():
+            if not sound:
+                raise ValueError(f"model.{name}")
+        return cls(**chosen)
+
+    def shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+        """Give the shape of every weight by its name."""
+        gates = cells.GATES[self.cell] * self.hidden_size
+        size = self.embedding_size if self.tie_weights else self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "embedding": (vocabulary_size, self.embedding_size),
+            "head_bias": (vocabulary_size,),
+        }
+        if not self.tie_weights:
+            shapes["head"] = (vocabulary_size, size)
+        for stack in ("", _BACKWARD) if self.bidirectional else ("",):
+            for layer in range(self.num_layers):
+                own = f"{stack}layers.{layer}."
+                inputs = self.hidden_size if layer else self.embedding_size
+                shapes[own + "kernel.weight_ih_l0"] = (gates, inputs)
+                shapes[own + "kernel.weight_hh_l0"] = (gates, self.hidden_size)
+                shapes[own + "kernel.bias_ih_l0"] = shapes[own + "kernel.bias_hh_l0"] = (gates,)
+                if self.time_skip is not None:
+                    shapes[own + "skip_weight"] = (gates, self.hidden_size)
+                if self.layer_norm:
+                    shapes[f"{stack}norms.{layer}.weight"] = shapes[f"{stack}norms.{layer}.bias"] = (self.hidden_size,)
+            if self.tie_weights and self.hidden_size != self.embedding_size:
+                shapes[f"{stack}bridge.weight"] = (self.embedding_size, self.hidden_size)
+                shapes[f"{stack}bridge.bias"] = (self.embedding_size,)
+        if self.bidirectional:
+            shapes["backward_bias"] = shapes["joint_bias"] = (vocabulary_size,)
+            shapes["joint_trust"], shapes["joint_width"] = (WIDEST, size), (WIDEST, 2 * size)
+            shapes["joint_hidden.weight"] = (2 * size, 2 * size)
+            shapes["joint_output.weight"] = (size, 2 * size)
+        return shapes
+
+
+class State(NamedTuple):
+    """Carry B lanes from one read to the next: a step state of `cells` for each layer."""
+
+    layers: tuple[cells.StepState, ...]
+
+    def lanes(self, index: Tokens) -> State:
+        """Choose, reorder or repeat lanes by index."""
+        return State(
+            tuple(
+                cells.StepState(*(None if array is None else array.T[..., index].T for array in layer))
+                for layer in self.layers
+            )
+        )
+
+
+class _Layer:
+    """One layer's weights, W_ih (G H, input), W_hh and U of a time skip (G H, H), and how it steps.
+
+    The biases are added to the projected input, once for all steps; but a GRU's candidate has one on its own, inside
+    what the reset gate lets through.
+    """
+
+    def __init__(self, made: Architecture, weights: Weights, own: str, norm: str) -> None:
+        self.made = made
+        self.weight_ih, self.weight_hh = weights[own + "kernel.weight_ih_l0"], weights[own + "kernel.weight_hh_l0"]
+        self.skip_weight = weights.get(own + "skip_weight")
+        self.norm = (weights[norm + "weight"], weights[norm + "bias"]) if made.layer_norm else None
+        inner, outer = weights[own + "kernel.bias_hh_l0"].copy(), weights[own + "kernel.bias_ih_l0"].copy()
+        folded = slice(0, 2 * made.hidden_size if made.cell == "gru" else None)
+        outer[folded] += inner[folded]
+        inner[folded] = 0.0
+        self.bias = outer[:, None]  # (G H, 1)
+        self.inner_bias = inner[:, None] if made.cell == "gru" else None
+
+    def project(self, x: Floats) -> Floats:
+        """Give W_ih x and the biases (G H, N) of inputs in columns (input, N)."""
+        projected: Floats = self.weight_ih @ x
+        projected += self.bias
+        return projected
+
+    def step(self, projected: Floats, state: cells.StepState) -> cells.StepState:
+        """Step from a projected input in columns (G H, B)."""
+        if self.skip_weight is not None:
+            assert state.past is not None
+            projected = projected + self.skip_weight @ state.past[:, 0].T
+        recurrent = self.weight_hh @ state.hidden.T
+        if self.inner_bias is not None:
+            recurrent += self.inner_bias
+        made = self.made
+        return cells.advance(made.cell, projected.T, recurrent.T, state, activation=made.activation, leak=made.leak)
+
+
+class Embedding:
+    """Look up the vectors of tokens 0 to V, the escape's being the mean of all."""
+
+    def __init__(self, weights: Floats) -> None:
+        self.weights = weights  # (V, E)
+        self.size = len(weights)
+        self._mean: Floats | None = None
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """Give the vectors (N, E) of tokens (N)."""
+        known = self.weights[np.minimum(tokens, self.size - 1)]
+        escaped = tokens == self.size
+        if escaped.any():
+            if self._mean is None:
+                self._mean = self.weights.mean(0)
+            known[escaped] = self._mean
+        return known
+
+
+class _Table:
+    """The first layer's projected input of every token (V + 1, G H), each row made when first asked for."""
+
+    def __init__(self, embedding: Embedding, layer: _Layer) -> None:
+        self.embedding, self.layer = embedding, layer
+        self.rows = np.empty((embedding.size + 1, len(layer.bias)), dtype=layer.bias.dtype)
+        self.missing = np.ones(embedding.size + 1, dtype=bool)
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """Give the rows of tokens (N), as columns (G H, N)."""
+        if self.missing[tokens].any():
+            asked = np.zeros_like(self.missing)
+            asked[tokens] = True
+            new = np.flatnonzero(asked & self.missing)
+            self.rows[new] = self.layer.project(self.embedding(new).T).T
+            self.missing[new] = False
+        columns: Floats = self.rows[tokens].T
+        return columns
+
+
+class Stack:
+    """Layers from tokens to features, in one direction.
+
+    Vectors of a step are columns, (H, B), inside: BLAS then takes half the time for a few lanes.
+    """
+
+    def __init__(self, architecture: Architecture, weights: Weights, prefix: str, embedding: Embedding) -> None:
+        self.architecture, self.embedding = architecture, embedding
+        self.layers = [
+            _Layer(architecture, weights, f"{prefix}layers.{index}.", f"{prefix}norms.{index}.")
+            for index in range(architecture.num_layers)
+        ]
+        bridge = f"{prefix}bridge."
+        self.bridge = (weights[bridge + "weight"], weights[bridge + "bias"]) if bridge + "weight" in weights else None
+        self.table = _Table(embedding, self.layers[0])
+
+    def start_state(self, lanes: int) -> State:
+        """Give the state before any text: zeros."""
+        made, dtype = self.architecture, self.embedding.weights.dtype
+        blank = np.zeros((made.hidden_size, lanes), dtype).T
+        cell = blank if made.cell == "lstm" else None
+        past = None if made.time_skip is None else np.zeros((lanes, made.time_skip, made.hidden_size), dtype)
+        return State((cells.StepState(blank, cell, past),) * made.num_layers)
+
+    def read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+        """Read tokens (B, T) from a state; gives the features (B, T, F), and the state after the last."""
+        made = self.architecture
+        lanes, steps = tokens.shape
+        in_turn = tokens.T.ravel()  # (T B): all lanes' first tokens, then all lanes' second ones ...
+        x = self.embedding(in_turn).T if made.residual and made.embedding_size == made.hidden_size else None
+        after = []
+        for index, (layer, reached) in enumerate(zip(self.layers, state.layers, strict=True)):
+            if index == 0:
+                projected = self.table(in_turn)  # (G H, T B)
+            else:
+                assert x is not None
+                projected = layer.project(x)
+            outputs = []
+            for step in range(0, steps * lanes, lanes):
+                reached = layer.step(projected[:, step : step + lanes], reached)
+                outputs.append(reached.hidden.T)
+            after.append(reached)
+            y = outputs[0] if steps == 1 else np.concatenate(outputs, 1)  # (H, T B)
+            if layer.norm is not None:
+                y = cells.layer_norm(y.T, *layer.norm).T
+            x = x + y if made.residual and x is not None else y
+        assert x is not None
+        if self.bridge is not None:
+            x = _affine(x.T, *self.bridge).T
+        return x.reshape(-1, steps, lanes).transpose(2, 1, 0), State(tuple(after))
+
+
+class Decoder:
+    """A model that reads in one direction; see `reader.Reader`."""
+
+    def __init__(self, stack: Stack, head: Floats, bias: Floats, sides: Sides | None = None) -> None:
+        self.stack, self.head, self.bias, self.sides = stack, head, bias, sides
+        self.gates = cells.GATES[stack.architecture.cell] * stack.architecture.hidden_size
+
+    def start_state(self, lanes: int) -> State:
+        """Give the state before any text: zeros."""
+        return self.stack.start_state(lanes)
+
+    def step(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+        """Read tokens (B, T), 0 to V; gives the logits (B, V) of what follows the last, and the state after it."""
+        features, state = self.stack.read(tokens, state)
+        return self.logits(features[:, -1]), state
+
+    def read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+        """Read tokens (B, T), 0 to V; gives the features (B, T, F) after each, and the state after the last."""
+        return self.stack.read(tokens, state)
+
+    def logits(self, features: Floats) -> Floats:
+        """Turn features (..., F) into the logits (..., V) of what follows."""
+        return _affine(features, self.head, self.bias)
+
+
+class BothSides:
+    """A bidirectional model's other two thirds; see `reader.Sides`."""
+
+    def __init__(self, weights: Weights, backward: Reader, head: Floats) -> None:
+        self.weights, self.backward, self.head = weights, backward, head
+
+    def joint_logits(self, before: Floats, after: Floats, remaining: Tokens | int) -> Floats:
+        """Foretell the first of `remaining` (...) unknown tokens between features (..., F); gives logits (..., V).
+
+        The equation is that of `bidirectional.BidirectionalRNN`.
+        """
+        trust, width = self.weights["joint_trust"], self.weights["joint_width"]
+        row = np.minimum(np.asarray(remaining), WIDEST) - 1
+        mixed = _affine(np.concatenate((before, after), -1), self.weights["joint_hidden.weight"]) + width[row]
+        joint = before + trust[row] * after + _affine(cells.relu(mixed), self.weights["joint_output.weight"])
+        return _affine(joint, self.head, self.weights["joint_bias"])
+
+
+def make(architecture: Architecture, weights: Weights) -> Decoder:
+    """Make the model of an architecture from its weights, which are used as they are, in whatever type."""
+    embedding = Embedding(weights["embedding"])
+    head = weights["embedding" if architecture.tie_weights else "head"]
+    sides = None
+    if architecture.bidirectional:
+        backward = Stack(architecture, weights, _BACKWARD, embedding)
+        sides = BothSides(weights, Decoder(backward, head, weights["backward_bias"]), head)
+    return Decoder(Stack(architecture, weights, "", embedding), head, weights["head_bias"], sides)
+
+
+def load(path: Path) -> tuple[Decoder, Vocabulary]:
+    """Read a model file. Raises CharRNNError where it is none, damaged, or its header and tensors disagree."""
+    contents = tensorfile.read(path)
+    try:
+        architecture = Architecture.of(dict(contents.content["config"])["model"])
+        vocabulary = contents.vocabulary()
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise tensorfile.garbled(path, error) from error
+    if architecture.num_layers > len(contents.shapes):
+        raise tensorfile.damaged(path, "its header promises other sizes than its tensors have")
+    tensorfile.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
+    return make(architecture, contents.arrays()), vocabulary
+
+
+def _affine(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
+    """Give W x + b (..., output) for x (..., input), W (output, input) and b (output)."""
+    columns: Floats = weight @ x.reshape(-1, x.shape[-1]).T
+    if bias is not None:
+        columns += bias[:, None]
+    rows: Floats = columns.T
+    return rows.reshape(*x.shape[:-1], len(weight))
