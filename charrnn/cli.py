@@ -24,6 +24,7 @@ from charrnn.version import VERSION
 
 if TYPE_CHECKING:
     from charrnn.begin import Begun
+    from charrnn.corpus import Part, Tokens
     from charrnn.modelfile import Header
 
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -418,13 +419,17 @@ def evaluate(
     from charrnn import tables, text
     from charrnn.metrics import NATS_PER_BIT
 
-    sources = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
+    sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
     rows: list[dict[str, Any]] = []
     for name in models or (None,):
         path, header, model = _opened(name, device)
         shown = str(name or path.parent)
         prefix = (tables.escaped(shown),) if len(models) > 1 else ()
-        for source, content in sources or [_held_out(header, path)]:
+        for source, given in sources or [_held_out(header, path)]:
+            if isinstance(given, str):
+                tokens, content = header.vocabulary.encode(given), given
+            else:  # a score alone needs no text
+                tokens, content = given.tokens, given.text if per_line or per_char else ""
             if per_line:
                 found = list(text.lines(content))
                 for line, score in zip(found, scoring.lines(model, header.vocabulary, found), strict=True):
@@ -432,13 +437,13 @@ def evaluate(
                     _put("\t".join((*prefix, *cells, tables.escaped(line))))
             elif per_char:
                 place = 0
-                for block in scoring.characters(model, header.vocabulary, header.vocabulary.encode(content)):
+                for block in scoring.characters(model, header.vocabulary, tokens):
                     for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
                         cells = (tables.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
                         _put("\t".join((*prefix, *cells)))
                         place += 1
             else:
-                rows.append(_scored(shown, source, header, model, content, exact))
+                rows.append(_scored(shown, source, header, model, tokens, exact))
                 if as_json:
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:
@@ -448,15 +453,15 @@ def evaluate(
             _put(tables.two_sided_table(rows))
 
 
-def _scored(shown: str, source: str, header: Header, model: Any, content: str, exact: bool) -> dict[str, Any]:
+def _scored(shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool) -> dict[str, Any]:
     from tqdm import tqdm
 
     from charrnn import cloze
     from charrnn import evaluate as scoring
 
-    tokens, both = header.vocabulary.encode(content), header.config.model.bidirectional
+    both = header.config.model.bidirectional
     with tqdm(
-        total=len(content) * (3 if both else 1),
+        total=len(tokens) * (3 if both else 1),
         unit=" char",
         unit_scale=True,
         leave=False,
@@ -482,12 +487,12 @@ def _scored(shown: str, source: str, header: Header, model: Any, content: str, e
     }
 
 
-def _held_out(header: Header, path: Path) -> tuple[str, str]:
+def _held_out(header: Header, path: Path) -> tuple[str, Part]:
     from charrnn import begin
 
     kind, part = begin.held_out(header, path)
-    _note(f"Scoring the {kind} of {header.corpus.name} ({len(part.text):,} characters).")
-    return f"{header.corpus.name} ({kind})", part.text
+    _note(f"Scoring the {kind} of {header.corpus.name} ({len(part):,} characters).")
+    return f"{header.corpus.name} ({kind})", part
 
 
 @cli.command(context_settings=_CONTEXT)

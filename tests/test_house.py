@@ -16,9 +16,9 @@ HOUSE = Path(charrnn.__file__).parent
 # bottom up; on a floor a room may enter those named before it
 FLOORS = (
     ("errors", "version", "metrics", "cells", "filters", "curve"),
-    ("config", "text", "vocabulary"),
+    ("config", "text", "source", "vocabulary"),
     ("corpus", "stack", "model", "bidirectional"),
-    ("objective", "modelfile", "evaluate", "cloze", "sample", "beam", "infill"),
+    ("objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
     ("checkpoint", "plan"),
     ("train",),
     ("begin",),
