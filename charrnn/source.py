@@ -126,6 +126,4 @@ class Source:
 
 def _no_room(folder: Path, error: OSError) -> CharRNNError:
     why = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"cannot be written ({error.strerror})"
-    return CharRNNError(
-        f"{folder}: {why}. A long text is kept there while it is read; it may need up to five times its size."
-    )
+    return CharRNNError(f"{folder}: {why}. A long text is kept there while it is read; free up to five times its size.")

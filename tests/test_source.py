@@ -90,6 +90,6 @@ def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, m
 
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
     (tmp_path / "a.txt").write_text(WIDE, encoding="utf-8")
-    with pytest.raises(CharRNNError, match=r"the disk is full\. A long text is kept there while it is read;"):
+    with pytest.raises(CharRNNError, match=r"the disk is full\. A long text is kept there while it is read; free"):
         Source.read([str(tmp_path / "a.txt")], folder=tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
