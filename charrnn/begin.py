@@ -3,6 +3,7 @@ Knows every room below; knows no terminal. What it has to say it hands to `say`.
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -12,19 +13,19 @@ from typing import Any, BinaryIO
 
 import torch
 
-from charrnn import checkpoint, corpus, modelfile, plan, tensorfile, text
+from charrnn import checkpoint, corpus, modelfile, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
-from charrnn.corpus import Corpus, Part
+from charrnn.corpus import Dealt, Part
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
-from charrnn.text import STDIN, Text
+from charrnn.source import Source
+from charrnn.text import STDIN
 from charrnn.train import Training, read_position
 
-_STDIN_COPY = "corpus.txt"
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
 
@@ -89,26 +90,31 @@ def fresh(
         say(f"Seed {config.train.seed}.")
     seed = config.train.seed
     assert seed is not None
-    source = text.read(names, config.data.encoding, stdin)
     shown = "standard input" if names[0] == STDIN else names[0]
-    whole = corpus.build(source, config.data, seed, shown)
-    if folder is None:
-        run = checkpoint.claim(text.stem(names[0]))
-    else:
-        run = Run(folder)
-        run.create()
-        run.lock()
-    try:
-        return Begun(_started(config, source, whole, run, shown, device, init_from, began, say), run)
-    except BaseException:
-        run.discard()
-        raise
+    with Source.read(names, config.data.encoding, stdin, _existing(folder or checkpoint.RUNS)) as source:
+        dealt = corpus.build(source, config.data, seed, shown)
+        if folder is None:
+            run = checkpoint.claim(text.stem(names[0]))
+        else:
+            run = Run(folder)
+            run.create()
+            run.lock()
+        try:
+            return Begun(_started(config, dealt, run, shown, device, init_from, began, say), run)
+        except BaseException:
+            run.discard()
+            raise
+
+
+def _existing(folder: Path) -> Path:
+    """Find the nearest folder that is there: on the disk that a new one will be on."""
+    folder = folder.absolute()
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
 
 
 def _started(
     config: Config,
-    source: Text,
-    whole: Corpus,
+    dealt: Dealt,
     run: Run,
     shown: str,
     device: torch.device,
@@ -117,14 +123,15 @@ def _started(
     say: Say,
 ) -> Training:
     """Plan a training and write down what it is."""
-    seed, vocabulary = config.train.seed, whole.vocabulary
+    seed, source, vocabulary = config.train.seed, dealt.source, dealt.vocabulary
+    training, validation, test = dealt.layout.characters
     assert seed is not None
-    say(f"Read {len(source.content):,} characters. Trying out {device} ...")
+    say(f"Read {dealt.read:,} characters. Trying out {device} ...")
     settled = plan.plan(
         config,
         len(vocabulary),
-        len(whole.training.text),
-        len(whole.validation.text),
+        training,
+        validation,
         device,
         fine_tuning=init_from is not None,
     )
@@ -135,17 +142,15 @@ def _started(
     # the very files, not their folder: it may hold others when the run is resumed
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
     if STDIN in paths:
-        copy = run.folder.absolute() / _STDIN_COPY
+        copy = run.copy.absolute()
         place = paths.index(STDIN)
-        end = source.starts[place + 1] - 1 if place + 1 < len(source.starts) else len(source.content)
-        # in the encoding that resuming will read it with
-        tensorfile.write_atomically(copy, source.content[source.starts[place] : end].encode(config.data.encoding))
+        _copy(source, place, dealt.read, copy, config.data.encoding)
         paths[place] = str(copy)
     config = config.with_values(data={"texts": paths})
+    stamps = [text.stamp(path) if seen is None else seen for path, seen in zip(paths, source.stamps, strict=True)]
+    whole = tokenfile.keep(dealt, config.data, seed, stamps, run.tokens)
     run.write_config(config)
-    card = CorpusCard(
-        shown, source.digest(), len(whole.training.text), len(whole.validation.text), len(whole.test.text)
-    )
+    card = CorpusCard(shown, source.digest, training, validation, test)
     model = None
     if init_from is not None:
         header, old = modelfile.read_model(init_from)
@@ -154,6 +159,16 @@ def _started(
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
         say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     return Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
+
+
+def _copy(source: Source, place: int, length: int, path: Path, encoding: str) -> None:
+    """Write one file of a text of so many characters, in the encoding that resuming will read it with."""
+    start, end = (*source.starts, length + 1)[place : place + 2]
+    encoder = codecs.getincrementalencoder(encoding)()
+    with tensorfile.writing(path, 4 * (end - 1 - start)) as file:
+        for piece in source.pieces(start, end - 1):
+            file.write(encoder.encode(piece))
+        file.write(encoder.encode("", final=True))
 
 
 def fine_tuning_base(path: Path) -> dict[str, Any]:
@@ -213,12 +228,17 @@ def _resumed(
                 f"{path}: the text of this run is gone. Name where it is now:"
                 f" charrnn train TEXT --resume -m {run.folder}"
             )
-    whole, digest = corpus.read(config.data, config.train.seed, header.corpus.name)
-    if digest != header.corpus.sha256:
-        raise CharRNNError(
-            f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
-            f" Restore it, or go on with the new text by --init-from {run.folder}"
-        )
+    seed = config.train.seed
+    whole = tokenfile.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
+    if whole is None:
+        with Source.read(paths, config.data.encoding, folder=run.folder) as source:
+            if source.digest != header.corpus.sha256:
+                raise CharRNNError(
+                    f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
+                    f" Restore it, or go on with the new text by --init-from {run.folder}"
+                )
+            dealt = corpus.build(source, config.data, seed, header.corpus.name)
+            whole = tokenfile.keep(dealt, config.data, seed, source.stamps, run.tokens)
     tensors = modelfile.read_tensors(run.last)
     model = modelfile.build_model(run.last, header, tensors)
     position = read_position(run.last, header)
@@ -247,7 +267,7 @@ def _resumed(
 
 
 def held_out(header: Header, path: Path) -> tuple[str, Part]:
-    """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and text.
+    """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
 
     Raises CharRNNError where the text is gone or has changed.
     """
@@ -259,19 +279,22 @@ def held_out(header: Header, path: Path) -> tuple[str, Part]:
         raise CharRNNError(f"{missing[0]}: the text that {path} learnt from is gone. Name one: charrnn evaluate TEXT")
     assert config.train.seed is not None
     data = config.data.model_copy(update={"texts": texts})
-    whole, digest = corpus.read(data, config.train.seed, header.corpus.name)
-    if digest != header.corpus.sha256:
-        raise CharRNNError(
-            f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."
-            " Name a text: charrnn evaluate TEXT"
-        )
-    return ("test part", whole.test) if whole.test.text else ("validation part", whole.validation)
+    whole = tokenfile.find(run.tokens, data, config.train.seed, header.corpus, header.vocabulary)
+    if whole is None:
+        with Source.read(texts, data.encoding) as source:
+            if source.digest != header.corpus.sha256:
+                raise CharRNNError(
+                    f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."
+                    " Name a text: charrnn evaluate TEXT"
+                )
+            whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
+    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
 
 
 def _where_now(name: str, run: Run) -> str:
     """Find a run's own copy of standard input where the run folder is now."""
-    own = run.folder / _STDIN_COPY
-    return str(own.absolute()) if Path(name).name == _STDIN_COPY and not Path(name).exists() and own.exists() else name
+    own = run.copy
+    return str(own.absolute()) if Path(name).name == own.name and not Path(name).exists() and own.exists() else name
 
 
 def _extended(old: Config, settings: Sequence[str]) -> Config:

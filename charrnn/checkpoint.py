@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RUNS = Path("checkpoints")
 BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
+TOKENS, COPY = "corpus.safetensors", "corpus.txt"
+_NOTHING = {LOCK, TOKENS, TOKENS + ".tmp"}  # what an attempt that died before it began may leave behind
 
 
 class Run:
@@ -27,6 +29,8 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best, self.last = folder / BEST, folder / LAST
+        self.tokens = folder / TOKENS  # of a long text; made anew where it is missing
+        self.copy = folder / COPY  # of standard input
         self.metrics, self.samples = folder / "metrics.jsonl", folder / "samples.txt"
         self._lock: IO[bytes] | None = None
 
@@ -71,11 +75,12 @@ class Run:
             self._lock = None
 
     def discard(self) -> None:
-        """Release the lock and remove the folder if nothing else is in it."""
+        """Release the lock and remove the folder if nothing is in it but the text."""
         self.release()
         with contextlib.suppress(OSError):
-            if not _taken(self.folder):
-                (self.folder / LOCK).unlink()
+            if all(file.name in _NOTHING | {COPY} for file in self.folder.iterdir()):
+                for file in self.folder.iterdir():
+                    file.unlink()
                 self.folder.rmdir()
 
     def write_config(self, config: Config) -> None:
@@ -130,8 +135,11 @@ def claim(stem: str) -> Run:
 
 
 def _taken(folder: Path) -> bool:
-    """Say whether anything is there; the lock that an attempt left behind is nothing."""
-    return folder.exists() and (not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir()))
+    """Say whether anything is there; the lock that an attempt left behind, and tokens beside it, are nothing."""
+    if not folder.is_dir():
+        return folder.exists()
+    names = {file.name for file in folder.iterdir()}
+    return bool(names - _NOTHING) or (bool(names) and LOCK not in names)
 
 
 def find_runs() -> list[Path]:

@@ -24,6 +24,7 @@ from charrnn.version import VERSION
 
 if TYPE_CHECKING:
     from charrnn.begin import Begun
+    from charrnn.corpus import Part, Tokens
     from charrnn.modelfile import Header
     from charrnn.reader import Reader
     from charrnn.vocabulary import Vocabulary
@@ -420,13 +421,14 @@ def evaluate(
         raise MisuseError("--per-line is always exact; leave out --exact.")
     from charrnn import text
 
-    sources = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
-    if per_line and sources and device == "auto" and sum(len(content) for _, content in sources) <= _SHORT:
+    sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
+    if per_line and sources and device == "auto" and sum(len(given) for _, given in sources) <= _SHORT:
         for name in models or (None,):
             path = _found(name)
             reader, vocabulary = _reader(path, "cpu")
-            for _, content in sources:
-                _put_lines(reader, vocabulary, content, _column(name, path, models))
+            for _, given in sources:
+                assert isinstance(given, str)
+                _put_lines(reader, vocabulary, given, _column(name, path, models))
         return
     from charrnn import evaluate as scoring
     from charrnn import tables
@@ -438,18 +440,22 @@ def evaluate(
         path = _found(name)
         header, model = _opened(path, device)
         shown, prefix = str(name or path.parent), _column(name, path, models)
-        for source, content in sources or [_held_out(header, path)]:
+        for source, given in sources or [_held_out(header, path)]:
+            if isinstance(given, str):
+                tokens, content = header.vocabulary.encode(given), given
+            else:  # a score alone needs no text
+                tokens, content = given.tokens, given.text if per_line or per_char else ""
             if per_line:
                 _put_lines(OnDevice(model), header.vocabulary, content, prefix)
             elif per_char:
                 place = 0
-                for block in scoring.characters(model, header.vocabulary, header.vocabulary.encode(content)):
+                for block in scoring.characters(model, header.vocabulary, tokens):
                     for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
                         cells = (text.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
                         _put("\t".join((*prefix, *cells)))
                         place += 1
             else:
-                rows.append(_scored(shown, source, header, model, content, exact))
+                rows.append(_scored(shown, source, header, model, tokens, exact))
                 if as_json:
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:
@@ -459,15 +465,15 @@ def evaluate(
             _put(tables.two_sided_table(rows))
 
 
-def _scored(shown: str, source: str, header: Header, model: Any, content: str, exact: bool) -> dict[str, Any]:
+def _scored(shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool) -> dict[str, Any]:
     from tqdm import tqdm
 
     from charrnn import cloze
     from charrnn import evaluate as scoring
 
-    tokens, both = header.vocabulary.encode(content), header.config.model.bidirectional
+    both = header.config.model.bidirectional
     with tqdm(
-        total=len(content) * (3 if both else 1),
+        total=len(tokens) * (3 if both else 1),
         unit=" char",
         unit_scale=True,
         leave=False,
@@ -493,12 +499,12 @@ def _scored(shown: str, source: str, header: Header, model: Any, content: str, e
     }
 
 
-def _held_out(header: Header, path: Path) -> tuple[str, str]:
+def _held_out(header: Header, path: Path) -> tuple[str, Part]:
     from charrnn import begin
 
     kind, part = begin.held_out(header, path)
-    _note(f"Scoring the {kind} of {header.corpus.name} ({len(part.text):,} characters).")
-    return f"{header.corpus.name} ({kind})", part.text
+    _note(f"Scoring the {kind} of {header.corpus.name} ({len(part):,} characters).")
+    return f"{header.corpus.name} ({kind})", part
 
 
 @cli.command(context_settings=_CONTEXT)

@@ -64,7 +64,7 @@ def score(
     what differs within two of them after a seam by the state carried across, which is not done here.
     """
     half = model.backward_half
-    backward = evaluate.evaluate(half, vocabulary, tokens[::-1].copy(), exact=exact, warmup=warmup, progress=progress)
+    backward = evaluate.evaluate(half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, progress=progress)
     reader = _BothSides(model, vocabulary, tokens, progress)
     lanes = evaluate.lanes(len(tokens))
     warmups = [_WARMUPS * found.warmup for found in (forward, backward) if found.warmup is not None]
@@ -79,9 +79,8 @@ class _BothSides:
     """Reads windows of one text with both halves of one model."""
 
     def __init__(self, model: BidirectionalRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
-        self.model, self.vocabulary, self.progress = model.eval(), vocabulary, progress
-        newline = np.array([vocabulary.newline])
-        self.framed = np.concatenate((newline, tokens.astype(np.int64), newline))  # character t is at t + 1
+        self.model, self.vocabulary, self.tokens, self.progress = model.eval(), vocabulary, tokens, progress
+        self.size = len(tokens) + 2  # with the newlines around it: character t is at t + 1
 
     def score(self, lanes: int, before: int, after: int) -> Score:
         """Score each character once, in lanes whose forward and backward states were warmed up on so many characters.
@@ -90,7 +89,7 @@ class _BothSides:
         backward stack goes first, and leaves its state at every window's end; from there each window's features are
         made anew when the forward stack arrives, so that memory does not grow with the text but by those states.
         """
-        size = len(self.framed) - 2
+        size = len(self.tokens)
         length = -(-size // lanes)
         starts = (np.arange(lanes) * (size - length) // max(lanes - 1, 1)).astype(np.int64)
         window = _WINDOW if lanes > 1 else 4 * _WINDOW
@@ -122,7 +121,9 @@ class _BothSides:
         return total
 
     def _read(self, places: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.framed[places]).to(self.model.embedding.device)
+        inside = self.tokens[np.clip(places - 1, 0, len(self.tokens) - 1)].astype(np.int64)
+        framed = np.where((places == 0) | (places == self.size - 1), self.vocabulary.newline, inside)
+        return torch.from_numpy(framed).to(self.model.embedding.device)
 
     def _after(self, starts: npt.NDArray[np.int64], first: int, last: int, behind: State) -> tuple[Tensor, State]:
         """Give what the backward stack knows after each target of a window (K, T, F), and its state before it."""
@@ -146,6 +147,6 @@ class _BothSides:
             warmed = self.model.backward_stack.start_state(len(ends) - 1)
             for last in range(warmup, 0, -_WINDOW):
                 places = ends[:-1, None] + np.arange(max(last - _WINDOW, 0), last)[None] + 2
-                _, warmed = self.model.read_back(self._read(np.minimum(places, len(self.framed) - 1)), warmed)
+                _, warmed = self.model.read_back(self._read(np.minimum(places, self.size - 1)), warmed)
             state = evaluate.join(warmed, state.lanes(slice(0, 1)))
         return state

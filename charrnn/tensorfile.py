@@ -11,9 +11,10 @@ import math
 import os
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -124,28 +125,40 @@ def check_weights(path: Path, expected: Shapes, found: Shapes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename. Raises CharRNNError when the disk is full."""
+    """Write a file whole or not at all. Raises CharRNNError when the disk is full."""
+    with writing(path, len(content)) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path, needed: int) -> Iterator[BinaryIO]:
+    """Open a file of about so many bytes to write, whole or not at all: temporary file, fsync, rename.
+
+    Raises CharRNNError when the disk is full.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         _replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        raise cannot_write(path, error, needed) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise cannot_write(path, error, len(content)) from error
 
 
 def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
     """Say why a file could not be written and what to do."""
     kept = f" {path.name} is still the one saved before." if path.exists() else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        saved = (path.parent / "last.safetensors").exists()
+        go_on = f"go on with: charrnn train --resume -m {path.parent}" if saved else "begin again."
         return CharRNNError(
-            f"{path}: the disk is full.{kept} Free at least {max(needed / 1e6, 1):.0f} MB there,"
-            f" then go on with: charrnn train --resume -m {path.parent}"
+            f"{path}: the disk is full.{kept} Free at least {max(needed / 1e6, 1):.0f} MB there, then {go_on}"
         )
     return CharRNNError(f"{path}: cannot be written ({error.strerror or error}).{kept} Check the folder's permissions.")
 

@@ -1,4 +1,4 @@
-"""Reading texts: files, folders, standard input, packed or not, in any encoding, as one string.
+"""Reading texts: files, folders, standard input, packed or not, in any encoding, whole or piece by piece.
 Knows nothing of tokens. A text is Unicode code points: no BOM, LF line ends, no lone surrogates."""
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from charrnn.errors import CharRNNError, MisuseError
 STDIN = "-"
 RUN_MARK = ".lock"  # a folder with such a file is a run
 _CHUNK = 1 << 24
+_PIECE = 1 << 18  # bytes read at a time: what is made of them stays in a processor's cache
+_WHOLE = {"idna", "punycode"}  # Python decodes these only in one piece
+Stamp = tuple[str, int, int]  # a file's absolute path, its bytes, and when it was changed, in ns
 _PACKED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -40,31 +43,63 @@ class Text:
         return sha.hexdigest()
 
 
-def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> Text:
-    """Read files, folders (every .txt below, packed ones too) and '-' into one text, joined by newlines.
+class Reader:
+    """Read files, folders (every .txt below, packed ones too) and '-' as one text, joined by newlines, in pieces.
 
-    Raises CharRNNError where one is missing, empty, unreadable, binary or not in that encoding.
+    `names` are the files; `starts`, `length` and `digest` speak of what was read so far.
     """
-    check_encoding(encoding)
-    parts: list[str] = []
-    files = [file for name in names for file in _expand(name)]
-    for file in files:
-        try:
-            file.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
-    if files.count(STDIN) > 1:
-        raise MisuseError("Standard input (-) is named twice; it can be read once.")
-    for file in files:
-        parts.append(decode(_bytes(file, stdin), encoding, "standard input" if file == STDIN else file))
-    starts, position = [], 0
-    for part in parts:
-        starts.append(position)
-        position += len(part) + 1
-    content = parts[0] if len(parts) == 1 else "\n".join(parts)
-    if not content.strip("\n"):
-        raise CharRNNError(f"{_listed(files)} is empty; name a text with something in it.")
-    return Text(content, tuple(files), tuple(starts))
+
+    def __init__(self, names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> None:
+        """Find the files. Raises CharRNNError where one is missing or has no name that can be kept."""
+        check_encoding(encoding)
+        self.names = tuple(file for name in names for file in _expand(name))
+        for file in self.names:
+            try:
+                file.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
+        if self.names.count(STDIN) > 1:
+            raise MisuseError("Standard input (-) is named twice; it can be read once.")
+        self.encoding, self.stdin = encoding, stdin
+        self.starts: list[int] = []  # of each file, in characters
+        self.length = 0
+        self._sha = hashlib.sha256()
+
+    def pieces(self) -> Iterator[str]:
+        """Give the text. Raises CharRNNError, a file's at its end, where one is empty, unreadable, binary or not in
+        that encoding."""
+        empty = True
+        for file in self.names:
+            if self.starts:
+                yield self._passed("\n", b"\n")
+            self.starts.append(self.length)
+            decoder = _Decoder(self.encoding, "standard input" if file == STDIN else file)
+            for raw in _raw(file, self.stdin, -1 if codecs.lookup(self.encoding).name in _WHOLE else _PIECE):
+                piece = self._passed(*decoder.feed(raw))
+                empty = empty and not piece.strip("\n")
+                yield piece
+            piece = self._passed(*decoder.feed(b"", last=True))
+            decoder.check()
+            empty = empty and not piece.strip("\n")
+            yield piece
+        if empty:
+            raise CharRNNError(f"{_listed(self.names)} is empty; name a text with something in it.")
+
+    def digest(self) -> str:
+        """Give the SHA-256 of the text as UTF-8."""
+        return self._sha.hexdigest()
+
+    def _passed(self, piece: str, encoded: bytes) -> str:
+        self._sha.update(encoded)
+        self.length += len(piece)
+        return piece
+
+
+def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> Text:
+    """Read files, folders and '-' into memory as one text; see `Reader`."""
+    reader = Reader(names, encoding, stdin)
+    content = "".join(reader.pieces())
+    return Text(content, reader.names, tuple(reader.starts))
 
 
 def check_encoding(encoding: str) -> None:
@@ -79,27 +114,100 @@ def check_encoding(encoding: str) -> None:
 
 def decode(raw: bytes, encoding: str, name: str, advice: str | None = None) -> str:
     """Decode bytes strictly: BOM dropped, CRLF to LF; an error names the file and the byte, and gives advice."""
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        where = f"{name}: not {encoding.upper()} at byte {error.start}"
-        found = f" (0x{raw[error.start]:02x})" if error.start < len(raw) else ""
-        if b"\0" in raw[:_CHUNK] and not raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise CharRNNError(f"{where}{found}; it looks like a binary file. Name a text.") from error
-        utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        likely = "utf-16" if utf16 else "gb18030" if encoding.lower() in {"utf-8", "utf8"} else "utf-8"
-        raise CharRNNError(f"{where}{found}. {advice or f'Name its encoding, e.g. --encoding {likely}.'}") from error
-    # to the end, so that a text written down and read again is the same
-    text = text.lstrip("\ufeff")
-    while "\r\n" in text:
-        text = text.replace("\r\n", "\n")
-    if "\0" in text:
-        raise CharRNNError(
-            f"{name}: a NUL character at {text.index(chr(0))}; it looks like a binary file"
-            " or UTF-16. Name a text, or its encoding, e.g. --encoding utf-16."
-        )
-    check_characters(text, name)
+    decoder = _Decoder(encoding, name, advice)
+    text, _ = decoder.feed(raw, last=True)
+    decoder.check()
     return text
+
+
+class _Decoder:
+    """Decode one file in pieces. What is wrong is told at its end: of several faults always the same one counts."""
+
+    def __init__(self, encoding: str, name: str, advice: str | None = None) -> None:
+        self.encoding, self.name, self.advice = encoding, name, advice
+        self.decoder = codecs.getincrementaldecoder(encoding)()
+        self.is_utf8 = codecs.lookup(encoding).name == "utf-8"
+        self.taken, self.given = 0, 0  # bytes, characters
+        self.held = ""  # carriage returns, until it is known what comes after them
+        self.head, self.zero = b"", False  # the first bytes, and whether there is a zero among the first _CHUNK
+        self.error: UnicodeDecodeError | None = None
+        self.error_at = 0  # bytes
+        self.nul: int | None = None  # characters
+        self.surrogate: UnicodeEncodeError | None = None
+        self.surrogate_at = 0
+
+    def feed(self, raw: bytes, *, last: bool = False) -> tuple[str, bytes]:
+        """Decode more bytes; gives the characters, also as UTF-8, and none any more once something was wrong."""
+        if self.taken < _CHUNK:
+            self.head += raw[: 2 - len(self.head)] if len(self.head) < 2 else b""
+            self.zero = self.zero or b"\0" in raw[: _CHUNK - self.taken]
+        self.taken += len(raw)
+        if self.error is not None:
+            return "", b""
+        try:
+            text, own = self._decoded(raw, last)
+        except UnicodeDecodeError as error:
+            # what it speaks of are the bytes that it kept from before, and these
+            self.error, self.error_at = error, self.taken - len(error.object) + error.start
+            return "", b""
+        decoded = len(self.held) + len(text)
+        # to the end, so that a text written down and read again is the same
+        if self.given == 0 and not self.held:
+            text = text.lstrip("\ufeff")
+        text = self.held + text
+        kept = text if last else text.rstrip("\r")
+        self.held, text = text[len(kept) :], kept
+        if "\r" in text:
+            while "\r\n" in text:
+                text = text.replace("\r\n", "\n")
+        try:
+            encoded = own if own is not None and len(text) == decoded else text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            encoded = text.encode("utf-8", "replace")
+            if self.surrogate is None:
+                self.surrogate, self.surrogate_at = error, self.given + error.start
+        if self.nul is None and b"\0" in encoded:
+            self.nul = self.given + text.index("\0")
+        self.given += len(text)
+        return ("", b"") if self.nul is not None or self.surrogate is not None else (text, encoded)
+
+    def check(self) -> None:
+        """Raise CharRNNError where something was wrong."""
+        utf16 = self.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if self.error is not None:
+            where = f"{self.name}: not {self.encoding.upper()} at byte {self.error_at}"
+            odd = self.error.object[self.error.start : self.error.start + 1]
+            found = f" (0x{odd[0]:02x})" if odd else ""
+            if self.zero and not utf16:
+                raise CharRNNError(f"{where}{found}; it looks like a binary file. Name a text.") from self.error
+            likely = "utf-16" if utf16 else "gb18030" if self.encoding.lower() in {"utf-8", "utf8"} else "utf-8"
+            advice = self.advice or f"Name its encoding, e.g. --encoding {likely}."
+            raise CharRNNError(f"{where}{found}. {advice}") from self.error
+        if self.nul is not None:
+            raise CharRNNError(
+                f"{self.name}: a NUL character at {self.nul}; it looks like a binary file"
+                " or UTF-16. Name a text, or its encoding, e.g. --encoding utf-16."
+            )
+        if self.surrogate is not None:
+            raise _lone(self.name, self.surrogate_at, self.surrogate) from self.surrogate
+
+    def _decoded(self, raw: bytes, last: bool) -> tuple[str, bytes | None]:
+        """Give characters, and the very bytes that they are where these are UTF-8."""
+        try:
+            if not self.is_utf8 or self.held:
+                return self.decoder.decode(raw, last), None
+            before, _ = self.decoder.getstate()
+            text = self.decoder.decode(raw, last)
+            after, _ = self.decoder.getstate()
+            return text, (before + raw)[: len(before) + len(raw) - len(after)]
+        except UnicodeDecodeError:
+            raise
+        except UnicodeError:
+            # UTF-16 or UTF-32 without a mark: in the machine's own order, as Python decodes it in one piece
+            name, order = codecs.lookup(self.encoding).name, "le" if sys.byteorder == "little" else "be"
+            before, _ = self.decoder.getstate()
+            self.decoder = codecs.getincrementaldecoder(f"{name}-{order}")()
+            return self.decoder.decode(before + raw, last), None
 
 
 def check_characters(text: str, name: str) -> None:
@@ -108,10 +216,14 @@ def check_characters(text: str, name: str) -> None:
         for start in range(0, len(text), _CHUNK):
             text[start : start + _CHUNK].encode("utf-8")
     except UnicodeEncodeError as error:
-        raise CharRNNError(
-            f"{name}: character {start + error.start} is a lone surrogate"
-            f" (U+{ord(text[start + error.start]):04X}), which is no character. Is it UTF-8?"
-        ) from error
+        raise _lone(name, start + error.start, error) from error
+
+
+def _lone(name: str, place: int, error: UnicodeEncodeError) -> CharRNNError:
+    code = ord(error.object[error.start])
+    return CharRNNError(
+        f"{name}: character {place} is a lone surrogate (U+{code:04X}), which is no character. Is it UTF-8?"
+    )
 
 
 def lines(text: str) -> Iterator[str]:
@@ -127,6 +239,17 @@ def lines(text: str) -> Iterator[str]:
 def escaped(text: str) -> str:
     """Write a text on one line: \\n, \\t and \\\\ for newline, tab and backslash."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def stamp(name: str) -> Stamp | None:
+    """Say which file this is, as far as can be seen without reading it; None for standard input or no file."""
+    if name == STDIN:
+        return None
+    try:
+        seen = os.stat(name)
+    except OSError:
+        return None
+    return str(Path(name).absolute()), seen.st_size, seen.st_mtime_ns
 
 
 def stem(name: str) -> str:
@@ -162,13 +285,18 @@ def _expand(name: str) -> list[str]:
     return [name]
 
 
-def _bytes(file: str, stdin: BinaryIO | None) -> bytes:
+def _raw(file: str, stdin: BinaryIO | None, size: int) -> Iterator[bytes]:
+    """Give a file's bytes, unpacked, so many at a time."""
     if file == STDIN:
-        return (stdin or sys.stdin.buffer).read()
+        stream = stdin or sys.stdin.buffer
+        while raw := stream.read(size):
+            yield raw
+        return
     opened = _PACKED.get(Path(file).suffix.lower(), open)
     try:
         with opened(file, "rb") as stream:
-            return bytes(stream.read())
+            while raw := stream.read(size):
+                yield raw
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise CharRNNError(f"{file}: damaged or not really packed ({error}). Unpack it by hand.") from error
     except OSError as error:

@@ -159,7 +159,7 @@ class Training:
         self.generator = torch.Generator(device).manual_seed(config.train.seed + 1)  # dropout's own
         assert config.train.batch_size != "auto"
         self.lanes = Lanes(
-            self.vocabulary.encode(corpus.training.text),
+            corpus.training.tokens,
             corpus.training.starts,
             self.vocabulary.newline,
             config.train.batch_size,
@@ -168,7 +168,7 @@ class Training:
             corpus.shuffled,
             LOOKAHEAD if config.model.bidirectional else 0,
         )
-        self.validation = self.vocabulary.encode(corpus.validation.text)
+        self.validation = corpus.validation.tokens
         self.state = self.model.start_state(config.train.batch_size)
         self.position = Position(seconds=seconds, device=device.type)
         self.history: list[Evaluated] = []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
-from charrnn import begin, cloze, config, evaluate, modelfile, train
+from charrnn import begin, cloze, config, evaluate, modelfile, source, tokenfile, train
 from charrnn.begin import Begun
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
@@ -80,6 +83,118 @@ def test_what_a_run_is_tied_to_cannot_be_changed(here: Path, setting: str, messa
     finish(fresh(["text.txt"]))
     with pytest.raises(MisuseError, match=message):
         begin.resume(Run(Path("run")), CPU, settings=[setting])
+
+
+# Long texts, whose tokens are in a file of the run
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every text be a long one."""
+    monkeypatch.setattr(tokenfile, "LONG", 1)
+    monkeypatch.setattr(source, "_IN_MEMORY", 100)
+
+
+def unread(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("the text was read again")
+
+
+@pytest.mark.parametrize("kind", ["none", "line"])
+def test_resuming_from_a_file_of_tokens_is_bit_exact_and_reads_no_text(
+    here: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    whole = finish(fresh(["text.txt"], "train.steps=20", f"data.documents={kind}", folder="whole"))
+    assert not whole.run.tokens.exists()
+    monkeypatch.setattr(tokenfile, "LONG", 1)
+    begun = fresh(["text.txt"], "train.steps=20", f"data.documents={kind}")
+    for _ in train.train(begun.training, begun.run, lambda: begun.training.position.step == 9):
+        pass
+    begun.run.release()
+    monkeypatch.setattr(source.Source, "read", unread)
+    resumed = finish(begin.resume(Run(Path("run")), CPU))
+    for name, weights in whole.training.model.state_dict().items():
+        assert torch.equal(weights, resumed.training.model.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("long")
+def test_a_text_that_was_touched_is_read_again_and_its_tokens_made_anew(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(fresh(["text.txt"]))
+    for touched in (True, False):
+        if touched:
+            os.utime("text.txt", ns=(1, 1))
+        else:
+            (here / "run" / "corpus.safetensors").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(source.Source, "read", unread)
+            with pytest.raises(AssertionError, match="read again"):
+                begin.resume(Run(Path("run")), CPU)
+        begin.resume(Run(Path("run")), CPU).run.release()
+        with monkeypatch.context() as patch:
+            patch.setattr(source.Source, "read", unread)
+            begin.resume(Run(Path("run")), CPU).run.release()
+
+
+@pytest.mark.usefixtures("long")
+def test_a_long_text_that_changed_is_not_resumed(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    (here / "text.txt").write_text(TEXT.replace("fox", "cat"))
+    with pytest.raises(CharRNNError, match=r"has changed since .*--init-from"):
+        begin.resume(Run(Path("run")), CPU)
+    path = here / "run" / "best.safetensors"
+    with pytest.raises(CharRNNError, match=r"has changed since .* its held-out part is unknown"):
+        begin.held_out(modelfile.read_header(path), path)
+
+
+@pytest.mark.usefixtures("long")
+def test_the_held_out_part_of_a_long_text_is_there_with_its_tokens_and_without(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(fresh(["text.txt"], "data.split=[0.8,0.1,0.1]"))
+    path = here / "run" / "best.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(source.Source, "read", unread)
+        kind, part = begin.held_out(modelfile.read_header(path), path)
+    (here / "run" / "corpus.safetensors").unlink()
+    assert (kind, part.text) == ("test part", TEXT[-len(part) :])
+    again = begin.held_out(modelfile.read_header(path), path)[1]
+    assert (again.text, again.tokens.tolist()) == (part.text, part.tokens.tolist())
+    assert not (here / "run" / "corpus.safetensors").exists()  # to score is not to change a run
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("text", ["text.txt", "-"])
+def test_a_beginning_that_fails_leaves_no_tokens(here: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(CharRNNError, match="not enough memory"):
+        fresh([text], "model.hidden_size=10000000", stdin=io.BytesIO(TEXT.encode()))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CharRNNError, match=r"the disk is full\. Free at least 1 MB there, then begin again\."):
+        fresh([text], stdin=io.BytesIO(TEXT.encode()))
+    assert [file.name for file in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.usefixtures("long")
+def test_standard_input_that_is_long_is_kept_and_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "other.txt").write_text("另一篇" * 50, encoding="utf-16")
+    stdin = io.BytesIO(("我爱北京\n" * 30).encode("utf-16"))
+    finish(fresh(["other.txt", "-"], "data.encoding=utf-16", stdin=stdin))
+    assert (here / "run" / "corpus.txt").read_text(encoding="utf-16") == "我爱北京\n" * 30
+    monkeypatch.setattr(source.Source, "read", unread)
+    assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
+
+
+@pytest.mark.usefixtures("long")
+def test_what_was_left_of_a_beginning_that_was_killed_is_nothing(here: Path) -> None:
+    (here / "run").mkdir()
+    for name in (".lock", "corpus.safetensors", "corpus.safetensors.tmp"):
+        (here / "run" / name).write_bytes(b"x" * 9)
+    finish(fresh(["text.txt"]))
+    assert not (here / "run" / "corpus.safetensors.tmp").exists()
+    assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
 
 
 def test_other_training_settings_may_change_and_are_written_down(here: Path) -> None:

@@ -52,6 +52,16 @@ def test_an_empty_folder_is_free_a_full_one_is_not(here: Path) -> None:
         Run(full).create()
 
 
+def test_tokens_are_nothing_beside_a_lock_and_somebodys_without(here: Path) -> None:
+    folder = here / "run"
+    folder.mkdir()
+    (folder / "corpus.safetensors").write_bytes(b"x")
+    with pytest.raises(MisuseError, match="exists already"):
+        Run(folder).check_free()
+    (folder / ".lock").touch()
+    Run(folder).check_free()
+
+
 def test_the_newest_run_is_the_default(here: Path) -> None:
     make(here / "checkpoints/old", "best.safetensors", age=50)
     make(here / "checkpoints/new", "best.safetensors", "last.safetensors", age=5)

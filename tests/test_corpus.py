@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from charrnn import corpus
 from charrnn.config import DataConfig
-from charrnn.corpus import Corpus, Lanes, Part, build, documents, split
+from charrnn.corpus import PARTS, Corpus, Lanes
 from charrnn.errors import CharRNNError
+from charrnn.source import Source
 from charrnn.text import Text
 
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
@@ -35,7 +36,38 @@ def several(*contents: str) -> Text:
     return Text("\n".join(contents), tuple(f"{i}.txt" for i in range(len(contents))), tuple(int(i) for i in starts))
 
 
-def pieces(part: Part) -> list[str]:
+class Piece(NamedTuple):
+    """Hold a part's text and where its documents begin."""
+
+    text: str
+    starts: npt.NDArray[np.int64]
+
+
+def split(text: Text, data: DataConfig, seed: int) -> tuple[Piece, Piece, Piece]:
+    """Split a text, however short, and read the parts back."""
+    with Source.of(text) as source:
+        deal = corpus.split(source, data, seed)
+        contents = ["", "", ""]
+        for part, codes in deal.dealt(source):
+            contents[part] += "".join(chr(code) for code in codes)
+        starts = [np.concatenate(list(deal.starts(part))) for part in range(len(PARTS))]
+    training, validation, test = (Piece(*piece) for piece in zip(contents, starts, strict=True))
+    return training, validation, test
+
+
+def build(text: Text, data: DataConfig, seed: int, name: str) -> Corpus:
+    with Source.of(text) as source:
+        return corpus.build(source, data, seed, name).in_memory()
+
+
+def documents(text: Text, kind: str) -> tuple[str, npt.NDArray[np.int64]]:
+    """Give a text with the newlines that its last document lacked, and where documents begin."""
+    with Source.of(text) as source:
+        bounds = corpus.documents(source, kind)
+        return "".join(source.pieces(0, source.length)), bounds[:-1]
+
+
+def pieces(part: Piece) -> list[str]:
     """Cut a part where its documents begin."""
     ends = [*part.starts[1:], len(part.text)]
     return [part.text[start:end] for start, end in zip(part.starts, ends, strict=True)]
@@ -129,12 +161,12 @@ def test_any_text_of_a_hundred_characters_and_two_distinct_ones_makes_a_corpus(c
 )
 def test_a_document_keeps_the_newlines_that_end_it(kind: str, content: str, expected: list[str]) -> None:
     whole, starts = documents(one(content), kind)
-    assert pieces(Part(whole, starts)) == expected
+    assert pieces(Piece(whole, starts)) == expected
 
 
 def test_files_are_documents_whatever_lines_they_have() -> None:
     whole, starts = documents(several("a\n\nb\n", "c", "d\n"), "file")
-    assert pieces(Part(whole, starts)) == ["a\n\nb\n\n", "c\n", "d\n\n"]
+    assert pieces(Piece(whole, starts)) == ["a\n\nb\n\n", "c\n", "d\n\n"]
 
 
 def names(count: int) -> Text:
@@ -146,6 +178,13 @@ def test_documents_are_dealt_differently_by_another_seed_and_the_same_by_the_sam
     deals = [tuple(part.text for part in split(names(50), data, seed)) for seed in (0, 0, 1)]
     assert deals[0] == deals[1]
     assert deals[0] != deals[2]
+
+
+def test_documents_are_dealt_as_they_always_were() -> None:
+    """A run that is resumed, or scored on its held-out part, deals its text again."""
+    _, validation, test = split(names(50), DataConfig(split=(0.8, 0.1, 0.1), documents="line"), 7)
+    assert [int(piece[5:]) for piece in pieces(validation)] == [4, 31, 35, 39, 40]
+    assert [int(piece[5:]) for piece in pieces(test)] == [13, 18, 21, 44, 49]
 
 
 def test_a_sorted_list_of_names_is_not_tested_on_its_tail() -> None:
@@ -329,6 +368,18 @@ def test_documents_are_shuffled_every_epoch_and_never_cut_or_joined_otherwise() 
         assert text == [token for document in order for token in own[document]]
         orders.append(tuple(order))
     assert len(set(orders)) > 5
+
+
+def test_a_shuffled_epoch_is_its_documents_put_together() -> None:
+    """A text larger than memory cannot be put together; looking it up must give the same."""
+    starts = np.array([0, 2, 5, 9, 14, 15], dtype=np.int64)
+    lanes = Lanes(distinct(20), starts, 99, 3, 4, SEED, shuffled=True)
+    for epoch in range(4):
+        order = np.random.default_rng([SEED, 2, epoch]).permutation(6)
+        stream = np.concatenate([np.arange(start, end) for start, end in ([*starts, 20][i : i + 2] for i in order)])
+        offset = int(np.random.default_rng([SEED, 3, epoch]).integers(20))
+        read = np.concatenate([lanes.window(epoch, index).targets for index in range(lanes.windows)], 1)
+        np.testing.assert_array_equal(read, np.roll(stream, -offset)[:18].reshape(3, 6))
 
 
 def test_a_text_in_one_piece_is_never_shuffled() -> None:

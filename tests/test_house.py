@@ -20,9 +20,9 @@ HOUSE = Path(charrnn.__file__).parent
 # bottom up; on a floor a room may enter those named before it
 FLOORS = (
     ("errors", "version", "metrics", "cells", "filters", "curve"),
-    ("config", "text", "vocabulary", "reader"),
+    ("config", "text", "source", "vocabulary", "reader"),
     ("corpus", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines"),
-    ("decoder", "ondevice", "objective", "modelfile", "evaluate", "cloze", "sample", "beam", "infill"),
+    ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
     ("checkpoint", "plan"),
     ("train",),
     ("begin",),

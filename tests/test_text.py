@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from charrnn.errors import CharRNNError, MisuseError
 from charrnn.text import Text
 
 POEM = "床前明月光，\n疑是地上霜。\n"
+
+
+@pytest.fixture(autouse=True, params=[1, 3, 1 << 18])
+def _pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read files in pieces of so many bytes: what is claimed here must hold wherever they end."""
+    monkeypatch.setattr(text, "_PIECE", request.param)
 
 
 def written(path: Path, content: str | bytes) -> str:
@@ -123,6 +130,53 @@ def test_the_byte_of_a_decoding_error_counts_the_byte_order_mark(tmp_path: Path)
 def test_a_text_cut_inside_a_character_is_refused(tmp_path: Path) -> None:
     assert "not UTF-8 at byte 1 (0xe6)" in refusal([written(tmp_path / "a.txt", b"a" + "月".encode()[:2])])
     assert "not UTF-16 at byte 4 (0x61)" in refusal([written(tmp_path / "b.txt", b"\xff\xfeb\0a")], "utf-16")
+
+
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "big5", "shift_jis", "latin-1", "utf-7")
+
+
+@given(
+    st.binary(max_size=40)
+    | st.text(st.sampled_from("ab\n\r月é😀\ufeff\0")).map(str.encode)
+    | st.text(st.sampled_from("ab\n\r月é😀\ufeff\0")).map(lambda content: content.encode("utf-16")),
+    st.sampled_from(ENCODINGS),
+    st.integers(1, 9),
+)
+def test_a_file_in_pieces_is_read_or_refused_as_in_one(raw: bytes, encoding: str, size: int) -> None:
+    outcomes = []
+    for pieces in (size, 1 << 18):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text, "_PIECE", pieces)
+            try:
+                outcomes.append(text.read(["-"], encoding, io.BytesIO(raw)).content)
+            except CharRNNError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "U16", "utf_32"])
+def test_a_text_without_a_mark_is_in_the_machines_order(tmp_path: Path, encoding: str) -> None:
+    order = "le" if sys.byteorder == "little" else "be"
+    name = written(tmp_path / "a.txt", POEM.encode(f"{'utf-32' if '32' in encoding else 'utf-16'}-{order}"))
+    assert text.read([name], encoding).content == POEM
+
+
+def test_of_several_faults_the_same_one_is_told_wherever_it_is(tmp_path: Path) -> None:
+    """Bytes that are no text come first, then a NUL, then a lone surrogate."""
+    escaped = rb"a\ud800b\x00c"
+    assert "a NUL character at 3" in refusal([written(tmp_path / "a.txt", escaped)], "unicode_escape")
+    assert "not UNICODE_ESCAPE at byte 13" in refusal([written(tmp_path / "b.txt", escaped + b"\\x")], "unicode_escape")
+    assert "not UTF-8 at byte 6 (0xff)" in refusal([written(tmp_path / "c.txt", b"a\0bcde\xff")])
+
+
+def test_a_byte_is_counted_from_the_mark_on(tmp_path: Path) -> None:
+    """Python counts from behind it, in this encoding only."""
+    assert "at byte 4 (0xff)" in refusal([written(tmp_path / "a.txt", b"\xef\xbb\xbfa\xff")], "utf-8-sig")
+
+
+def test_a_name_among_encodings_that_cannot_be_cut_is_decoded_whole(tmp_path: Path) -> None:
+    name = written(tmp_path / "a.txt", "Bücher und Äpfel".encode("punycode"))
+    assert text.read([name], "punycode").content == "Bücher und Äpfel"
 
 
 def test_standard_input_is_named_in_words() -> None:

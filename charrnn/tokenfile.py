@@ -1,0 +1,112 @@
+"""A long text's tokens in a file: written once, in bounded memory, and mapped into memory ever after.
+The file is of the safetensors format; it is trusted only where it says that it is of this very text and settings."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from charrnn import corpus
+from charrnn.config import DataConfig
+from charrnn.corpus import PARTS, Corpus, Dealt, Layout
+from charrnn.modelfile import CorpusCard
+from charrnn.tensorfile import cannot_write, writing
+from charrnn.text import Stamp, stamp
+from charrnn.vocabulary import Vocabulary
+
+FORMAT = 1
+LONG = 1 << 26  # bytes of tokens from which on they are kept in a file
+_NAMES = {"<i8": "I64", "<u4": "U32", "<u2": "U16", "|u1": "U8"}
+_LONGEST_HEADER = 100_000_000
+
+
+def keep(dealt: Dealt, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
+    """Encode a text, a long one into a file, a short one into memory; `stamps` are its files' before they were read.
+
+    Raises CharRNNError when the disk is full.
+    """
+    if dealt.layout.size < LONG:
+        return dealt.in_memory()
+    header = _header(dealt.layout, _about(dealt.source.digest, data, seed, stamps, dealt.vocabulary))
+    with writing(path, len(header) + dealt.layout.size) as file:
+        file.write(header)
+        dealt.write(file)
+    return _mapped(path, len(header), dealt.layout, dealt.vocabulary, dealt.shuffled)
+
+
+def hold(dealt: Dealt) -> Corpus:
+    """Encode a text: a long one into a file without a name, which is gone with the process, a short one into memory."""
+    if dealt.layout.size < LONG:
+        return dealt.in_memory()
+    folder = Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            dealt.write(file)
+            file.flush()
+            return _mapped(file, 0, dealt.layout, dealt.vocabulary, dealt.shuffled)
+    except OSError as error:
+        raise cannot_write(folder / "tokens", error, dealt.layout.size) from error
+
+
+def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: Vocabulary) -> Corpus | None:
+    """Map a file that `keep` made; give None if it is not whole, or not of the text of `card` parted as `data` says, or
+    if the text's files have been touched since."""
+    stamps = [stamp(name) for name in data.texts]
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0]
+            raw = start + file.read(min(length, _LONGEST_HEADER))
+        tree = json.loads(raw[8:])
+        documents, unknown = (
+            tuple(int(tree[f"{part}/{name}"]["shape"][0]) for part in PARTS) for name in ("starts", "unknown")
+        )
+    except (OSError, struct.error, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
+        return None
+    characters = (card.training, card.validation, card.test)
+    layout = Layout(documents, unknown, characters, np.dtype(vocabulary.dtype))
+    expected = _header(layout, _about(card.sha256, data, seed, stamps, vocabulary))
+    if None in stamps or raw != expected or size != len(expected) + layout.size:
+        return None
+    return _mapped(path, len(expected), layout, vocabulary, data.documents != "none")
+
+
+def _about(
+    digest: str, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Say all that the tokens depend on, and by what to see that the texts are still the same."""
+    return {
+        "format": FORMAT,
+        "sha256": digest,
+        "files": stamps,
+        "data": data.model_dump(mode="json", exclude={"texts"}),
+        "seed": seed,
+        "vocabulary": {
+            "characters": vocabulary.characters,
+            "seen": vocabulary.seen,
+            "novel": vocabulary.novel,
+        },
+    }
+
+
+def _header(layout: Layout, about: dict[str, Any]) -> bytes:
+    tree: dict[str, Any] = {"__metadata__": {"tokens": json.dumps(about, ensure_ascii=False)}}
+    for name, dtype, place, length in layout.fields():
+        offsets = [place, place + length * dtype.itemsize]
+        tree[name] = {"dtype": _NAMES[dtype.str], "shape": [length], "data_offsets": offsets}
+    raw = json.dumps(tree, ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)  # so that the numbers lie where a processor likes them
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _mapped(file: Path | BinaryIO, place: int, layout: Layout, vocabulary: Vocabulary, shuffled: bool) -> Corpus:
+    store = np.memmap(file, dtype=np.uint8, mode="r", offset=place, shape=(layout.size,))
+    # a plain array: a memmap's every slice costs more
+    return corpus.view(np.asarray(store), layout, vocabulary, shuffled)

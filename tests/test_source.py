@@ -1,0 +1,95 @@
+"""A text that is written down piece by piece is the text, wherever its pieces and chunks end."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn import source, text
+from charrnn.errors import CharRNNError
+from charrnn.source import Source
+from charrnn.text import Text
+
+WIDE = "ab\né月亮\n😀c"  # of one, two and four bytes
+
+
+def whole(written: Source) -> str:
+    return "".join(written.pieces(0, written.length))
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from("ab\né月😀"), max_size=9)),
+    st.sampled_from([4, 8, 1 << 20]),
+    st.sampled_from([1, 5, 1 << 26]),
+)
+def test_a_text_is_what_was_written_down_in_memory_or_in_a_file(pieces: list[str], chunk: int, room: int) -> None:
+    content = "".join(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_CHUNK", chunk)
+        patch.setattr(source, "_IN_MEMORY", room)
+        with Source() as written:
+            for piece in pieces:
+                written.append(piece)
+            assert whole(written) == content
+            assert (written.length, written.tail) == (len(content), content[-2:])
+            assert "".join(written.pieces(2, 5)) == content[2:5]
+
+
+def test_characters_may_follow_after_a_walk_that_stopped_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were once written over those that the walk had not come to."""
+    monkeypatch.setattr(source, "_CHUNK", 4)
+    with Source.of(Text(WIDE, ("a",), (0,))) as written:
+        next(written.chunks())
+        written.append("\n")
+        assert whole(written) == WIDE + "\n"
+
+
+def test_each_piece_takes_as_many_bytes_a_character_as_it_needs() -> None:
+    with Source() as written:
+        for piece in ("ab\n", "é", "月亮", "a", "😀a"):
+            written.append(piece)
+        assert [(codes.itemsize, len(codes)) for codes in written.chunks()] == [(1, 4), (2, 2), (1, 1), (4, 2)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1 << 18])
+def test_files_are_read_as_one_text_with_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(text, "_PIECE", size)
+    for name, content in (("a.txt", WIDE), ("b.txt", "\ufeffx\r\ny")):
+        (tmp_path / name).write_bytes(content.encode())
+    names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    with Source.read(names) as read:
+        assert whole(read) == WIDE + "\nx\ny"
+        assert read.digest == hashlib.sha256((WIDE + "\nx\ny").encode()).hexdigest() == text.read(names).digest()
+        assert (read.names, read.starts) == (tuple(names), (0, len(WIDE) + 1))
+        assert read.stamps == tuple(text.stamp(name) for name in names)
+
+
+def test_a_stamp_is_another_when_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("abc")
+    before = text.stamp(str(path))
+    assert before is not None
+    assert before[:2] == (str(path), 3)
+    os.utime(path, ns=(0, before[2] + 1))
+    assert text.stamp(str(path)) not in {before, None}
+    assert text.stamp("-") is text.stamp(str(tmp_path / "none")) is None
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
+        def write(self, content: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    (tmp_path / "a.txt").write_text(WIDE, encoding="utf-8")
+    with pytest.raises(CharRNNError, match=r"the disk is full\. A long text is kept there while it is read; free"):
+        Source.read([str(tmp_path / "a.txt")], folder=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
