@@ -52,9 +52,9 @@ class Tutorial:
 
 
 def training(cell: str, hidden: int, layers: int, lanes: int, length: int, precision: str, kernel: str) -> Training:
-    letters = "".join(chr(code) for code in range(32, 32 + CHARACTERS - 1)) + "\n"
-    text = "".join(np.random.default_rng(0).choice(list(letters), 4 * lanes * length))
-    part = Part(text, np.zeros(1, dtype=np.int64))
+    vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 32 + CHARACTERS - 1)) + "\n")
+    tokens = np.random.default_rng(0).integers(0, CHARACTERS, 4 * lanes * length).astype(vocabulary.dtype)
+    part = Part(tokens, np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint32), vocabulary)
     config = Config.model_validate(
         {
             "model": {
@@ -76,7 +76,7 @@ def training(cell: str, hidden: int, layers: int, lanes: int, length: int, preci
             },
         }
     )
-    corpus = Corpus(part, part, part, Vocabulary.of(letters), False)
+    corpus = Corpus(part, part, part, vocabulary, False)
     return Training(config, corpus, CorpusCard("none", "0" * 64, 1, 1, 1), CPU)
 
 

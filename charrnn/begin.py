@@ -15,6 +15,7 @@ import torch
 
 from charrnn import checkpoint, corpus, modelfile, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
+from charrnn.allocator import keep_freed_memory
 from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
@@ -127,6 +128,7 @@ def _started(
     training, validation, test = dealt.layout.characters
     assert seed is not None
     say(f"Read {dealt.read:,} characters. Trying out {device} ...")
+    keep_freed_memory()
     settled = plan.plan(
         config,
         len(vocabulary),
@@ -213,6 +215,7 @@ def resume(
 def _resumed(
     run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say
 ) -> Training:
+    keep_freed_memory()
     header = modelfile.read_header(run.last)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")

@@ -531,7 +531,9 @@ def info(model: str | None) -> None:
 
 def _opened(path: Path, device: str) -> tuple[Header, Any]:
     from charrnn import begin, modelfile
+    from charrnn.allocator import keep_freed_memory
 
+    keep_freed_memory()
     chosen = begin.choose_device(device)
     header, model = modelfile.read_model(path)
     return header, model.to(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from charrnn import evaluate
 from charrnn.config import ModelConfig
+from charrnn.lines import no_progress
 from charrnn.model import CharRNN
+from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.of("abc\n" * 20 + "d")
@@ -125,3 +128,81 @@ def test_an_untrained_head_costs_the_logarithm_of_the_vocabulary() -> None:
     score = evaluate.evaluate(one, VOCABULARY, VOCABULARY.encode("abcab"), exact=True).score
     expected = math.log2(len(VOCABULARY)) + VOCABULARY.known_nats / math.log(2)
     assert score.bits_per_character == pytest.approx(expected, rel=1e-6)
+
+
+# Rounded products
+
+
+READ = evaluate._Reader.read
+
+
+def reads(
+    monkeypatch: pytest.MonkeyPatch, *, fast: bool, exact: bool = False
+) -> tuple[evaluate.Evaluation, list[bool]]:
+    """Evaluate 150,000 characters where bf16 is fast, or is not; gives the result, and of each read whether it was
+    rounded."""
+    seen: list[bool] = []
+
+    def watched(
+        self: evaluate._Reader,
+        places: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+        state: State,
+        rounded: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+        logits, targets, after = READ(self, places, state, rounded)
+        assert (logits.dtype == torch.bfloat16) == rounded
+        seen.append(rounded)
+        return logits, targets, after
+
+    monkeypatch.setattr(evaluate._Reader, "read", watched)
+    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: fast)
+    return evaluate.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(150_000)), exact=exact), seen
+
+
+def test_where_bf16_is_fast_most_of_a_long_text_is_read_so_and_the_score_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact, slowly = reads(monkeypatch, fast=False)
+    result, rounded = reads(monkeypatch, fast=True)
+    assert not any(slowly)
+    assert sum(rounded) > len(rounded) / 2
+    assert result.score.nats != exact.score.nats  # it really was another way
+    assert abs(result.score.bits_per_character - exact.score.bits_per_character) < 0.0005
+    # around the seams all is read in full: the first windows of lanes, and what is read twice after them
+    assert not any(rounded[:3])
+    assert not any(rounded[-1:])
+
+
+def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, _ = reads(monkeypatch, fast=False)
+    agrees = evaluate._Reader._agrees
+
+    def never(self: evaluate._Reader, *arguments: Any) -> bool:
+        agrees(self, *arguments)
+        return False
+
+    monkeypatch.setattr(evaluate._Reader, "_agrees", never)
+    result, rounded = reads(monkeypatch, fast=True)
+    assert sum(rounded) == 1  # the trial itself
+    assert result == exact
+
+
+def test_a_disagreement_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "_TOLERANCE", 0.0)
+    one, tokens = model(), VOCABULARY.encode(text(20_000))
+    reader = evaluate._Reader(one, VOCABULARY, tokens, no_progress)
+    places = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
+    with torch.inference_mode():
+        assert not reader._agrees(places, one.start_state(20), 1_000)
+        monkeypatch.setattr(evaluate, "_TOLERANCE", 1.0)
+        assert reader._agrees(places, one.start_state(20), 1_000)
+        assert not reader._agrees(places, one.start_state(20), 300)  # too little is left to gain by it
+
+
+def test_a_single_pass_is_never_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, rounded = reads(monkeypatch, fast=True, exact=True)
+    assert not any(rounded)
+
+
+def test_double_precision_is_never_rounded() -> None:
+    assert not evaluate.fast_at_bf16(torch.zeros(1, dtype=torch.float64))

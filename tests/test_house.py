@@ -19,7 +19,7 @@ import charrnn
 HOUSE = Path(charrnn.__file__).parent
 # bottom up; on a floor a room may enter those named before it
 FLOORS = (
-    ("errors", "version", "metrics", "cells", "filters", "curve"),
+    ("errors", "version", "allocator", "metrics", "cells", "filters", "curve"),
     ("config", "text", "source", "vocabulary", "reader"),
     ("corpus", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines"),
     ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
