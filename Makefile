@@ -1,5 +1,6 @@
 # make test     lint, types and tests        make demo    one minute of training, and what came of it
 # make slow     the tests that take minutes  make clean   remove what make made, but no model
+# make bench    how fast it is here, beside torch.nn and the machine's own limits; about ten minutes
 # Each makes its own .venv first, once; constraints.txt says which versions go into it.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: test slow demo clean
+.PHONY: test slow demo bench clean
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -28,6 +29,13 @@ demo: $(VENV)/installed
 	&& printf '\n=== How well it foretells text that it has never seen ===\n\n' \
 	&& $(BIN)/charrnn evaluate -m "$$model" \
 	&& printf '\nMore of it: %s/charrnn sample -m %s\n' '$(BIN)' "$$model"
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/training.py --sizes 2x512 --rounds 3
+	$(BIN)/python benchmarks/evaluation.py --cells lstm
+	$(BIN)/python benchmarks/reading.py --size 100MB --rounds 3
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

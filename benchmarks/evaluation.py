@@ -1,6 +1,6 @@
 """Scoring against learning on a CPU: characters a second of `evaluate` in lanes, and of the training step beside it.
 
-python benchmarks/evaluation.py [--cells lstm,gru,rnn] [--sizes 2x512] [--characters 200000] [--rounds 3]
+python benchmarks/evaluation.py [--cells lstm,gru,rnn] [--sizes 2x512] [--characters 1000000] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from charrnn import evaluate
 @click.command()
 @click.option("--cells", default="lstm,gru,rnn")
 @click.option("--sizes", default="2x512")
-@click.option("--characters", default=200_000)
+@click.option("--characters", default=1_000_000)
 @click.option("--lanes", default=64)
 @click.option("--rounds", default=3)
 def main(cells: str, sizes: str, characters: int, lanes: int, rounds: int) -> None:

@@ -422,7 +422,7 @@ def evaluate(
     from charrnn import text
 
     sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
-    if per_line and sources and device == "auto" and sum(len(given) for _, given in sources) <= _SHORT:
+    if per_line and sources and device in {"auto", "cpu"} and sum(len(given) for _, given in sources) <= _SHORT:
         for name in models or (None,):
             path = _found(name)
             reader, vocabulary = _reader(path, "cpu")
