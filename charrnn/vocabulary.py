@@ -15,6 +15,7 @@ _Tokens = npt.NDArray[np.unsignedinteger]
 Counts = npt.NDArray[np.int64]  # by code point
 _CHUNK = 1 << 22
 _BLOCK = 1 << 16  # characters whose places in a table stay in a processor's cache
+_NUMBERS = 1 << 18  # of logits at a time: what fits into a cache
 _PAIRED = 1 << 18  # characters from which on it pays to count them in pairs
 
 
@@ -104,11 +105,16 @@ class Vocabulary:
     ) -> npt.NDArray[np.float64]:
         """Give what targets (...), 0 to V, cost under logits (..., V), in nats (...)."""
         size = len(self)
-        flat = logits.reshape(-1, size)
-        top = flat.max(-1)
-        total = np.exp(flat - top[:, None]).sum(-1, dtype=np.float64)
-        own = flat[np.arange(len(flat)), np.minimum(targets.ravel(), size - 1)]
-        known = (np.log(total) + (top - own) + self.known_nats).reshape(targets.shape)
+        flat, chosen = logits.reshape(-1, size), np.minimum(targets.ravel(), size - 1)
+        known = np.empty(len(flat))
+        rows = max(64, _NUMBERS // size)
+        for first in range(0, len(flat), rows):
+            part = flat[first : first + rows]
+            top = part.max(-1)
+            below = part - top[:, None]
+            own = below[np.arange(len(part)), chosen[first : first + rows]]
+            known[first : first + rows] = np.log(np.exp(below, out=below).sum(-1, dtype=np.float64)) - own
+        known = known.reshape(targets.shape) + self.known_nats
         return np.asarray(np.where(targets == self.escape, self.escape_nats, known))
 
     def encode(self, text: str) -> _Tokens:
