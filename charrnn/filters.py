@@ -16,8 +16,10 @@ Probabilities = npt.NDArray[np.float64]
 def softmax(logits: Probabilities, temperature: float = 1.0) -> Probabilities:
     """Turn logits (..., V) into probabilities at a temperature: below 1 bolder, above 1 wilder."""
     below = logits - logits.max(-1, keepdims=True)
-    with np.errstate(over="ignore"):  # at almost no temperature all but the likeliest are at minus infinity
-        weights = np.exp(below / temperature)
+    if temperature < 1e-100:  # all but the likeliest would be at minus infinity, or beyond
+        below = np.where(below < 0.0, -np.inf, 0.0)
+        temperature = 1.0
+    weights = np.exp(below / temperature)
     return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 

@@ -19,6 +19,7 @@ from charrnn.vocabulary import Vocabulary
 
 TEMPERATURE = 0.8
 _WINDOW = 1024
+_UNPRICED = 1 << 16  # logits that wait for their price, at most
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,16 @@ class _Lane:
 
     def __init__(self, until: str | None) -> None:
         self.until, self.released, self.pending, self.done = until, "", "", False
-        self.nats: list[float] = []
+        self.length = 0  # characters written
+        self.nats: list[float] = []  # their prices, as far as they are known
 
-    def write(self, character: str, nats: float, last: bool) -> str:
-        """Add a character; gives what may be shown now."""
+    def write(self, character: str, length: int) -> str:
+        """Add a character, of so many in all; gives what may be shown now."""
         self.pending += character
-        self.nats.append(nats)
+        self.length += 1
         if self.until is not None and self.pending.endswith(self.until):
             show, self.pending, self.done = self.pending[: -len(self.until)], "", True
-        elif last:
+        elif self.length == length:
             show, self.pending, self.done = self.pending, "", True
         else:
             keep = self._overlap()
@@ -100,10 +102,13 @@ class Writer:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
         self.primes, self.length, self.seed, self.indices = primes, length, seed, indices
         self.lanes = [_Lane(until) for _ in primes]
+        # steps not yet priced: logits of their rows (B, V), and for each row the lane and the token chosen
+        self._unpriced: list[tuple[npt.NDArray[np.float64], list[tuple[int, int]]]] = []
 
     @property
     def samples(self) -> list[Sample]:
         """Give what was written, a sample a lane."""
+        self._price()
         return [
             Sample(prime, lane.released, float(sum(lane.nats[: len(lane.released)])), self.seed, index)
             for prime, lane, index in zip(self.primes, self.lanes, self.indices, strict=True)
@@ -115,14 +120,18 @@ class Writer:
         rows = list(range(len(self.lanes)))  # lane of each row that still runs
         while True:
             drawn = np.array([0.0 if queues[index] else next(draws[index]) for index in rows])
-            chosen, costs = self._choose(logits, drawn)
+            chosen = self._choose(logits, drawn)
             shown = [""] * len(self.lanes)
-            for row, (index, token, cost) in enumerate(zip(rows, chosen.tolist(), costs.tolist(), strict=True)):
+            written = list(zip(rows, chosen.tolist(), strict=True))
+            for row, (index, token) in enumerate(written):
                 if queues[index]:
                     chosen[row] = queues[index].popleft()
-                    continue
-                lane = self.lanes[index]
-                shown[index] = lane.write(self.vocabulary.characters[token], cost, len(lane.nats) + 1 == self.length)
+                    written[row] = -1, 0
+                else:
+                    shown[index] = self.lanes[index].write(self.vocabulary.characters[token], self.length)
+            self._unpriced.append((logits, written))
+            if len(self._unpriced) * logits.size >= _UNPRICED:
+                self._price()
             yield shown
             running = [row for row, index in enumerate(rows) if not self.lanes[index].done]
             if not running:
@@ -147,10 +156,18 @@ class Writer:
         logits, state = self.model.step(tokens, state)
         return logits.astype(np.float64), state
 
-    def _choose(
-        self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Draw one token a row by inverting the cumulative distribution; gives tokens (B) and their prices in nats."""
+    def _choose(self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Draw one token a row (B) by inverting the cumulative distribution."""
         cumulative = self.filters(logits).cumsum(-1)
-        chosen = (cumulative > draws[:, None] * cumulative[:, -1:]).argmax(-1)
-        return chosen, self.vocabulary.costs(logits, chosen)
+        return np.asarray((cumulative > draws[:, None] * cumulative[:, -1:]).argmax(-1))
+
+    def _price(self) -> None:
+        """Price what was written since the last time: many steps at once, since each call costs as much as a step."""
+        if self._unpriced:
+            logits = np.concatenate([each for each, _ in self._unpriced])
+            written = [pair for _, pairs in self._unpriced for pair in pairs]
+            costs = self.vocabulary.costs(logits, np.array([token for _, token in written]))
+            for (index, _), cost in zip(written, costs.tolist(), strict=True):
+                if index >= 0:
+                    self.lanes[index].nats.append(cost)
+            self._unpriced.clear()
