@@ -33,6 +33,7 @@ def main(cells: str, sizes: str, characters: int, lanes: int, rounds: int) -> No
                     ways[f"training, {precision} {kernel}"] = made.step
                     amounts[f"training, {precision} {kernel}"] = float(lanes * 128)
             tokens = np.random.default_rng(1).integers(0, CHARACTERS, characters).astype(np.uint8)
+            made.model.use_own_loops(False)  # as `charrnn evaluate` reads
             ways["evaluation"] = partial(evaluate.evaluate, made.model, made.vocabulary, tokens)
             amounts["evaluation"] = float(characters)
             print(f"{cell} {layers} x {hidden}, {torch.get_num_threads()} thread(s)")

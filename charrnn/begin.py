@@ -220,6 +220,8 @@ def _resumed(
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
     config = _extended(header.config, settings)
+    if config.train.kernel == "auto":  # begun when there was one kernel only
+        config = config.with_values(train={"kernel": "torch"})
     paths = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
     if STDIN in texts:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")

@@ -1,5 +1,5 @@
 """The equations of one step in time, each written once, for torch tensors and NumPy arrays alike.
-The reference of every faster path, and what runs where torch has no kernel of its own.
+The reference of every faster path, and what runs where a text grows by one character.
 Shapes: B lanes, H hidden, K the time skip, G gates (rnn 1, gru 3, lstm 4), in torch's order of gates."""
 
 from __future__ import annotations

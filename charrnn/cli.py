@@ -313,7 +313,8 @@ def sample(
     """
     import secrets
 
-    if num == 1 and not each_line and beam is None and infill is None and suffix is None:
+    alone = num == 1 and not each_line and beam is None and infill is None and suffix is None
+    if alone and device in {"auto", "cpu"}:
         # one text waits for memory, not for arithmetic: more threads gain little, and on a busy machine lose much
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from charrnn.filters import Filters

@@ -228,7 +228,8 @@ class TrainConfig(Section):
     kernel: Literal["auto", "torch", "own"] = setting(
         "auto",
         takes="auto, torch or own",
-        description="Who runs the layers through time: torch's kernels or charrnn's own loops; auto tries both.",
+        description="Who runs the layers through time: torch's kernels, where there is one, or charrnn's own loops; "
+        "auto tries both.",
     )
     eval_every: Positive | Auto = setting(
         "auto", takes="a whole number from 1, or auto", description="Steps between evaluations."

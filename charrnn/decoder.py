@@ -295,7 +295,7 @@ def make(architecture: Architecture, weights: Weights) -> Decoder:
 
 def load(path: Path) -> tuple[Decoder, Vocabulary]:
     """Read a model file. Raises CharRNNError where it is none, damaged, or its header and tensors disagree."""
-    contents = tensorfile.read(path)
+    contents = tensorfile.read(path, arrays=True)
     try:
         architecture = Architecture.of(dict(contents.content["config"])["model"])
         vocabulary = contents.vocabulary()
@@ -304,7 +304,7 @@ def load(path: Path) -> tuple[Decoder, Vocabulary]:
     if architecture.num_layers > len(contents.shapes):
         raise tensorfile.damaged(path, "its header promises other sizes than its tensors have")
     tensorfile.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
-    return make(architecture, contents.arrays()), vocabulary
+    return make(architecture, contents.arrays), vocabulary
 
 
 def _affine(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:

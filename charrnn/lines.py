@@ -53,14 +53,14 @@ def side_by_side(
     targets = np.zeros((len(texts), longest), dtype=np.int64)
     for row, tokens in enumerate(texts):
         targets[row, : len(tokens)] = tokens
-    newline = np.full((len(texts), 1), vocabulary.newline)
+    before = np.full((len(texts), 1), vocabulary.newline)  # the character before each window
     costs, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     state = reader.start_state(len(texts))
     window = max(1, min(_WINDOW, _NUMBERS // (max(1, len(texts)) * max(len(vocabulary), reader.gates))))
     for first in range(0, longest, window):
         part = targets[:, first : first + window]
-        inputs = np.concatenate((newline, part[:, :-1]), 1)
-        newline = part[:, -1:]
+        inputs = np.concatenate((before, part[:, :-1]), 1)
+        before = part[:, -1:]
         features, state = reader.read(inputs, state)
         logits = reader.logits(features)
         inside = first + np.arange(part.shape[1]) < lengths[:, None]

@@ -3,6 +3,7 @@ Tries steps of the very training it plans; the figures behind the rules are in d
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig
 from charrnn.corpus import Window
 from charrnn.errors import CharRNNError
+from charrnn.evaluate import fast_at_bf16
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
@@ -29,6 +31,7 @@ _MANY_CHARACTERS = 2_000
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
+_HOPELESS = 3  # times slower than another way in its first step, which is always a slow one
 _TRIED_STEPS = 32  # of a window, to choose between ways to run it
 
 
@@ -128,6 +131,7 @@ def _fit_model(
         ):
             continue
         sized, rate = _fastest(sized, ways, vocabulary_size, device)
+        ways = [{"precision": sized.train.precision, "kernel": sized.train.kernel}]  # what is best at one size will do
         flops_per_second = rate * weights
         if last and rate == 0.0:
             raise out_of_memory(device)
@@ -140,13 +144,15 @@ def _ways(config: Config, device: torch.device) -> list[dict[str, str]]:
     """List the ways in which a training may run here: number formats of the products, and who does the loops."""
     train, model = config.train, config.model
     precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"]
-    if device.type == "mps":
+    emulated = device.type == "cpu" and platform.machine() in {"x86_64", "AMD64"} and not fast_at_bf16(torch.zeros(0))
+    if device.type == "mps" or (emulated and train.precision == "auto"):
         precisions = ["fp32"]
-    kernels = [train.kernel] if train.kernel != "auto" else ["torch", "own"]
-    if train.kernel == "auto" and device.type != "cpu":
-        kernels = ["torch"]  # there a step of ours is many small calls
-    if model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None:
+    if train.kernel != "auto":
+        kernels = [str(train.kernel)]
+    elif model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None:
         kernels = ["own"]  # torch has none
+    else:
+        kernels = ["torch", "own"] if device.type == "cpu" else ["torch"]  # a GPU starves on many small calls
     return [{"precision": precision, "kernel": kernel} for precision in precisions for kernel in kernels]
 
 
@@ -156,7 +162,9 @@ def _fastest(
     """Choose among ways to run; gives characters per second as tried."""
     if len(ways) > 1:
         short = config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
-        rates = [_rate(short.with_values(train=way), vocabulary_size, device) for way in ways]
+        rates: list[float] = []
+        for way in ways:
+            rates.append(_rate(short.with_values(train=way), vocabulary_size, device, max(rates, default=0.0)))
         ways = [ways[rates.index(max(rates))]]
     config = config.with_values(train=ways[0])
     return config, _rate(config, vocabulary_size, device)
@@ -188,10 +196,11 @@ def products(model: ModelConfig, vocabulary_size: int) -> int:
     return halves * stack + joint + heads * hidden * vocabulary_size
 
 
-def _rate(config: Config, vocabulary_size: int, device: torch.device) -> float:
-    """Try a few steps; gives characters per second, 0 where the memory is too small."""
+def _rate(config: Config, vocabulary_size: int, device: torch.device, rival: float = 0.0) -> float:
+    """Try a few steps, or a single one where that is far slower than a rival; gives characters per second, 0 where the
+    memory is too small."""
     try:
-        return _tried(config, vocabulary_size, device)
+        return _tried(config, vocabulary_size, device, rival)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -211,7 +220,7 @@ def out_of_memory(device: torch.device) -> CharRNNError:
     )
 
 
-def _tried(config: Config, vocabulary_size: int, device: torch.device) -> float:
+def _tried(config: Config, vocabulary_size: int, device: torch.device, rival: float) -> float:
     model = make_model(config.model, vocabulary_size).to(device).train()
     model.use_own_loops(config.train.kernel == "own")
     generator = torch.Generator(device).manual_seed(0)
@@ -232,6 +241,9 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device) -> float:
         model.zero_grad()
         float(loss.detach())  # waits for a GPU
         best = min(best, time.perf_counter() - start)
+        del costs, loss  # and with them what the way back needed: the next round shall find the memory free
+        if _HOPELESS * lanes * length / best < rival:
+            break
     return lanes * length / best
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from charrnn import cells
 
@@ -67,8 +68,9 @@ class _Gates:
         self.kind, self.size, self.mask = kind, size, mask
         self.room = steps + 1  # with no way back, two places do
         self.kept = like.new_empty(self.room, cells.GATES[kind.cell] * size, lanes)  # gates after their squashing
-        self.inner = like.new_empty(self.room, size, lanes)  # tanh c of an LSTM, r_n of a GRU
-        self.cells = like.new_empty(self.room, size, lanes)
+        # tanh c of an LSTM, r_n of a GRU
+        self.inner = like.new_empty(self.room if kind.cell != "rnn" else 0, size, lanes)
+        self.cells = like.new_empty(self.room if kind.cell == "lstm" else 0, size, lanes)
         if cell is not None:
             self.cells[0] = cell
 
@@ -188,19 +190,25 @@ class _Window(torch.autograd.Function):
             if hidden_mask is not None:
                 h = torch.where(hidden_mask[step], before, h)
             states[(step + 1) % gates.room] = rounded[step + 1] = h
-        last, last_cell = (kept[steps % gates.room].clone() for kept in (states, gates.cells))
+        last = states[steps % gates.room].clone()
+        last_cell = None if cell is None else gates.cells[steps % gates.room].clone()
         if past is not None:
             past = torch.cat((past[steps:], rounded[max(1, steps + 1 - len(past)) :].to(past.dtype)))
-        ctx.save_for_backward(w_ih, w_hh, w_skip, inputs, rounded, earlier, hidden_mask)
-        ctx.kind, ctx.gates, ctx.states, ctx.types = kind, gates, states, (weight_ih.dtype, x.dtype)
-        return rounded[1:], last, None if cell is None else last_cell, past
+        # all that is large is saved in this way, so that it goes when the way back is done
+        saved = w_ih, w_hh, w_skip, inputs, rounded, earlier, hidden_mask, states, gates.kept, gates.inner, gates.cells
+        ctx.save_for_backward(*saved)
+        del gates.kept, gates.inner, gates.cells
+        ctx.kind, ctx.gates, ctx.types = kind, gates, (weight_ih.dtype, x.dtype)
+        return rounded[1:], last, last_cell, past
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor | None, dpast: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        w_ih, w_hh, w_skip, inputs, rounded, earlier, hidden_mask = ctx.saved_tensors
-        kind, gates, states = ctx.kind, ctx.gates, ctx.states
+        kind, gates = ctx.kind, ctx.gates
+        w_ih, w_hh, w_skip, inputs, rounded, earlier, hidden_mask, states, *kept = ctx.saved_tensors
+        gates.kept, gates.inner, gates.cells = kept
         steps, low, (full, given) = len(inputs), kind.products, ctx.types
         dc = torch.zeros_like(dh) if dc is None else dc.clone()
         to_inputs, to_states = w_ih.t().contiguous(), w_hh.t().contiguous()
@@ -236,6 +244,7 @@ class _Window(torch.autograd.Function):
                 torch.mm(to_inputs, das[step], out=dx[step])
             if w_skip is not None:
                 wanted[step] += w_skip.t() @ das[step]
+        del gates.kept, gates.inner, gates.cells, states
         flat_a, flat_r = _flat(das), _flat(drs) if drs is not das else None
         bias_ih = flat_a.sum(1, dtype=full)
         if flat_r is None:

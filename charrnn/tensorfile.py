@@ -12,7 +12,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,12 +34,13 @@ Shapes = dict[str, tuple[int, ...]]
 @dataclass(frozen=True)
 class Contents:
     """Hold what a file's checked header says: `content` is charrnn's own record, `shapes` are those of all tensors,
-    `places` their type and where their bytes begin in the file."""
+    `places` their type and where their bytes begin in the file; and `arrays`, the model's own tensors, if asked for."""
 
     path: Path
     content: dict[str, Any]
     shapes: Shapes
     places: dict[str, tuple[str, int]]
+    arrays: dict[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
 
     @property
     def weights(self) -> Shapes:
@@ -58,38 +59,33 @@ class Contents:
             raise ValueError("vocabulary counts")
         return Vocabulary(characters, seen, novel)
 
-    def arrays(self) -> dict[str, npt.NDArray[np.floating[Any]]]:
-        """Read the model's own tensors. Raises CharRNNError where the file has changed meanwhile."""
-        arrays = {}
-        with self.path.open("rb") as file:
-            for name, shape in self.weights.items():
-                kind, begin = self.places[name]
-                file.seek(begin)
-                # read, not mapped: a training may replace the file meanwhile, and the weights are all needed
-                array = np.fromfile(file, _FLOATS[kind], math.prod(shape))
-                if array.size != math.prod(shape):
-                    raise damaged(self.path, f"{name} is cut off")
-                arrays[name] = array.reshape(shape)
-        return arrays
 
+def read(path: Path, *, arrays: bool = False) -> Contents:
+    """Read and check everything but the tensors, and if asked the model's own tensors as well.
 
-def read(path: Path) -> Contents:
-    """Read and check everything but the tensors. Raises CharRNNError for what is no sound charrnn model file."""
+    All from one opening of the file: a training may put another in its place meanwhile. Raises CharRNNError for what is
+    no sound charrnn model file.
+    """
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if 8 + length > size or length > _LONGEST_HEADER:
-                looks = file.read(1) == b"{"
-                if looks and length <= _LONGEST_HEADER:
-                    raise damaged(path, f"its header ends at byte {8 + length} of {size}")
-                raise _foreign(path)
-            raw = file.read(length)
+            contents = _header(path, file)
+            return replace(contents, arrays=_arrays(contents, file)) if arrays else contents
     except FileNotFoundError as error:
         raise CharRNNError(f"{path}: no such model file. charrnn info lists the runs here.") from error
     except OSError as error:
         raise CharRNNError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _header(path: Path, file: BinaryIO) -> Contents:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if 8 + length > size or length > _LONGEST_HEADER:
+        looks = file.read(1) == b"{"
+        if looks and length <= _LONGEST_HEADER:
+            raise damaged(path, f"its header ends at byte {8 + length} of {size}")
+        raise _foreign(path)
+    raw = file.read(length)
     if not raw.startswith(b"{"):
         raise _foreign(path)
     try:
@@ -110,6 +106,19 @@ def read(path: Path) -> Contents:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise garbled(path, error) from error
     return Contents(path, content, shapes, places)
+
+
+def _arrays(contents: Contents, file: BinaryIO) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    arrays = {}
+    for name, shape in contents.weights.items():
+        kind, begin = contents.places[name]
+        file.seek(begin)
+        # read, not mapped: the weights are all needed, and soon
+        array = np.fromfile(file, _FLOATS[kind], math.prod(shape))
+        if array.size != math.prod(shape):
+            raise damaged(contents.path, f"{name} is cut off")
+        arrays[name] = array.reshape(shape)
+    return arrays
 
 
 def garbled(path: Path, error: Exception) -> CharRNNError:

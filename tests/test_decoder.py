@@ -11,6 +11,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -487,16 +488,27 @@ def test_nothing_of_a_size_that_is_a_lie_is_ever_made(
     assert "is damaged" in refusal(decoder.load, copied)
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_damaged(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = tensorfile.check_weights
+def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = decoder.load(copied)
+    tensors = tensorfile._tensors
 
-    def shrunk(*checked: Any) -> None:
-        check(*checked)
-        cut(-1)(copied)
+    def replaced(path: Path, *rest: Any) -> Any:
+        monkeypatch.setattr(tensorfile, "_tensors", tensors)
+        header, model = modelfile.read_model(copied)
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.add_(1.0)
+        longer = replace(header, history=header.history * 3)  # what lies behind the header moves
+        tensorfile.write_atomically(copied, modelfile.to_bytes(longer, model.state_dict()))
+        return tensors(path, *rest)
 
-    monkeypatch.setattr(tensorfile, "check_weights", shrunk)
-    with pytest.raises(CharRNNError, match=r"is damaged \(\S+ is cut off\)\. Try last\.safetensors"):
-        decoder.load(copied)
+    monkeypatch.setattr(tensorfile, "_tensors", replaced)
+    during, _ = decoder.load(copied)
+    np.testing.assert_array_equal(during.head, before.head)
+    after, _ = decoder.load(copied)
+    np.testing.assert_array_equal(after.head, before.head + 1.0)
 
 
 def test_a_model_in_double_precision_is_read_in_double_precision(copied: Path) -> None:

@@ -19,7 +19,7 @@ def planned(training: int, *settings: str, vocabulary: int = 65, rate: float = 1
         patch.setattr(
             plan,
             "_rate",
-            lambda sized, size, device: rate * speed(sized) / plan.products(sized.model, size),
+            lambda sized, size, device, rival=0.0: rate * speed(sized) / plan.products(sized.model, size),
         )
         return plan.plan(chosen, vocabulary, training, training // 18, CPU, fine_tuning=fine_tuning)
 

@@ -183,3 +183,17 @@ def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(ce
         made.append([features, after.hidden, *gradients])
     for one, other in zip(*made, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_way_back_needed_goes_with_it() -> None:
+    x = random(B, 5, INPUTS, seed=5)
+    y, _ = recurrence.run(Kind("lstm", products=torch.float64), x, state("lstm", None), weights("lstm", None))
+    assert y.grad_fn is not None
+    window = y.grad_fn.next_functions[0][0]
+    assert window is not None
+    gates: Any = window.gates  # type: ignore[attr-defined]
+    assert not hasattr(gates, "kept")
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    assert not hasattr(gates, "kept")
+    with pytest.raises(RuntimeError, match="freed"):
+        window.saved_tensors  # type: ignore[attr-defined]  # noqa: B018
