@@ -14,6 +14,7 @@ from training import CHARACTERS, training
 from turns import in_turns, report
 
 from charrnn import evaluate
+from charrnn.allocator import keep_freed_memory
 
 
 @click.command()
@@ -23,6 +24,7 @@ from charrnn import evaluate
 @click.option("--lanes", default=64)
 @click.option("--rounds", default=3)
 def main(cells: str, sizes: str, characters: int, lanes: int, rounds: int) -> None:
+    keep_freed_memory()  # as the commands do
     for cell in cells.split(","):
         for size in sizes.split(","):
             layers, hidden = (int(number) for number in size.split("x"))

@@ -4,13 +4,18 @@
         [--rounds 5] [--threads 0]
 
 The baseline is the step of every tutorial: nn.Embedding, nn.LSTM, nn.Linear, cross-entropy, clipping, AdamW, whole
-windows in fp32. Each other row is a step of charrnn's own `Training`. The limit is the products of such a step
+windows in fp32, in a process of its own, where freed memory goes the usual way. Each other row is a step of charrnn's own
+`Training`. The limit is the products of such a step
 alone, in bf16 and in fp32, as plain products of matrices of the same shapes.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 import click
 import numpy as np
@@ -19,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from turns import in_turns, report
 
+from charrnn.allocator import keep_freed_memory
 from charrnn.cells import GATES
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Part
@@ -32,6 +38,28 @@ CPU = torch.device("cpu")
 
 class Tutorial:
     """A step as tutorials have it."""
+
+    @classmethod
+    def apart(cls, *arguments: Any) -> Callable[[], object]:
+        """Run it in another process; gives how to ask for a step."""
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=cls.serve, args=(there, torch.get_num_threads(), *arguments), daemon=True).start()
+
+        def step() -> object:
+            here.send(None)
+            return here.recv()
+
+        return step
+
+    @classmethod
+    def serve(cls, pipe: Connection, threads: int, *arguments: Any) -> None:
+        torch.set_num_threads(threads)
+        made = cls(*arguments)
+        while True:
+            pipe.recv()
+            made.step()
+            pipe.send(None)
 
     def __init__(self, cell: str, hidden: int, layers: int, tokens: torch.Tensor) -> None:
         kernel = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
@@ -103,13 +131,14 @@ def products(cell: str, hidden: int, layers: int, lanes: int, length: int, kind:
 @click.option("--threads", default=0, help="0: as many as torch takes.")
 def main(cells: str, sizes: str, lanes: int, length: int, rounds: int, threads: int) -> None:
     torch.set_num_threads(threads or torch.get_num_threads())
+    keep_freed_memory()
     print(f"{lanes} lanes of {length} characters, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
     for cell in cells.split(","):
         for size in sizes.split(","):
             layers, hidden = (int(number) for number in size.split("x"))
             tokens = torch.from_numpy(np.random.default_rng(0).integers(0, CHARACTERS, (lanes, length + 1)))
             baseline = "torch.nn in fp32"
-            ways = {baseline: Tutorial(cell, hidden, layers, tokens).step}
+            ways = {baseline: Tutorial.apart(cell, hidden, layers, tokens)}
             for precision in ("fp32", "bf16"):
                 for kernel in ("torch", "own"):
                     made = training(cell, hidden, layers, lanes, length, precision, kernel)

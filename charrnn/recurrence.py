@@ -212,7 +212,9 @@ class _Window(torch.autograd.Function):
         steps, low, (full, given) = len(inputs), kind.products, ctx.types
         dc = torch.zeros_like(dh) if dc is None else dc.clone()
         to_inputs, to_states = w_ih.t().contiguous(), w_hh.t().contiguous()
-        das = torch.empty(steps, *gates.kept.shape[1:], dtype=low, device=dh.device)  # (T, G H, B)
+        size, lanes = gates.kept.shape[1:]
+        # (G H, T, B): as the weights' gradient reads them
+        das = torch.empty(size, steps, lanes, dtype=low, device=dh.device)
         drs = torch.empty_like(das) if kind.cell == "gru" else das
         dx = torch.empty_like(inputs) if ctx.needs_input_grad[9] else None
         reach = 0 if earlier is None else len(earlier)
@@ -232,25 +234,24 @@ class _Window(torch.autograd.Function):
                 aside = left if aside is None else aside + left
                 dh = dh * kind.leak
             da, dr, direct = gates.backward(step, dh, dc, states[step])
-            das[step] = da
-            if drs is not das:
-                drs[step] = dr
-            dh = torch.mm(to_states, drs[step]).to(dc.dtype)
+            same, da = dr is da, da.to(low)
+            das[:, step] = da
+            dr = da if same else dr.to(low)
+            if not same:
+                drs[:, step] = dr
+            dh = torch.mm(to_states, dr).to(dc.dtype)
             if direct is not None:
                 dh += direct
             if aside is not None:
                 dh += aside
             if dx is not None:
-                torch.mm(to_inputs, das[step], out=dx[step])
+                torch.mm(to_inputs, da, out=dx[step])
             if w_skip is not None:
-                wanted[step] += w_skip.t() @ das[step]
+                wanted[step] += w_skip.t() @ da
         del gates.kept, gates.inner, gates.cells, states
-        flat_a, flat_r = _flat(das), _flat(drs) if drs is not das else None
+        flat_a, flat_r = das.flatten(1), drs.flatten(1)  # (G H, T B)
         bias_ih = flat_a.sum(1, dtype=full)
-        if flat_r is None:
-            flat_r, bias_hh = flat_a, bias_ih
-        else:
-            bias_hh = flat_r.sum(1, dtype=full)
+        bias_hh = bias_ih if drs is das else flat_r.sum(1, dtype=full)
         skipped = None
         if earlier is not None:
             sources = torch.cat((earlier[:steps], rounded[1 : max(1, steps + 1 - reach)]))
