@@ -4,13 +4,14 @@
         [--rounds 5] [--threads 0]
 
 The baseline is the step of every tutorial: nn.Embedding, nn.LSTM, nn.Linear, cross-entropy, clipping, AdamW, whole
-windows in fp32, in a process of its own, where freed memory goes the usual way. Each other row is a step of charrnn's own
-`Training`. The limit is the products of such a step
-alone, in bf16 and in fp32, as plain products of matrices of the same shapes.
+windows in fp32, in a process of its own, where freed memory goes the usual way. Each other row is a step of charrnn's
+own `Training`. The limit is the products of such a step alone, in bf16 and in fp32, as plain products of matrices of
+the same shapes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import statistics
 from collections.abc import Callable
@@ -56,10 +57,11 @@ class Tutorial:
     def serve(cls, pipe: Connection, threads: int, *arguments: Any) -> None:
         torch.set_num_threads(threads)
         made = cls(*arguments)
-        while True:
-            pipe.recv()
-            made.step()
-            pipe.send(None)
+        with contextlib.suppress(EOFError):  # the other end is gone: nothing more to do
+            while True:
+                pipe.recv()
+                made.step()
+                pipe.send(None)
 
     def __init__(self, cell: str, hidden: int, layers: int, tokens: torch.Tensor) -> None:
         kernel = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
