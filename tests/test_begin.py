@@ -137,6 +137,24 @@ def test_a_text_that_was_touched_is_read_again_and_its_tokens_made_anew(
 
 
 @pytest.mark.usefixtures("long")
+def test_tokens_that_were_damaged_are_made_anew_and_the_training_ends_the_same(here: Path) -> None:
+    for folder in ("whole", "run"):
+        finish(fresh(["text.txt"], folder=folder))
+    tokens = here / "run" / "corpus.safetensors"
+    sound = tokens.read_bytes()
+    tokens.write_bytes(sound[:-800] + bytes(800))
+    path = here / "run" / "best.safetensors"
+    part = begin.held_out(modelfile.read_header(path), path)[1]
+    assert part.text == TEXT[-len(part) :]
+    whole, resumed = (
+        finish(begin.resume(Run(Path(name)), CPU, settings=["train.steps=8"])) for name in ("whole", "run")
+    )
+    assert tokens.read_bytes() == sound
+    for name, weights in whole.training.model.state_dict().items():
+        assert torch.equal(weights, resumed.training.model.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("long")
 def test_a_long_text_that_changed_is_not_resumed(here: Path) -> None:
     finish(fresh(["text.txt"]))
     (here / "text.txt").write_text(TEXT.replace("fox", "cat"))

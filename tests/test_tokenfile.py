@@ -162,6 +162,27 @@ def test_a_file_that_is_cut_short_or_garbled_is_not_believed(tmp_path: Path) -> 
         assert found(tmp_path, chosen, card, known) is None, content[:80]
 
 
+def test_a_file_whose_numbers_changed_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header alone was checked once: zeros that a crash had left in its body were trained on, and scored."""
+    monkeypatch.setattr(tokenfile, "_BLOCK", 7)
+    chosen, path = data(tmp_path, documents="line", min_count=4), tmp_path / "corpus.safetensors"
+    written, card = kept(tmp_path, chosen)
+    raw = path.read_bytes()
+    header = 8 + int.from_bytes(raw[:8], "little")
+    with safe_open(path, "np") as file:
+        assert all(file.get_tensor(f"{part}/starts").size for part in PARTS)
+        assert file.get_tensor("training/unknown").size
+    for place in range(header, len(raw), 5):
+        path.unlink()  # what is mapped stays
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        assert found(tmp_path, chosen, card, written.vocabulary) is None, place
+    for content in (raw[:header] + bytes(len(raw) - header), raw.replace(b'"crc32"', b'"crc33"')):
+        path.write_bytes(content)
+        assert found(tmp_path, chosen, card, written.vocabulary) is None
+    path.write_bytes(raw)
+    assert found(tmp_path, chosen, card, written.vocabulary) is not None
+
+
 def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
