@@ -222,18 +222,20 @@ def _resumed(
     config = _extended(header.config, settings)
     if config.train.kernel == "auto":  # begun when there was one kernel only
         config = config.with_values(train={"kernel": "torch"})
-    paths = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
     if STDIN in texts:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
-    config = config.with_values(data={"texts": paths})
-    assert config.train.seed is not None
-    for path in paths:
+    named = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
+    for path in named:
         if not Path(path).exists():
             raise CharRNNError(
                 f"{path}: the text of this run is gone. Name where it is now:"
                 f" charrnn train TEXT --resume -m {run.folder}"
             )
+    # the very files here as well: a folder cannot show that they are the same as before
+    paths = text.files(named)
+    config = config.with_values(data={"texts": paths})
     seed = config.train.seed
+    assert seed is not None
     whole = tokenfile.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
     if whole is None:
         with Source.read(paths, config.data.encoding, folder=run.folder) as source:

@@ -52,12 +52,7 @@ class Reader:
     def __init__(self, names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> None:
         """Find the files. Raises CharRNNError where one is missing or has no name that can be kept."""
         check_encoding(encoding)
-        self.names = tuple(file for name in names for file in _expand(name))
-        for file in self.names:
-            try:
-                file.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
+        self.names = tuple(files(names))
         if self.names.count(STDIN) > 1:
             raise MisuseError("Standard input (-) is named twice; it can be read once.")
         self.encoding, self.stdin = encoding, stdin
@@ -100,6 +95,17 @@ def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None =
     reader = Reader(names, encoding, stdin)
     content = "".join(reader.pieces())
     return Text(content, reader.names, tuple(reader.starts))
+
+
+def files(names: Sequence[str]) -> list[str]:
+    """Find the files that names stand for. Raises CharRNNError where one is missing or has no name that can be kept."""
+    found = [file for name in names for file in _expand(name)]
+    for file in found:
+        try:
+            file.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
+    return found
 
 
 def check_encoding(encoding: str) -> None:

@@ -137,6 +137,21 @@ def test_a_text_that_was_touched_is_read_again_and_its_tokens_made_anew(
 
 
 @pytest.mark.usefixtures("long")
+def test_a_run_that_was_resumed_from_a_folder_needs_not_read_it_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder's name was kept in place of its files' names, and the tokens of a folder are never believed."""
+    finish(fresh(["text.txt"]))
+    (here / "texts").mkdir()
+    (here / "text.txt").rename(here / "texts" / "text.txt")
+    begun = finish(begin.resume(Run(Path("run")), CPU, texts=["texts"], settings=["train.steps=8"]))
+    assert begun.training.config.data.texts == [str(here / "texts" / "text.txt")]
+    monkeypatch.setattr(source.Source, "read", unread)
+    for texts in ([], ["texts"]):
+        assert finish(begin.resume(Run(Path("run")), CPU, texts=texts)).training.position.step == 8
+
+
+@pytest.mark.usefixtures("long")
 def test_tokens_that_were_damaged_are_made_anew_and_the_training_ends_the_same(here: Path) -> None:
     for folder in ("whole", "run"):
         finish(fresh(["text.txt"], folder=folder))
