@@ -4,6 +4,7 @@ Knows every room below; knows no terminal. What it has to say it hands to `say`.
 from __future__ import annotations
 
 import codecs
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from charrnn.train import Training, read_position
 
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
+_LARGE = 100_000_000  # bytes whose reading takes so long that it is announced
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def fresh(
     seed = config.train.seed
     assert seed is not None
     shown = "standard input" if names[0] == STDIN else names[0]
-    with Source.read(names, config.data.encoding, stdin, _existing(folder or checkpoint.RUNS)) as source:
+    above = _above(folder or checkpoint.RUNS / text.stem(names[0]))
+    with _read(names, config.data.encoding, shown, say, stdin, above) as source:
         dealt = corpus.build(source, config.data, seed, shown)
         if folder is None:
             run = checkpoint.claim(text.stem(names[0]))
@@ -107,10 +110,22 @@ def fresh(
             raise
 
 
-def _existing(folder: Path) -> Path:
-    """Find the nearest folder that is there: on the disk that a new one will be on."""
-    folder = folder.absolute()
-    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+def _read(
+    names: Sequence[str], encoding: str, shown: str, say: Say, stdin: BinaryIO | None = None, folder: Path | None = None
+) -> Source:
+    """Read a text; of a large one say so first."""
+    stamps = [text.stamp(name) for name in text.files(names)]
+    size = sum(stamp[1] for stamp in stamps if stamp is not None)
+    if size >= _LARGE:
+        say(f"Reading {shown} ({size / 1e6:,.0f} MB) ...")
+    return Source.read(names, encoding, stdin, folder)
+
+
+def _above(folder: Path) -> Path | None:
+    """Find the nearest folder above a run's that can be written to, most likely on the same disk; None if there is
+    none. Not the run folder itself: where a temporary file has a name, it would look taken."""
+    parents = folder.absolute().parents
+    return next((parent for parent in parents if parent.is_dir() and os.access(parent, os.W_OK)), None)
 
 
 def _started(
@@ -238,7 +253,7 @@ def _resumed(
     assert seed is not None
     whole = tokenfile.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
     if whole is None:
-        with Source.read(paths, config.data.encoding, folder=run.folder) as source:
+        with _read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(
                     f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
@@ -273,7 +288,7 @@ def _resumed(
     return training
 
 
-def held_out(header: Header, path: Path) -> tuple[str, Part]:
+def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Part]:
     """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
 
     Raises CharRNNError where the text is gone or has changed.
@@ -288,7 +303,7 @@ def held_out(header: Header, path: Path) -> tuple[str, Part]:
     data = config.data.model_copy(update={"texts": texts})
     whole = tokenfile.find(run.tokens, data, config.train.seed, header.corpus, header.vocabulary)
     if whole is None:
-        with Source.read(texts, data.encoding) as source:
+        with _read(texts, data.encoding, header.corpus.name, say) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(
                     f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."

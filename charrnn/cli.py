@@ -503,7 +503,7 @@ def _scored(shown: str, source: str, header: Header, model: Any, tokens: Tokens,
 def _held_out(header: Header, path: Path) -> tuple[str, Part]:
     from charrnn import begin
 
-    kind, part = begin.held_out(header, path)
+    kind, part = begin.held_out(header, path, say=_note)
     _note(f"Scoring the {kind} of {header.corpus.name} ({len(part):,} characters).")
     return f"{header.corpus.name} ({kind})", part
 

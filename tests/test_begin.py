@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -149,6 +150,35 @@ def test_a_run_that_was_resumed_from_a_folder_needs_not_read_it_again(
     monkeypatch.setattr(source.Source, "read", unread)
     for texts in ([], ["texts"]):
         assert finish(begin.resume(Run(Path("run")), CPU, texts=texts)).training.position.step == 8
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("name", ["run", "deep/er/run"])
+def test_a_temporary_file_that_has_a_name_does_not_take_the_run_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """On Windows and on network disks it has one, and lay in the run folder where that was there already."""
+    named = tempfile.NamedTemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda mode, dir, **_: named(mode, dir=dir))  # noqa: A006
+    (here / "run").mkdir()
+    assert finish(fresh(["text.txt"], folder=name)).training.position.step == 6
+    assert {file.name for file in here.iterdir()} == {"text.txt", "run", name.partition("/")[0]}
+
+
+def test_where_nothing_above_a_run_can_be_written_to_the_systems_own_place_is_taken(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drive that is not there once ended in a StopIteration."""
+    monkeypatch.setattr(Path, "is_dir", lambda _: False)
+    assert begin._above(Path("Q:/texts/run")) is None
+
+
+def test_a_large_text_is_announced_before_it_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room, expected in ((len(TEXT), ["Reading text.txt (0 MB) ..."]), (len(TEXT) + 1, [])):
+        monkeypatch.setattr(begin, "_LARGE", room)
+        said: list[str] = []
+        finish(fresh(["text.txt"], folder=f"run-{room}", say=said.append))
+        assert [note for note in said if note.startswith("Reading")] == expected
 
 
 @pytest.mark.usefixtures("long")
