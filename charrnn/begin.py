@@ -104,6 +104,7 @@ def fresh(
             run.create()
             run.lock()
         try:
+            run.sweep()
             return Begun(_started(config, dealt, run, shown, device, init_from, began, say), run)
         except BaseException:
             run.discard()
@@ -156,6 +157,13 @@ def _started(
     for note in settled.notes:
         say(note)
 
+    # what may fail comes before a long text is encoded, which takes minutes
+    model = make_model(config.model, len(vocabulary))
+    model.initialise(torch.Generator().manual_seed(seed))
+    if init_from is not None:
+        header, old = modelfile.read_model(init_from)
+        known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
+        say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     # the very files, not their folder: it may hold others when the run is resumed
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
     if STDIN in paths:
@@ -168,13 +176,6 @@ def _started(
     whole = tokenfile.keep(dealt, config.data, seed, stamps, run.tokens)
     run.write_config(config)
     card = CorpusCard(shown, source.digest, training, validation, test)
-    model = None
-    if init_from is not None:
-        header, old = modelfile.read_model(init_from)
-        model = make_model(config.model, len(vocabulary))
-        model.initialise(torch.Generator().manual_seed(seed))
-        known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
-        say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     return Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
 
 

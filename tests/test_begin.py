@@ -159,7 +159,7 @@ def test_a_temporary_file_that_has_a_name_does_not_take_the_run_folder(
 ) -> None:
     """On Windows and on network disks it has one, and lay in the run folder where that was there already."""
     named = tempfile.NamedTemporaryFile
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda mode, dir, **_: named(mode, dir=dir))  # noqa: A006
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda mode, dir, **_: named(mode, dir=dir))
     (here / "run").mkdir()
     assert finish(fresh(["text.txt"], folder=name)).training.position.step == 6
     assert {file.name for file in here.iterdir()} == {"text.txt", "run", name.partition("/")[0]}
@@ -241,6 +241,33 @@ def test_a_beginning_that_fails_leaves_no_tokens(here: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, CharRNNError, MemoryError])
+def test_a_start_that_fails_when_all_is_encoded_leaves_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Gigabytes once stayed, and the name was taken."""
+
+    def failing(*_: object, **__: object) -> NoReturn:
+        assert (here / "run" / "corpus.safetensors").exists()
+        raise error
+
+    monkeypatch.setattr(begin, "Training", failing)
+    with pytest.raises(error):
+        fresh(["-"], stdin=io.BytesIO(TEXT.encode()))
+    assert [file.name for file in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.usefixtures("long")
+def test_a_model_that_cannot_be_read_is_told_of_before_a_long_text_is_encoded(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenfile, "keep", unread)
+    with pytest.raises(CharRNNError, match=r"none\.safetensors: no such model file"):
+        fresh(["text.txt"], init_from=Path("none.safetensors"))
+    assert [file.name for file in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.usefixtures("long")
 def test_standard_input_that_is_long_is_kept_and_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "other.txt").write_text("另一篇" * 50, encoding="utf-16")
     stdin = io.BytesIO(("我爱北京\n" * 30).encode("utf-16"))
@@ -258,6 +285,15 @@ def test_what_was_left_of_a_beginning_that_was_killed_is_nothing(here: Path) -> 
     finish(fresh(["text.txt"]))
     assert not (here / "run" / "corpus.safetensors.tmp").exists()
     assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
+
+
+def test_what_was_left_of_a_long_text_does_not_stay_beside_a_short_one(here: Path) -> None:
+    (here / "run").mkdir()
+    left = {"corpus.safetensors", "corpus.safetensors.tmp", "corpus.txt.tmp"}
+    for name in (".lock", *left):
+        (here / "run" / name).write_bytes(b"x" * 9)
+    finish(fresh(["text.txt"]))
+    assert not left & {file.name for file in (here / "run").iterdir()}
 
 
 def test_other_training_settings_may_change_and_are_written_down(here: Path) -> None:
