@@ -145,10 +145,12 @@ def train(
         for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
             if value is not None:
                 raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
-        begun = _resumed(texts, model, given, device, say)
-    else:
-        begun = _fresh(texts, config, given, folder, init_from, device, say)
     with _Stopper() as stopper:
+        if resume:
+            begun = _resumed(texts, model, given, device, say)
+        else:
+            begun = _fresh(texts, config, given, folder, init_from, device, say)
+        stopper.saves = True
         code = _run(begun, quiet, stopper)
     if code:
         raise click.exceptions.Exit(code)
@@ -224,10 +226,12 @@ def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
 
 
 class _Stopper:
-    """Catches the first Ctrl-C or SIGTERM, so that training saves and ends; the second ends at once."""
+    """Catches the first Ctrl-C or SIGTERM, so that what has begun is undone, or once there is something to save,
+    training saves and ends; the second ends at once."""
 
     def __init__(self) -> None:
         self.exit_code = 0
+        self.saves = False
         self._before: dict[int, Any] = {}
 
     def stopped(self) -> bool:
@@ -247,6 +251,9 @@ class _Stopper:
         if self.exit_code:
             os._exit(code)
         self.exit_code = code
+        if not self.saves:
+            # no Exception: someone on the way might take it for a device's failure
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(code)
         # a bare write: the handler may have interrupted a print
         with contextlib.suppress(OSError):
             os.write(2, b"\nSaving and stopping; once more ends at once.\n")
