@@ -199,21 +199,35 @@ class _Decoder:
 
     def _decoded(self, raw: bytes, last: bool) -> tuple[str, bytes | None]:
         """Give characters, and the very bytes that they are where these are UTF-8."""
+        before = self.decoder.getstate()
         try:
-            if not self.is_utf8 or self.held:
-                return self.decoder.decode(raw, last), None
-            before, _ = self.decoder.getstate()
             text = self.decoder.decode(raw, last)
-            after, _ = self.decoder.getstate()
-            return text, (before + raw)[: len(before) + len(raw) - len(after)]
         except UnicodeDecodeError:
             raise
-        except UnicodeError:
-            # UTF-16 or UTF-32 without a mark: in the machine's own order, as Python decodes it in one piece
+        except UnicodeError as error:
             name, order = codecs.lookup(self.encoding).name, "le" if sys.byteorder == "little" else "be"
-            before, _ = self.decoder.getstate()
+            if name not in {"utf-16", "utf-32"}:
+                raise self._placed(before, raw, error) from error
+            # without a mark: in the machine's own order, as Python decodes it in one piece
             self.decoder = codecs.getincrementaldecoder(f"{name}-{order}")()
-            return self.decoder.decode(before + raw, last), None
+            return self.decoder.decode(before[0] + raw, last), None
+        if not self.is_utf8 or self.held:
+            return text, None
+        kept, _ = self.decoder.getstate()
+        return text, (before[0] + raw)[: len(before[0]) + len(raw) - len(kept)]
+
+    def _placed(self, before: tuple[bytes, int], raw: bytes, error: UnicodeError) -> UnicodeDecodeError:
+        """Find the byte of an error that names none: some decoders do where they hold back too much for the next bytes,
+        and name it if there are none."""
+        again = codecs.getincrementaldecoder(self.encoding)()
+        again.setstate(before)
+        try:
+            again.decode(raw, True)
+        except UnicodeDecodeError as placed:
+            return placed
+        except UnicodeError:
+            pass
+        return UnicodeDecodeError(self.encoding, before[0] + raw, 0, len(before[0] + raw), str(error))
 
 
 def check_characters(text: str, name: str) -> None:

@@ -161,6 +161,14 @@ def test_a_text_without_a_mark_is_in_the_machines_order(tmp_path: Path, encoding
     assert text.read([name], encoding).content == POEM
 
 
+def test_a_decoder_that_names_no_byte_is_asked_again(tmp_path: Path) -> None:
+    """Its error was taken for that of a text in UTF-16 without a mark, and ended in a traceback."""
+    raw = b"a" * (2**18 - 9) + b"\x1b(\x8b~u\x00b\x1b$B!]!]\x1b(B"
+    assert "a.txt: not ISO2022_JP_EXT at byte 262135 (0x1b)" in refusal(
+        [written(tmp_path / "a.txt", raw)], "iso2022_jp_ext"
+    )
+
+
 def test_of_several_faults_the_same_one_is_told_wherever_it_is(tmp_path: Path) -> None:
     """Bytes that are no text come first, then a NUL, then a lone surrogate."""
     escaped = rb"a\ud800b\x00c"
