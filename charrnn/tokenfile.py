@@ -19,7 +19,8 @@ from charrnn import corpus
 from charrnn.config import DataConfig
 from charrnn.corpus import PARTS, Corpus, Dealt, Layout
 from charrnn.modelfile import CorpusCard
-from charrnn.tensorfile import cannot_write, writing
+from charrnn.source import no_room
+from charrnn.tensorfile import writing
 from charrnn.text import Stamp, stamp
 from charrnn.vocabulary import Vocabulary
 
@@ -51,14 +52,13 @@ def hold(dealt: Dealt) -> Corpus:
     """Encode a text: a long one into a file without a name, which is gone with the process, a short one into memory."""
     if dealt.layout.size < LONG:
         return dealt.in_memory()
-    folder = Path(tempfile.gettempdir())
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile() as file:
             dealt.write(file)
             file.flush()
             return _mapped(file, 0, dealt.layout, dealt.vocabulary, dealt.shuffled)
     except OSError as error:
-        raise cannot_write(folder / "tokens", error, dealt.layout.size) from error
+        raise no_room(None, error) from error
 
 
 def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: Vocabulary) -> Corpus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -192,3 +193,17 @@ def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, m
     with pytest.raises(CharRNNError, match=r"corpus\.safetensors: the disk is full\. Free at least 1 MB there, then"):
         kept(tmp_path, data(tmp_path))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_temporary_folder_names_no_file_that_no_one_can_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Dealt, "write", full)
+    with pytest.raises(CharRNNError) as caught:
+        made(data(tmp_path), lambda dealt, _: tokenfile.hold(dealt))
+    assert str(caught.value).startswith(f"{tmp_path}: the disk is full, and the text is a long one.")
+    assert str(caught.value).endswith("TMPDIR names another place.")
