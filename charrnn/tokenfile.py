@@ -38,7 +38,7 @@ def keep(dealt: Dealt, data: DataConfig, seed: int, stamps: Sequence[Stamp | Non
     """
     if dealt.layout.size < LONG:
         return dealt.in_memory()
-    about = _about(dealt.source.digest, data, seed, stamps, dealt.vocabulary)
+    about = _about(dealt.source.digest, data, seed, _from(path.parent, stamps), dealt.vocabulary)
     header = _header(dealt.layout, about, {})
     with writing(path, len(header) + dealt.layout.size) as file:
         file.write(header)
@@ -79,7 +79,7 @@ def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: 
             names = [name for name, *_ in layout.fields()]
             sums = [int(each, 16) for each in tree["__metadata__"]["crc32"].split()]
             checksums = dict(zip(names, sums, strict=True))
-            about = _about(card.sha256, data, seed, stamps, vocabulary)
+            about = _about(card.sha256, data, seed, _from(path.parent, stamps), vocabulary)
             if None in stamps or raw != _header(layout, about, checksums):
                 return None
             # before what it says is believed: a disk that failed, or a crash, may have left other bytes in their place
@@ -109,6 +109,15 @@ def _summed(file: BinaryIO, layout: Layout) -> dict[str, int]:
             checksum, left = zlib.crc32(block, checksum), left - len(block)
         checksums[name] = checksum
     return checksums
+
+
+def _from(folder: Path, stamps: Sequence[Stamp | None]) -> list[Stamp | None]:
+    """Name files that lie in a run folder by their names there: a run that was moved has the same ones."""
+    folder = folder.absolute()
+    return [
+        (Path(stamp[0]).name, *stamp[1:]) if stamp is not None and Path(stamp[0]).parent == folder else stamp
+        for stamp in stamps
+    ]
 
 
 def _about(

@@ -275,6 +275,12 @@ def test_standard_input_that_is_long_is_kept_and_resumed(here: Path, monkeypatch
     assert (here / "run" / "corpus.txt").read_text(encoding="utf-16") == "我爱北京\n" * 30
     monkeypatch.setattr(source.Source, "read", unread)
     assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
+    # moved, it was once read again each time: its tokens named the copy by where it had been
+    (here / "run").rename(here / "moved")
+    assert finish(begin.resume(Run(Path("moved")), CPU)).training.position.step == 6
+    os.utime(here / "moved" / "corpus.txt", ns=(1, 1))
+    with pytest.raises(AssertionError, match="read again"):
+        begin.resume(Run(Path("moved")), CPU)
 
 
 @pytest.mark.usefixtures("long")
