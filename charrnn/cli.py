@@ -429,7 +429,7 @@ def evaluate(
         raise MisuseError("--per-line is always exact; leave out --exact.")
     from charrnn import text
 
-    sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
+    sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin())) for name in texts]
     if per_line and sources and device in {"auto", "cpu"} and sum(len(given) for _, given in sources) <= _SHORT:
         for name in models or (None,):
             path = _found(name)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.errors import CharRNNError
-from charrnn.text import Reader, Stamp, Text, stamp
+from charrnn.text import Reader, Stamp, stamp
 
 Codes = npt.NDArray[np.unsignedinteger]
 _IN_MEMORY = 1 << 26  # bytes
@@ -60,14 +60,6 @@ class Source:
             source.close()
             raise
         source.starts, source.digest = tuple(reader.starts), reader.digest()
-        return source
-
-    @classmethod
-    def of(cls, text: Text) -> Source:
-        """Take a text that is in memory."""
-        source = cls()
-        source.names, source.starts, source.digest = text.names, text.starts, text.digest()
-        source.append(text.content)
         return source
 
     def append(self, piece: str) -> None:

@@ -12,7 +12,6 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,22 +24,6 @@ _PIECE = 1 << 18  # bytes read at a time: what is made of them stays in a proces
 _WHOLE = {"idna", "punycode"}  # Python decodes these only in one piece
 Stamp = tuple[str, int, int]  # a file's absolute path, its bytes, and when it was changed, in ns
 _PACKED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-
-
-@dataclass(frozen=True)
-class Text:
-    """Hold one text and where each of its files begins: `starts` are offsets in characters."""
-
-    content: str
-    names: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    def digest(self) -> str:
-        """Give the SHA-256 of the text as UTF-8, in bounded memory."""
-        sha = hashlib.sha256()
-        for start in range(0, len(self.content), _CHUNK):
-            sha.update(self.content[start : start + _CHUNK].encode())
-        return sha.hexdigest()
 
 
 class Reader:
@@ -90,11 +73,9 @@ class Reader:
         return piece
 
 
-def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> Text:
+def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> str:
     """Read files, folders and '-' into memory as one text; see `Reader`."""
-    reader = Reader(names, encoding, stdin)
-    content = "".join(reader.pieces())
-    return Text(content, reader.names, tuple(reader.starts))
+    return "".join(Reader(names, encoding, stdin).pieces())
 
 
 def files(names: Sequence[str]) -> list[str]:
