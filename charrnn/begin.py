@@ -4,6 +4,7 @@ Knows every room below; knows no terminal. What it has to say it hands to `say`.
 from __future__ import annotations
 
 import codecs
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from charrnn.train import Training, read_position
 
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
+_LARGE = 100_000_000  # bytes whose reading takes so long that it is announced
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def fresh(
     seed = config.train.seed
     assert seed is not None
     shown = "standard input" if names[0] == STDIN else names[0]
-    with Source.read(names, config.data.encoding, stdin, _existing(folder or checkpoint.RUNS)) as source:
+    above = _above(folder or checkpoint.RUNS / text.stem(names[0]))
+    with _read(names, config.data.encoding, shown, say, stdin, above) as source:
         dealt = corpus.build(source, config.data, seed, shown)
         if folder is None:
             run = checkpoint.claim(text.stem(names[0]))
@@ -101,16 +104,29 @@ def fresh(
             run.create()
             run.lock()
         try:
+            run.sweep()
             return Begun(_started(config, dealt, run, shown, device, init_from, began, say), run)
         except BaseException:
             run.discard()
             raise
 
 
-def _existing(folder: Path) -> Path:
-    """Find the nearest folder that is there: on the disk that a new one will be on."""
-    folder = folder.absolute()
-    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+def _read(
+    names: Sequence[str], encoding: str, shown: str, say: Say, stdin: BinaryIO | None = None, folder: Path | None = None
+) -> Source:
+    """Read a text; of a large one say so first."""
+    stamps = [text.stamp(name) for name in text.files(names)]
+    size = sum(stamp[1] for stamp in stamps if stamp is not None)
+    if size >= _LARGE:
+        say(f"Reading {shown} ({size / 1e6:,.0f} MB) ...")
+    return Source.read(names, encoding, stdin, folder)
+
+
+def _above(folder: Path) -> Path | None:
+    """Find the nearest folder above a run's that can be written to, most likely on the same disk; None if there is
+    none. Not the run folder itself: where a temporary file has a name, it would look taken."""
+    parents = folder.absolute().parents
+    return next((parent for parent in parents if parent.is_dir() and os.access(parent, os.W_OK)), None)
 
 
 def _started(
@@ -141,6 +157,13 @@ def _started(
     for note in settled.notes:
         say(note)
 
+    # what may fail comes before a long text is encoded, which takes minutes
+    model = make_model(config.model, len(vocabulary))
+    model.initialise(torch.Generator().manual_seed(seed))
+    if init_from is not None:
+        header, old = modelfile.read_model(init_from)
+        known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
+        say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     # the very files, not their folder: it may hold others when the run is resumed
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
     if STDIN in paths:
@@ -153,13 +176,6 @@ def _started(
     whole = tokenfile.keep(dealt, config.data, seed, stamps, run.tokens)
     run.write_config(config)
     card = CorpusCard(shown, source.digest, training, validation, test)
-    model = None
-    if init_from is not None:
-        header, old = modelfile.read_model(init_from)
-        model = make_model(config.model, len(vocabulary))
-        model.initialise(torch.Generator().manual_seed(seed))
-        known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
-        say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     return Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
 
 
@@ -222,21 +238,23 @@ def _resumed(
     config = _extended(header.config, settings)
     if config.train.kernel == "auto":  # begun when there was one kernel only
         config = config.with_values(train={"kernel": "torch"})
-    paths = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
     if STDIN in texts:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
-    config = config.with_values(data={"texts": paths})
-    assert config.train.seed is not None
-    for path in paths:
+    named = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
+    for path in named:
         if not Path(path).exists():
             raise CharRNNError(
                 f"{path}: the text of this run is gone. Name where it is now:"
                 f" charrnn train TEXT --resume -m {run.folder}"
             )
+    # the very files here as well: a folder cannot show that they are the same as before
+    paths = text.files(named)
+    config = config.with_values(data={"texts": paths})
     seed = config.train.seed
+    assert seed is not None
     whole = tokenfile.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
     if whole is None:
-        with Source.read(paths, config.data.encoding, folder=run.folder) as source:
+        with _read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(
                     f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
@@ -271,7 +289,7 @@ def _resumed(
     return training
 
 
-def held_out(header: Header, path: Path) -> tuple[str, Part]:
+def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Part]:
     """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
 
     Raises CharRNNError where the text is gone or has changed.
@@ -286,7 +304,7 @@ def held_out(header: Header, path: Path) -> tuple[str, Part]:
     data = config.data.model_copy(update={"texts": texts})
     whole = tokenfile.find(run.tokens, data, config.train.seed, header.corpus, header.vocabulary)
     if whole is None:
-        with Source.read(texts, data.encoding) as source:
+        with _read(texts, data.encoding, header.corpus.name, say) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(
                     f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 RUNS = Path("checkpoints")
 BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
 TOKENS, COPY = "corpus.safetensors", "corpus.txt"
-_NOTHING = {LOCK, TOKENS, TOKENS + ".tmp"}  # what an attempt that died before it began may leave behind
+# what an attempt that died before it began may leave behind, and what else it may have made
+_NOTHING = {LOCK, TOKENS, TOKENS + ".tmp", COPY + ".tmp"}
+_MADE = _NOTHING | {COPY, "config.yaml", "config.yaml.tmp"}
 
 
 class Run:
@@ -74,14 +76,26 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    def sweep(self) -> None:
+        """Remove what a start that was killed has left; the lock must be held."""
+        self._remove(_NOTHING - {LOCK})
+
     def discard(self) -> None:
-        """Release the lock and remove the folder if nothing is in it but the text."""
+        """Release the lock and remove what a start that failed has made, unless there is a model already."""
+        begun = self.best.exists() or self.last.exists()
+        if not begun:
+            self._remove(_MADE - {LOCK})
+        # the lock goes last: as long as it is there, what is left is known for what it is
         self.release()
-        with contextlib.suppress(OSError):
-            if all(file.name in _NOTHING | {COPY} for file in self.folder.iterdir()):
-                for file in self.folder.iterdir():
-                    file.unlink()
+        if not begun:
+            self._remove({LOCK})
+            with contextlib.suppress(OSError):
                 self.folder.rmdir()
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink()
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""

@@ -145,10 +145,12 @@ def train(
         for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
             if value is not None:
                 raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
-        begun = _resumed(texts, model, given, device, say)
-    else:
-        begun = _fresh(texts, config, given, folder, init_from, device, say)
     with _Stopper() as stopper:
+        if resume:
+            begun = _resumed(texts, model, given, device, say)
+        else:
+            begun = _fresh(texts, config, given, folder, init_from, device, say)
+        stopper.saves = True
         code = _run(begun, quiet, stopper)
     if code:
         raise click.exceptions.Exit(code)
@@ -224,10 +226,12 @@ def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
 
 
 class _Stopper:
-    """Catches the first Ctrl-C or SIGTERM, so that training saves and ends; the second ends at once."""
+    """Catches the first Ctrl-C or SIGTERM, so that what has begun is undone, or once there is something to save,
+    training saves and ends; the second ends at once."""
 
     def __init__(self) -> None:
         self.exit_code = 0
+        self.saves = False
         self._before: dict[int, Any] = {}
 
     def stopped(self) -> bool:
@@ -247,6 +251,9 @@ class _Stopper:
         if self.exit_code:
             os._exit(code)
         self.exit_code = code
+        if not self.saves:
+            # no Exception: someone on the way might take it for a device's failure
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(code)
         # a bare write: the handler may have interrupted a print
         with contextlib.suppress(OSError):
             os.write(2, b"\nSaving and stopping; once more ends at once.\n")
@@ -422,7 +429,7 @@ def evaluate(
         raise MisuseError("--per-line is always exact; leave out --exact.")
     from charrnn import text
 
-    sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin()).content) for name in texts]
+    sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin())) for name in texts]
     if per_line and sources and device in {"auto", "cpu"} and sum(len(given) for _, given in sources) <= _SHORT:
         for name in models or (None,):
             path = _found(name)
@@ -503,7 +510,7 @@ def _scored(shown: str, source: str, header: Header, model: Any, tokens: Tokens,
 def _held_out(header: Header, path: Path) -> tuple[str, Part]:
     from charrnn import begin
 
-    kind, part = begin.held_out(header, path)
+    kind, part = begin.held_out(header, path, say=_note)
     _note(f"Scoring the {kind} of {header.corpus.name} ({len(part):,} characters).")
     return f"{header.corpus.name} ({kind})", part
 

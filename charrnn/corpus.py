@@ -1,10 +1,11 @@
 """A text as tokens, dealt to training, validation and test, and read in lanes.
-Knows nothing of models or files. Shapes: N characters, D documents, B lanes, T steps."""
+Knows nothing of models, and of files only how to write to one. Shapes: N characters, D documents, B lanes, T steps."""
 
 from __future__ import annotations
 
 import bisect
 import mmap
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple, get_args
@@ -145,15 +146,18 @@ class Dealt:
     shuffled: bool
     read: int
 
-    def write(self, file: BinaryIO | mmap.mmap) -> None:
-        """Write the store to a file, from where it stands, in one walk through the text."""
+    def write(self, file: BinaryIO | mmap.mmap) -> dict[str, int]:
+        """Write the store to a file, from where it stands, in one walk through the text; gives each array's CRC-32."""
         base = file.tell()
         places = {name: base + place for name, _, place, _ in self.layout.fields()}
+        checksums = dict.fromkeys(places, 0)
 
         def put(name: str, array: npt.NDArray[np.generic]) -> None:
             file.seek(places[name])
-            file.write(array.tobytes())
-            places[name] += array.nbytes
+            raw = array.tobytes()
+            file.write(raw)
+            checksums[name] = zlib.crc32(raw, checksums[name])
+            places[name] += len(raw)
 
         for part, name in enumerate(PARTS):
             for starts in self.deal.starts(part):
@@ -164,6 +168,7 @@ class Dealt:
             put(f"{PARTS[part]}/tokens", tokens.astype(token, copy=False))
             if self.layout.unknown[part]:
                 put(f"{PARTS[part]}/unknown", codes[tokens == self.vocabulary.escape].astype("<u4"))
+        return checksums
 
     def in_memory(self) -> Corpus:
         """Encode the text into memory."""

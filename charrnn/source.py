@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.errors import CharRNNError
-from charrnn.text import Reader, Stamp, Text, stamp
+from charrnn.text import Reader, Stamp, stamp
 
 Codes = npt.NDArray[np.unsignedinteger]
 _IN_MEMORY = 1 << 26  # bytes
@@ -62,14 +62,6 @@ class Source:
         source.starts, source.digest = tuple(reader.starts), reader.digest()
         return source
 
-    @classmethod
-    def of(cls, text: Text) -> Source:
-        """Take a text that is in memory."""
-        source = cls()
-        source.names, source.starts, source.digest = text.names, text.starts, text.digest()
-        source.append(text.content)
-        return source
-
     def append(self, piece: str) -> None:
         """Write down more characters. Raises CharRNNError where the disk is full."""
         if not piece:
@@ -84,7 +76,7 @@ class Source:
             self._file.seek(0, os.SEEK_END)  # a walk may have left it anywhere
             self._file.write(encoded)
         except OSError as error:
-            raise _no_room(self._folder or Path(tempfile.gettempdir()), error) from error
+            raise no_room(self._folder, error) from error
         if self._runs and self._runs[-1][0] == width:
             self._runs[-1] = width, self._runs[-1][1] + len(piece)
         else:
@@ -97,7 +89,7 @@ class Source:
         try:
             self._file.seek(0)
         except OSError as error:  # what was written last may reach the disk only now
-            raise _no_room(self._folder or Path(tempfile.gettempdir()), error) from error
+            raise no_room(self._folder, error) from error
         for width, count in self._runs:
             step = _CHUNK // width
             for first in range(0, count, step):
@@ -124,6 +116,18 @@ class Source:
         self.close()
 
 
-def _no_room(folder: Path, error: OSError) -> CharRNNError:
-    why = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"cannot be written ({error.strerror})"
-    return CharRNNError(f"{folder}: {why}. A long text is kept there while it is read; free up to five times its size.")
+def no_room(folder: Path | None, error: OSError) -> CharRNNError:
+    """Say why a long text cannot be kept in a folder, or if None in the system's temporary one, and what to do."""
+    try:
+        place = str(folder or tempfile.gettempdir())
+    except OSError:  # there is none
+        place = "The system's temporary folder"
+    elsewhere = " TMPDIR names another place." if folder is None else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        # its code points, up to four bytes each, and beside them its tokens
+        needs = "It takes up to six bytes a character there while it is read."
+        return CharRNNError(f"{place}: the disk is full, and the text is a long one. {needs} Free them.{elsewhere}")
+    advice = elsewhere or " Check the folder's permissions."
+    return CharRNNError(
+        f"{place}: cannot be written ({error.strerror or error}). A long text is kept there while it is read.{advice}"
+    )

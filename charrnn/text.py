@@ -12,7 +12,6 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,22 +26,6 @@ Stamp = tuple[str, int, int]  # a file's absolute path, its bytes, and when it w
 _PACKED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-@dataclass(frozen=True)
-class Text:
-    """Hold one text and where each of its files begins: `starts` are offsets in characters."""
-
-    content: str
-    names: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    def digest(self) -> str:
-        """Give the SHA-256 of the text as UTF-8, in bounded memory."""
-        sha = hashlib.sha256()
-        for start in range(0, len(self.content), _CHUNK):
-            sha.update(self.content[start : start + _CHUNK].encode())
-        return sha.hexdigest()
-
-
 class Reader:
     """Read files, folders (every .txt below, packed ones too) and '-' as one text, joined by newlines, in pieces.
 
@@ -52,12 +35,7 @@ class Reader:
     def __init__(self, names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> None:
         """Find the files. Raises CharRNNError where one is missing or has no name that can be kept."""
         check_encoding(encoding)
-        self.names = tuple(file for name in names for file in _expand(name))
-        for file in self.names:
-            try:
-                file.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
+        self.names = tuple(files(names))
         if self.names.count(STDIN) > 1:
             raise MisuseError("Standard input (-) is named twice; it can be read once.")
         self.encoding, self.stdin = encoding, stdin
@@ -95,11 +73,20 @@ class Reader:
         return piece
 
 
-def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> Text:
+def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> str:
     """Read files, folders and '-' into memory as one text; see `Reader`."""
-    reader = Reader(names, encoding, stdin)
-    content = "".join(reader.pieces())
-    return Text(content, reader.names, tuple(reader.starts))
+    return "".join(Reader(names, encoding, stdin).pieces())
+
+
+def files(names: Sequence[str]) -> list[str]:
+    """Find the files that names stand for. Raises CharRNNError where one is missing or has no name that can be kept."""
+    found = [file for name in names for file in _expand(name)]
+    for file in found:
+        try:
+            file.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise CharRNNError(f"{os.fsencode(file)!r}: a name that is not UTF-8. Rename it.") from error
+    return found
 
 
 def check_encoding(encoding: str) -> None:
@@ -193,21 +180,35 @@ class _Decoder:
 
     def _decoded(self, raw: bytes, last: bool) -> tuple[str, bytes | None]:
         """Give characters, and the very bytes that they are where these are UTF-8."""
+        before = self.decoder.getstate()
         try:
-            if not self.is_utf8 or self.held:
-                return self.decoder.decode(raw, last), None
-            before, _ = self.decoder.getstate()
             text = self.decoder.decode(raw, last)
-            after, _ = self.decoder.getstate()
-            return text, (before + raw)[: len(before) + len(raw) - len(after)]
         except UnicodeDecodeError:
             raise
-        except UnicodeError:
-            # UTF-16 or UTF-32 without a mark: in the machine's own order, as Python decodes it in one piece
+        except UnicodeError as error:
             name, order = codecs.lookup(self.encoding).name, "le" if sys.byteorder == "little" else "be"
-            before, _ = self.decoder.getstate()
+            if name not in {"utf-16", "utf-32"}:
+                raise self._placed(before, raw, error) from error
+            # without a mark: in the machine's own order, as Python decodes it in one piece
             self.decoder = codecs.getincrementaldecoder(f"{name}-{order}")()
-            return self.decoder.decode(before + raw, last), None
+            return self.decoder.decode(before[0] + raw, last), None
+        if not self.is_utf8 or self.held:
+            return text, None
+        kept, _ = self.decoder.getstate()
+        return text, (before[0] + raw)[: len(before[0]) + len(raw) - len(kept)]
+
+    def _placed(self, before: tuple[bytes, int], raw: bytes, error: UnicodeError) -> UnicodeDecodeError:
+        """Find the byte of an error that names none: some decoders do where they hold back too much for the next bytes,
+        and name it if there are none."""
+        again = codecs.getincrementaldecoder(self.encoding)()
+        again.setstate(before)
+        try:
+            again.decode(raw, True)
+        except UnicodeDecodeError as placed:
+            return placed
+        except UnicodeError:
+            pass
+        return UnicodeDecodeError(self.encoding, before[0] + raw, 0, len(before[0] + raw), str(error))
 
 
 def check_characters(text: str, name: str) -> None:

@@ -1,12 +1,15 @@
 """A long text's tokens in a file: written once, in bounded memory, and mapped into memory ever after.
-The file is of the safetensors format; it is trusted only where it says that it is of this very text and settings."""
+The file is of the safetensors format; it is trusted only where it says that it is of this very text and settings, and
+where its bytes are those that were written."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tempfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +19,8 @@ from charrnn import corpus
 from charrnn.config import DataConfig
 from charrnn.corpus import PARTS, Corpus, Dealt, Layout
 from charrnn.modelfile import CorpusCard
-from charrnn.tensorfile import cannot_write, writing
+from charrnn.source import no_room
+from charrnn.tensorfile import writing
 from charrnn.text import Stamp, stamp
 from charrnn.vocabulary import Vocabulary
 
@@ -24,6 +28,7 @@ FORMAT = 1
 LONG = 1 << 26  # bytes of tokens from which on they are kept in a file
 _NAMES = {"<i8": "I64", "<u4": "U32", "<u2": "U16", "|u1": "U8"}
 _LONGEST_HEADER = 100_000_000
+_BLOCK = 1 << 20  # bytes checked at a time
 
 
 def keep(dealt: Dealt, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
@@ -33,10 +38,13 @@ def keep(dealt: Dealt, data: DataConfig, seed: int, stamps: Sequence[Stamp | Non
     """
     if dealt.layout.size < LONG:
         return dealt.in_memory()
-    header = _header(dealt.layout, _about(dealt.source.digest, data, seed, stamps, dealt.vocabulary))
+    about = _about(dealt.source.digest, data, seed, _from(path.parent, stamps), dealt.vocabulary)
+    header = _header(dealt.layout, about, {})
     with writing(path, len(header) + dealt.layout.size) as file:
         file.write(header)
-        dealt.write(file)
+        checksums = dealt.write(file)
+        file.seek(0)  # its length is the same, whatever the sums are
+        file.write(_header(dealt.layout, about, checksums))
     return _mapped(path, len(header), dealt.layout, dealt.vocabulary, dealt.shuffled)
 
 
@@ -44,38 +52,72 @@ def hold(dealt: Dealt) -> Corpus:
     """Encode a text: a long one into a file without a name, which is gone with the process, a short one into memory."""
     if dealt.layout.size < LONG:
         return dealt.in_memory()
-    folder = Path(tempfile.gettempdir())
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile() as file:
             dealt.write(file)
             file.flush()
             return _mapped(file, 0, dealt.layout, dealt.vocabulary, dealt.shuffled)
     except OSError as error:
-        raise cannot_write(folder / "tokens", error, dealt.layout.size) from error
+        raise no_room(None, error) from error
 
 
 def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: Vocabulary) -> Corpus | None:
-    """Map a file that `keep` made; give None if it is not whole, or not of the text of `card` parted as `data` says, or
-    if the text's files have been touched since."""
+    """Map a file that `keep` made; give None if it is not whole and sound, not of the text of `card` parted as `data`
+    says, or if the text's files have been touched since."""
     stamps = [stamp(name) for name in data.texts]
+    characters = (card.training, card.validation, card.test)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0]
             raw = start + file.read(min(length, _LONGEST_HEADER))
-        tree = json.loads(raw[8:])
-        documents, unknown = (
-            tuple(int(tree[f"{part}/{name}"]["shape"][0]) for part in PARTS) for name in ("starts", "unknown")
-        )
-    except (OSError, struct.error, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
+            tree = json.loads(raw[8:])
+            documents, unknown = (
+                tuple(int(tree[f"{part}/{name}"]["shape"][0]) for part in PARTS) for name in ("starts", "unknown")
+            )
+            layout = Layout(documents, unknown, characters, np.dtype(vocabulary.dtype))
+            names = [name for name, *_ in layout.fields()]
+            sums = [int(each, 16) for each in tree["__metadata__"]["crc32"].split()]
+            checksums = dict(zip(names, sums, strict=True))
+            about = _about(card.sha256, data, seed, _from(path.parent, stamps), vocabulary)
+            if None in stamps or raw != _header(layout, about, checksums):
+                return None
+            # before what it says is believed: a disk that failed, or a crash, may have left other bytes in their place
+            if os.fstat(file.fileno()).st_size != len(raw) + layout.size or _summed(file, layout) != checksums:
+                return None
+            return _mapped(file, len(raw), layout, vocabulary, data.documents != "none")
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ):
         return None
-    characters = (card.training, card.validation, card.test)
-    layout = Layout(documents, unknown, characters, np.dtype(vocabulary.dtype))
-    expected = _header(layout, _about(card.sha256, data, seed, stamps, vocabulary))
-    if None in stamps or raw != expected or size != len(expected) + layout.size:
-        return None
-    return _mapped(path, len(expected), layout, vocabulary, data.documents != "none")
+
+
+def _summed(file: BinaryIO, layout: Layout) -> dict[str, int]:
+    """Give the CRC-32 of each array of a store, from where a file stands, in bounded memory."""
+    checksums = {}
+    for name, dtype, _, length in layout.fields():
+        checksum, left = 0, length * dtype.itemsize
+        while left and (block := file.read(min(left, _BLOCK))):
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        checksums[name] = checksum
+    return checksums
+
+
+def _from(folder: Path, stamps: Sequence[Stamp | None]) -> list[Stamp | None]:
+    """Name files that lie in a run folder by their names there: a run that was moved has the same ones."""
+    folder = folder.absolute()
+    return [
+        (Path(stamp[0]).name, *stamp[1:]) if stamp is not None and Path(stamp[0]).parent == folder else stamp
+        for stamp in stamps
+    ]
 
 
 def _about(
@@ -96,8 +138,11 @@ def _about(
     }
 
 
-def _header(layout: Layout, about: dict[str, Any]) -> bytes:
-    tree: dict[str, Any] = {"__metadata__": {"tokens": json.dumps(about, ensure_ascii=False)}}
+def _header(layout: Layout, about: dict[str, Any], checksums: Mapping[str, int]) -> bytes:
+    """Say what lies where; of the same length whatever the checksums of the arrays are, also where they are not known
+    yet."""
+    sums = " ".join(f"{checksums.get(name, 0):08x}" for name, *_ in layout.fields())
+    tree: dict[str, Any] = {"__metadata__": {"tokens": json.dumps(about, ensure_ascii=False), "crc32": sums}}
     for name, dtype, place, length in layout.fields():
         offsets = [place, place + length * dtype.itemsize]
         tree[name] = {"dtype": _NAMES[dtype.str], "shape": [length], "data_offsets": offsets}

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -137,6 +138,68 @@ def test_a_text_that_was_touched_is_read_again_and_its_tokens_made_anew(
 
 
 @pytest.mark.usefixtures("long")
+def test_a_run_that_was_resumed_from_a_folder_needs_not_read_it_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder's name was kept in place of its files' names, and the tokens of a folder are never believed."""
+    finish(fresh(["text.txt"]))
+    (here / "texts").mkdir()
+    (here / "text.txt").rename(here / "texts" / "text.txt")
+    begun = finish(begin.resume(Run(Path("run")), CPU, texts=["texts"], settings=["train.steps=8"]))
+    assert begun.training.config.data.texts == [str(here / "texts" / "text.txt")]
+    monkeypatch.setattr(source.Source, "read", unread)
+    for texts in ([], ["texts"]):
+        assert finish(begin.resume(Run(Path("run")), CPU, texts=texts)).training.position.step == 8
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("name", ["run", "deep/er/run"])
+def test_a_temporary_file_that_has_a_name_does_not_take_the_run_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """On Windows and on network disks it has one, and lay in the run folder where that was there already."""
+    named = tempfile.NamedTemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda mode, dir, **_: named(mode, dir=dir))
+    (here / "run").mkdir()
+    assert finish(fresh(["text.txt"], folder=name)).training.position.step == 6
+    assert {file.name for file in here.iterdir()} == {"text.txt", "run", name.partition("/")[0]}
+
+
+def test_where_nothing_above_a_run_can_be_written_to_the_systems_own_place_is_taken(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drive that is not there once ended in a StopIteration."""
+    monkeypatch.setattr(Path, "is_dir", lambda _: False)
+    assert begin._above(Path("Q:/texts/run")) is None
+
+
+def test_a_large_text_is_announced_before_it_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room, expected in ((len(TEXT), ["Reading text.txt (0 MB) ..."]), (len(TEXT) + 1, [])):
+        monkeypatch.setattr(begin, "_LARGE", room)
+        said: list[str] = []
+        finish(fresh(["text.txt"], folder=f"run-{room}", say=said.append))
+        assert [note for note in said if note.startswith("Reading")] == expected
+
+
+@pytest.mark.usefixtures("long")
+def test_tokens_that_were_damaged_are_made_anew_and_the_training_ends_the_same(here: Path) -> None:
+    for folder in ("whole", "run"):
+        finish(fresh(["text.txt"], folder=folder))
+    tokens = here / "run" / "corpus.safetensors"
+    sound = tokens.read_bytes()
+    tokens.write_bytes(sound[:-800] + bytes(800))
+    path = here / "run" / "best.safetensors"
+    part = begin.held_out(modelfile.read_header(path), path)[1]
+    assert part.text == TEXT[-len(part) :]
+    whole, resumed = (
+        finish(begin.resume(Run(Path(name)), CPU, settings=["train.steps=8"])) for name in ("whole", "run")
+    )
+    assert tokens.read_bytes() == sound
+    for name, weights in whole.training.model.state_dict().items():
+        assert torch.equal(weights, resumed.training.model.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("long")
 def test_a_long_text_that_changed_is_not_resumed(here: Path) -> None:
     finish(fresh(["text.txt"]))
     (here / "text.txt").write_text(TEXT.replace("fox", "cat"))
@@ -178,6 +241,33 @@ def test_a_beginning_that_fails_leaves_no_tokens(here: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, CharRNNError, MemoryError])
+def test_a_start_that_fails_when_all_is_encoded_leaves_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Gigabytes once stayed, and the name was taken."""
+
+    def failing(*_: object, **__: object) -> NoReturn:
+        assert (here / "run" / "corpus.safetensors").exists()
+        raise error
+
+    monkeypatch.setattr(begin, "Training", failing)
+    with pytest.raises(error):
+        fresh(["-"], stdin=io.BytesIO(TEXT.encode()))
+    assert [file.name for file in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.usefixtures("long")
+def test_a_model_that_cannot_be_read_is_told_of_before_a_long_text_is_encoded(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenfile, "keep", unread)
+    with pytest.raises(CharRNNError, match=r"none\.safetensors: no such model file"):
+        fresh(["text.txt"], init_from=Path("none.safetensors"))
+    assert [file.name for file in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.usefixtures("long")
 def test_standard_input_that_is_long_is_kept_and_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "other.txt").write_text("另一篇" * 50, encoding="utf-16")
     stdin = io.BytesIO(("我爱北京\n" * 30).encode("utf-16"))
@@ -185,6 +275,12 @@ def test_standard_input_that_is_long_is_kept_and_resumed(here: Path, monkeypatch
     assert (here / "run" / "corpus.txt").read_text(encoding="utf-16") == "我爱北京\n" * 30
     monkeypatch.setattr(source.Source, "read", unread)
     assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
+    # moved, it was once read again each time: its tokens named the copy by where it had been
+    (here / "run").rename(here / "moved")
+    assert finish(begin.resume(Run(Path("moved")), CPU)).training.position.step == 6
+    os.utime(here / "moved" / "corpus.txt", ns=(1, 1))
+    with pytest.raises(AssertionError, match="read again"):
+        begin.resume(Run(Path("moved")), CPU)
 
 
 @pytest.mark.usefixtures("long")
@@ -195,6 +291,15 @@ def test_what_was_left_of_a_beginning_that_was_killed_is_nothing(here: Path) -> 
     finish(fresh(["text.txt"]))
     assert not (here / "run" / "corpus.safetensors.tmp").exists()
     assert finish(begin.resume(Run(Path("run")), CPU)).training.position.step == 6
+
+
+def test_what_was_left_of_a_long_text_does_not_stay_beside_a_short_one(here: Path) -> None:
+    (here / "run").mkdir()
+    left = {"corpus.safetensors", "corpus.safetensors.tmp", "corpus.txt.tmp"}
+    for name in (".lock", *left):
+        (here / "run" / name).write_bytes(b"x" * 9)
+    finish(fresh(["text.txt"]))
+    assert not left & {file.name for file in (here / "run").iterdir()}
 
 
 def test_other_training_settings_may_change_and_are_written_down(here: Path) -> None:

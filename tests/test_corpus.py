@@ -19,7 +19,6 @@ from charrnn.config import DataConfig
 from charrnn.corpus import PARTS, Corpus, Lanes
 from charrnn.errors import CharRNNError
 from charrnn.source import Source
-from charrnn.text import Text
 
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
 KINDS = ("none", "line", "blank-line", "file")
@@ -27,13 +26,28 @@ N, B, T = 23, 3, 4
 SEED = 7
 
 
+class Text(NamedTuple):
+    """Hold a text and where each of its files begins."""
+
+    content: str
+    starts: tuple[int, ...]
+
+
 def one(content: str) -> Text:
-    return Text(content, ("a.txt",), (0,))
+    return Text(content, (0,))
 
 
 def several(*contents: str) -> Text:
     starts = np.cumsum([0, *(len(content) + 1 for content in contents[:-1])])
-    return Text("\n".join(contents), tuple(f"{i}.txt" for i in range(len(contents))), tuple(int(i) for i in starts))
+    return Text("\n".join(contents), tuple(int(i) for i in starts))
+
+
+def taken(text: Text) -> Source:
+    """Write a text down, as if it had been read."""
+    source = Source()
+    source.starts = text.starts
+    source.append(text.content)
+    return source
 
 
 class Piece(NamedTuple):
@@ -45,7 +59,7 @@ class Piece(NamedTuple):
 
 def split(text: Text, data: DataConfig, seed: int) -> tuple[Piece, Piece, Piece]:
     """Split a text, however short, and read the parts back."""
-    with Source.of(text) as source:
+    with taken(text) as source:
         deal = corpus.split(source, data, seed)
         contents = ["", "", ""]
         for part, codes in deal.dealt(source):
@@ -56,13 +70,13 @@ def split(text: Text, data: DataConfig, seed: int) -> tuple[Piece, Piece, Piece]
 
 
 def build(text: Text, data: DataConfig, seed: int, name: str) -> Corpus:
-    with Source.of(text) as source:
+    with taken(text) as source:
         return corpus.build(source, data, seed, name).in_memory()
 
 
 def documents(text: Text, kind: str) -> tuple[str, npt.NDArray[np.int64]]:
     """Give a text with the newlines that its last document lacked, and where documents begin."""
-    with Source.of(text) as source:
+    with taken(text) as source:
         bounds = corpus.documents(source, kind)
         return "".join(source.pieces(0, source.length)), bounds[:-1]
 

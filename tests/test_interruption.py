@@ -63,6 +63,38 @@ def interrupt(folder: str, first: list[str], times: int, seed: int, longest: flo
     return met
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["reading", "encoding"])
+def test_a_start_that_is_stopped_leaves_nothing(here: Path, number: signal.Signals, moment: str) -> None:
+    """SIGTERM once ended it on the spot: a temporary file stayed, of gigabytes for a long text."""
+    code = """
+import os, sys
+from charrnn import cli, corpus, source, tokenfile
+tokenfile.LONG = 1
+room, name = {"reading": (source.Source, "append"), "encoding": (corpus.Dealt, "write")}[sys.argv[1]]
+work = getattr(room, name)
+
+def interrupted(*arguments):
+    if name == "write":
+        assert os.path.exists("checkpoints/text/corpus.safetensors.tmp")
+    os.kill(os.getpid(), int(sys.argv[2]))
+    return work(*arguments)
+
+setattr(room, name, interrupted)
+cli.cli(["train", "text.txt", "-q", *sys.argv[3:]])
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, moment, str(int(number)), *settings("train.steps=5")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == CODES[number], process.stderr
+    assert "Traceback" not in process.stderr
+    assert [path.name for path in here.rglob("*") if path.name != "checkpoints"] == ["text.txt"]
+
+
 def compare(folder: str, other: str) -> None:
     for name in ("last.safetensors", "best.safetensors"):
         one, two = (read_tensors(Path(path) / name) for path in (folder, other))

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from charrnn import source, text
 from charrnn.errors import CharRNNError
 from charrnn.source import Source
-from charrnn.text import Text
 
 WIDE = "ab\né月亮\n😀c"  # of one, two and four bytes
 
@@ -46,7 +45,8 @@ def test_a_text_is_what_was_written_down_in_memory_or_in_a_file(pieces: list[str
 def test_characters_may_follow_after_a_walk_that_stopped_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were once written over those that the walk had not come to."""
     monkeypatch.setattr(source, "_CHUNK", 4)
-    with Source.of(Text(WIDE, ("a",), (0,))) as written:
+    with Source() as written:
+        written.append(WIDE)
         next(written.chunks())
         written.append("\n")
         assert whole(written) == WIDE + "\n"
@@ -67,7 +67,7 @@ def test_files_are_read_as_one_text_with_its_digest(tmp_path: Path, monkeypatch:
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     with Source.read(names) as read:
         assert whole(read) == WIDE + "\nx\ny"
-        assert read.digest == hashlib.sha256((WIDE + "\nx\ny").encode()).hexdigest() == text.read(names).digest()
+        assert read.digest == hashlib.sha256((WIDE + "\nx\ny").encode()).hexdigest()
         assert (read.names, read.starts) == (tuple(names), (0, len(WIDE) + 1))
         assert read.stamps == tuple(text.stamp(name) for name in names)
 
@@ -83,13 +83,42 @@ def test_a_stamp_is_another_when_the_file_is(tmp_path: Path) -> None:
     assert text.stamp("-") is text.stamp(str(tmp_path / "none")) is None
 
 
-def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FULL = "the disk is full, and the text is a long one. It takes up to six bytes a character there while it is read. Free"
+CLOSED = "cannot be written (Permission denied). A long text is kept there while it is read."
+
+
+@pytest.mark.parametrize(
+    ("number", "own", "sentence"),
+    [
+        (errno.ENOSPC, True, f"{{}}: {FULL} them."),
+        (errno.EDQUOT, False, f"{{}}: {FULL} them. TMPDIR names another place."),
+        (errno.EACCES, True, f"{{}}: {CLOSED} Check the folder's permissions."),
+        (errno.EACCES, False, f"{{}}: {CLOSED} TMPDIR names another place."),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_a_sentence_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, own: bool, sentence: str
+) -> None:
+    """It once advised to free some room where there was nothing but a folder closed to the user."""
+
     class Full(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
         def write(self, content: Any) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "a.txt").write_text(WIDE, encoding="utf-8")
-    with pytest.raises(CharRNNError, match=r"the disk is full\. A long text is kept there while it is read; free"):
-        Source.read([str(tmp_path / "a.txt")], folder=tmp_path)
+    with pytest.raises(CharRNNError) as caught:
+        Source.read([str(tmp_path / "a.txt")], folder=tmp_path if own else None)
+    assert str(caught.value) == sentence.format(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_system_without_a_temporary_folder_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    said = str(source.no_room(None, FileNotFoundError(errno.ENOENT, "No usable temporary directory found")))
+    assert said.startswith("The system's temporary folder: cannot be written (No usable temporary directory found).")
+    assert said.endswith("TMPDIR names another place.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -162,6 +163,27 @@ def test_a_file_that_is_cut_short_or_garbled_is_not_believed(tmp_path: Path) -> 
         assert found(tmp_path, chosen, card, known) is None, content[:80]
 
 
+def test_a_file_whose_numbers_changed_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header alone was checked once: zeros that a crash had left in its body were trained on, and scored."""
+    monkeypatch.setattr(tokenfile, "_BLOCK", 7)
+    chosen, path = data(tmp_path, documents="line", min_count=4), tmp_path / "corpus.safetensors"
+    written, card = kept(tmp_path, chosen)
+    raw = path.read_bytes()
+    header = 8 + int.from_bytes(raw[:8], "little")
+    with safe_open(path, "np") as file:
+        assert all(file.get_tensor(f"{part}/starts").size for part in PARTS)
+        assert file.get_tensor("training/unknown").size
+    for place in range(header, len(raw), 5):
+        path.unlink()  # what is mapped stays
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        assert found(tmp_path, chosen, card, written.vocabulary) is None, place
+    for content in (raw[:header] + bytes(len(raw) - header), raw.replace(b'"crc32"', b'"crc33"')):
+        path.write_bytes(content)
+        assert found(tmp_path, chosen, card, written.vocabulary) is None
+    path.write_bytes(raw)
+    assert found(tmp_path, chosen, card, written.vocabulary) is not None
+
+
 def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -171,3 +193,17 @@ def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(tmp_path: Path, m
     with pytest.raises(CharRNNError, match=r"corpus\.safetensors: the disk is full\. Free at least 1 MB there, then"):
         kept(tmp_path, data(tmp_path))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_temporary_folder_names_no_file_that_no_one_can_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Dealt, "write", full)
+    with pytest.raises(CharRNNError) as caught:
+        made(data(tmp_path), lambda dealt, _: tokenfile.hold(dealt))
+    assert str(caught.value).startswith(f"{tmp_path}: the disk is full, and the text is a long one.")
+    assert str(caught.value).endswith("TMPDIR names another place.")
