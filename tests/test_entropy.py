@@ -99,8 +99,8 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
         "model.embedding_size=16",
         "train.batch_size=16",
         "train.sequence_length=56",
-        "train.steps=2500",
-        "train.eval_every=2500",
+        "train.steps=4000",
+        "train.eval_every=4000",
         "train.learning_rate=0.005",
     )
     header = modelfile.read_header(here / "run" / "last.safetensors")
