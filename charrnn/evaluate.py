@@ -109,7 +109,8 @@ class _Reader:
 
     def __init__(self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
         self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
-        self.rounds: bool | None = None if fast_at_bf16(model.embedding) else False  # None: not tried yet
+        # whether products in bf16 do for this text; None while that has not been tried
+        self.bf16_will_do: bool | None = None if fast_at_bf16(model.embedding) else False
 
     def read(self, places: npt.NDArray[np.int64], state: State, rounded: bool = False) -> tuple[Tensor, Tensor, State]:
         """Read the characters at places (K, T), `rounded` with products in bf16; gives logits (K, T, V), targets
@@ -195,9 +196,9 @@ class _Reader:
         for first in range(0, length, window):
             places = starts[:, None] + np.arange(first, min(first + window, length))[None]
             inside = torch.from_numpy(places < len(self.tokens))
-            rounded = keep is not None and first >= keep[0] and self.rounds is not False
-            if rounded and self.rounds is None:
-                self.rounds, rounded = self._agrees(places, state, length - first), False
+            rounded = keep is not None and first >= keep[0] and self.bf16_will_do is not False
+            if rounded and self.bf16_will_do is None:
+                self.bf16_will_do, rounded = self._agrees(places, state, length - first), False
             logits, targets, state = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
             # on the CPU: not every device has float64
             costs = self.price(logits, targets).cpu().double() * inside

@@ -131,8 +131,9 @@ def _fit_model(
         ):
             continue
         sized, rate = _fastest(sized, ways, vocabulary_size, device)
-        ways = [{"precision": sized.train.precision, "kernel": sized.train.kernel}]  # what is best at one size will do
-        flops_per_second = rate * weights
+        if rate > 0.0:  # what is best at one size will do for the others; of what did not fit nothing is known
+            ways = [{"precision": sized.train.precision, "kernel": sized.train.kernel}]
+            flops_per_second = rate * weights
         if last and rate == 0.0:
             raise out_of_memory(device)
         if last or rate * seconds >= _CHARACTERS_PER_WEIGHT * learnt:

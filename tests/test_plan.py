@@ -132,3 +132,12 @@ def test_a_real_trial_gives_a_rate() -> None:
     result = plan.plan(chosen, 7, 1_000, 100, CPU)
     assert settled(result.config)
     assert "characters (7 distinct)" in result.notes[-1]
+
+
+def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rate(sized: Config, size: int, device: torch.device, rival: float = 0.0) -> float:
+        return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / plan.products(sized.model, size)
+
+    monkeypatch.setattr(plan, "_rate", rate)
+    chosen = plan.plan(config.load(None, ()), 65, 1_000_000, 50_000, CPU).config
+    assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "own")
