@@ -1,7 +1,7 @@
 """How well models fill gaps in text they have never seen: random gaps of several widths, the same for every model.
 
     python benchmarks/gaps.py BIDIRECTIONAL CAUSAL [--part validation] [--count 1000] [--widths 1,2,4,8]
-        [--width 32] [--doubt 3]
+        [--width 32] [--doubt 1]
 
 Prints the share of gaps restored exactly and of characters right: of the bidirectional model, of the causal model by
 the same search, and of the causal model greedily, which does not look at what comes after; with the paired difference

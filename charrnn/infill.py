@@ -25,7 +25,7 @@ _HOPELESS = 12.0  # nats behind the best: such a candidate is not read on
 _LAST = 4  # times as many are kept at a gap's last character: to tell them apart costs little from there
 _CONTEXT = 256  # characters after a gap that the backward stack reads
 _PREFIX = 48  # characters before a gap by which it tells candidates apart
-DOUBT = 3.0  # nats behind the best for both other judges: such a candidate comes after all others
+DOUBT = 1.0  # nats behind the best for both halves together: such a candidate comes after all others
 _LOGITS = 1 << 24  # numbers at a time, at most
 _WINDOW = 1024
 
@@ -127,7 +127,7 @@ def fill(
 
     Candidates for a gap come from a beam search forwards that keeps `width` hypotheses, and four times as many at the
     gap's last character; a bidirectional model adds those of its joint head, which knows what comes after the gap and
-    how much of it remains, and of its backward half. Candidates that those two together price more than DOUBT nats
+    how much of it remains, and of its backward half. Candidates that both halves together price more than DOUBT nats
     above another one come after all that they do not doubt. At the text's very end, where nothing comes after, a
     bidirectional model has no more to say than a causal one.
 
@@ -181,7 +181,8 @@ class _Search:
                 raise CharRNNError("The model knows no character that could fill the gap.")
             judged, rows = self._judged(front, parents, strings, self.framed[end:border])
             if self.model.sides is not None and behind is not None:
-                doubted = self._doubted(self.model.sides, front.chosen(parents[rows]), strings[rows], start, behind)
+                before, totals = front.chosen(parents[rows]), judged.totals
+                doubted = self._doubted(self.model.sides, before, strings[rows], totals, start, behind)
                 judged = replace(judged, doubts=judged.doubts + doubted)
             front = judged.chosen(judged.order())
         columns = zip(front.tokens.tolist(), front.doubts.tolist(), front.totals.tolist(), strict=True)
@@ -250,23 +251,15 @@ class _Search:
             here, alive = here.chosen(order[~hopeless]), alive[order[~hopeless]]
         return here, alive
 
-    def _doubted(self, sides: Sides, front: _Hypotheses, strings: Tokens, start: int, behind: _Hypotheses) -> Tokens:
-        """Ask the joint head and the backward half about candidates (C, W) for the gap that begins at `start`.
+    def _doubted(
+        self, sides: Sides, front: _Hypotheses, strings: Tokens, totals: Prices, start: int, behind: _Hypotheses
+    ) -> Tokens:
+        """Ask the backward half about candidates (C, W) for the gap that begins at `start`, `totals` (C) read forwards.
 
-        The joint head gives P(gap | prefix, suffix), the backward half P(prefix, gap | suffix). Gives 1 for each
+        The forward half gives P(gap, suffix | prefix), the backward half P(prefix, gap | suffix). Gives 1 for each
         candidate that their product prices more than DOUBT above the best one, 0 for the others (C).
         """
-        count, size = strings.shape
-        read, _ = self.model.read(strings, front.state)
-        before = np.concatenate((front.features[:, None], read[:, :-1]), 1)  # (C, W, F)
-        after = np.broadcast_to(behind.features, before.shape)
-        remaining = np.tile(np.arange(size, 0, -1), (count, 1))
-        prices, steps = np.zeros(count), self._steps(count)
-        for first in range(0, size, steps):
-            part = slice(first, first + steps)
-            logits = sides.joint_logits(before[:, part], after[:, part], remaining[:, part])
-            prices += self.vocabulary.costs(logits, strings[:, part]).sum(1)
-
+        count = len(strings)
         begin, filled = max(0, start - _PREFIX), front.tokens.shape[1]
         known = np.tile(self.framed[begin:start], (count, 1))
         for first, last in reversed([gap for gap in self.gaps if begin < gap[1] <= start]):
@@ -274,7 +267,7 @@ class _Search:
             known[:, cut - begin : last - begin] = front.tokens[:, filled - (last - cut) : filled]
             filled -= last - first
         backwards = np.column_stack((known, strings))[:, ::-1].copy()
-        prices += self._read(sides.backward, behind.chosen(np.zeros(count, np.int64)), backwards).totals
+        prices = totals + self._read(sides.backward, behind.chosen(np.zeros(count, np.int64)), backwards).totals
         return np.asarray(prices > prices.min() + DOUBT, dtype=np.int64)
 
     def _read(self, reader: Reader, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:

@@ -359,7 +359,7 @@ def test_the_filling_of_fewest_bits_comes_first(either: str, charrnn: Charrnn) -
     result = charrnn("sample", "-m", either, "--infill", "the q___k fo_", "-k", "30")
     bits = [float(line.split("\t")[0]) for line in result.stdout.splitlines()]
     assert len(bits) == 30
-    # a bidirectional model's other judges may doubt none, one or two of the gaps: each group is in order
+    # a bidirectional model's halves together may doubt none, one or two of the gaps: each group is in order
     groups = 1 + sum(second < first for first, second in itertools.pairwise(bits))
     assert groups <= (1 if either.endswith("causal") else 3)
     assert bits[0] < bits[-1]
