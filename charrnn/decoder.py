@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charrnn import cells, tensorfile
+from charrnn import cells, ngram, tensorfile
 from charrnn.reader import WIDEST, Floats, Reader, Sides, Tokens
 from charrnn.vocabulary import Vocabulary
 
@@ -293,18 +293,28 @@ def make(architecture: Architecture, weights: Weights) -> Decoder:
     return Decoder(Stack(architecture, weights, "", embedding), head, weights["head_bias"], sides)
 
 
-def load(path: Path) -> tuple[Decoder, Vocabulary]:
+def load(path: Path) -> tuple[Decoder | ngram.Ngram, Vocabulary]:
     """Read a model file. Raises CharRNNError where it is none, damaged, or its header and tensors disagree."""
     contents = tensorfile.read(path, arrays=True)
     try:
-        architecture = Architecture.of(dict(contents.content["config"])["model"])
+        settings = dict(contents.content["config"])["model"]
         vocabulary = contents.vocabulary()
+        if isinstance(settings, dict) and settings.get("cell") == "ngram":
+            return _counted(settings.get("order"), contents, vocabulary), vocabulary
+        architecture = Architecture.of(settings)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise tensorfile.garbled(path, error) from error
     if architecture.num_layers > len(contents.shapes):
         raise tensorfile.damaged(path, "its header promises other sizes than its tensors have")
     tensorfile.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
     return make(architecture, contents.arrays), vocabulary
+
+
+def _counted(order: Any, contents: tensorfile.Contents, vocabulary: Vocabulary) -> ngram.Ngram:
+    """Make an n-gram model of a file's tables. Raises KeyError or ValueError naming one that cannot be."""
+    if not ngram.fits(order, contents.shapes):
+        raise ValueError("model.order")
+    return ngram.made(contents.arrays, order, len(vocabulary))
 
 
 def _affine(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:

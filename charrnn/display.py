@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from charrnn.config import Config
+from charrnn.counting import Counted
 from charrnn.modelfile import Evaluated
 from charrnn.train import Finished, Report, Reported, Stepped, WentBack
 
@@ -47,7 +48,7 @@ class Display:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def show(self, report: Report) -> None:
+    def show(self, report: Report | Counted) -> None:
         """Draw one report. When stderr is closed, drawing ends, not training."""
         if self._closed:
             return
@@ -56,9 +57,17 @@ class Display:
         except BrokenPipeError:
             self._closed = True
 
-    def _show(self, report: Report) -> None:
+    def _show(self, report: Report | Counted) -> None:
         if isinstance(report, Stepped):
             self._stepped(report)
+        elif isinstance(report, Counted):
+            evaluated, note = report.evaluated, " (best)" if report.best else ""
+            if self.bar is not None:
+                self.bar.update(report.progress - self.bar.n)
+            self.say(
+                f"order {evaluated.step}: validation {evaluated.bits_per_character:.4f} bits/char{note},"
+                f" training {evaluated.training_bits_per_character:.4f}"
+            )
         elif isinstance(report, Reported):
             self._seconds = None  # an evaluation's seconds are not training's
             evaluated = report.evaluated
@@ -126,6 +135,8 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     if not history:
         return f"Stopped at step {finished.step:,}, before the first evaluation."
     top = min(history, key=lambda evaluated: evaluated.judged_bits)
+    if config.model.counted:
+        return f"Done: order {top.step}, validation score {top.bits_per_character:.4f} bits/char, in {best}."
     first = {
         "done": "Done",
         "time": "The time is used up",

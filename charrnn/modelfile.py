@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from charrnn import config as configuration
-from charrnn import tensorfile
+from charrnn import ngram, tensorfile
 from charrnn.config import Config
 from charrnn.metrics import Score
 from charrnn.tensorfile import EXTRA, FORMAT, check_weights, damaged
@@ -102,6 +102,18 @@ def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
     """Write a model file into memory; tensors are copied, since a fused kernel's weights are views of one buffer."""
     import safetensors.torch
 
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(copies, _metadata(header))
+
+
+def tables_to_bytes(header: Header, tables: dict[str, ngram.Integers]) -> bytes:
+    """Write the file of a model that is made of tables into memory."""
+    import safetensors.numpy
+
+    return safetensors.numpy.save(tables, _metadata(header))
+
+
+def _metadata(header: Header) -> dict[str, str]:
     content = {
         "format": FORMAT,
         "config": header.config.model_dump(mode="json"),
@@ -114,8 +126,7 @@ def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
         "history": [asdict(evaluated) for evaluated in header.history],
         "position": header.position,
     }
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(copies, {"charrnn": json.dumps(content, ensure_ascii=False)})
+    return {"charrnn": json.dumps(content, ensure_ascii=False)}
 
 
 def read_header(path: Path) -> Header:
@@ -176,9 +187,12 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharR
 def _check_sizes(path: Path, header: Header) -> None:
     """Refuse sizes that the file's tensors cannot have, before anything of those sizes is made."""
     model = header.config.model
-    sizes = (model.hidden_size, model.num_layers, model.embedding_size, model.dropout)
-    if "auto" in sizes:
+    if model.unsettled:
         raise damaged(path, "its configuration is not resolved")
+    if model.counted:
+        if not ngram.fits(model.order, header.shapes):
+            raise damaged(path, "its header promises other sizes than its tensors have")
+        return
     expected = (len(header.vocabulary), model.embedding_size)
     layers = sum(name.startswith("layers.") and name.endswith("kernel.weight_hh_l0") for name in header.shapes)
     hidden = header.shapes.get("layers.0.kernel.weight_hh_l0", (0, 0))[-1]

@@ -81,14 +81,13 @@ def plan(
         config = config.with_values(train={"batch_size": lanes})
     config = _fit_steps(config, dropout, vocabulary_size, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
-    kind = f"{model.num_layers} x {model.hidden_size} {model.cell}"
     length = train.sequence_length
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     reading = _reading(config, training)
     took = _minutes(train.time) if train.time else f"about {_minutes(reading / rate)} here"
     told = f"{took}" if train.time else f"{span}, {took}"
     notes.append(
-        f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {kind}, embedding"
+        f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {model.kind}, embedding"
         f" {model.embedding_size}, dropout {model.dropout:g}, {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )

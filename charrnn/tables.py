@@ -76,7 +76,7 @@ def summary(run: Path) -> str:
     kind = header.config.model
     score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
     both = " both ways" if kind.bidirectional else ""
-    return f"{kind.num_layers} x {kind.hidden_size} {kind.cell}{both}, {score}, {header.corpus.name}"
+    return f"{kind.kind}{both}, {score}, {header.corpus.name}"
 
 
 def page(path: Path, header: Header) -> str:
@@ -96,12 +96,13 @@ def page(path: Path, header: Header) -> str:
         if on
     ]
     extra = f" ({', '.join(options)})" if options else ""
+    plain = model.cell in model.OWN
+    stack = "" if plain else f", embedding {model.embedding_size}, dropout {model.dropout}{extra}"
     shown = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
     lines = [
         f"file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
-        f"architecture  {model.num_layers} x {model.hidden_size} {model.cell}, embedding {model.embedding_size},"
-        f" dropout {model.dropout}{extra}",
-        f"parameters    {header.parameters:,}",
+        f"architecture  {model.kind}{stack}",
+        f"tables        {header.parameters:,} numbers" if model.counted else f"parameters    {header.parameters:,}",
         f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
         f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
         f"corpus        {corpus.name}: {corpus.characters:,} characters"
@@ -109,9 +110,9 @@ def page(path: Path, header: Header) -> str:
     ]
     if header.latest is not None:
         evaluated = header.latest
+        reading = "once, " if model.counted else f"{evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, "
         lines += [
-            f"trained       {evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, {evaluated.seconds:.0f} seconds,"
-            f" seed {header.config.train.seed}",
+            f"trained       {reading}{evaluated.seconds:.0f} seconds, seed {header.config.train.seed}",
             f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
             f" {evaluated.correct / evaluated.characters:.2%}",
         ]
@@ -126,6 +127,8 @@ def page(path: Path, header: Header) -> str:
             "o": [evaluated.training_bits_per_character for evaluated in header.history],
             "*": [evaluated.bits_per_character for evaluated in header.history],
         }
-        lines += ["", f"bits/char at {len(header.history)} evaluations (* validation, o training with dropout)"]
+        when = f"orders 1 to {len(header.history)}" if model.counted else f"{len(header.history)} evaluations"
+        dropout = "" if plain else " with dropout"
+        lines += ["", f"bits/char at {when} (* validation, o training{dropout})"]
         lines.append(curve.draw(curves))
     return "\n".join(lines)

@@ -43,12 +43,12 @@ VARIANTS = (
 )
 
 
-def started(folder: str, *settings: str, steps: int = 23) -> Begun:
+def started(folder: str, *settings: str, steps: int = 23) -> Begun[train.Training]:
     options = config.load(None, [*TINY, f"train.steps={steps}", *settings]).with_values(data={"texts": ["text.txt"]})
     return begin.fresh(options, Path(folder), CPU)
 
 
-def run_until(begun: Begun, step: int | None = None) -> list[train.Report]:
+def run_until(begun: Begun[train.Training], step: int | None = None) -> list[train.Report]:
     """Train, asking to stop once `step` steps are done."""
 
     def stop() -> bool:
