@@ -163,12 +163,13 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> s
     earlier = history[max(0, len(history) - 1 - max(1, len(history) // 5))]
     gained = 1 - last.bits_per_character / earlier.bits_per_character if len(history) > 1 and earlier.nats else 1.0
     assert isinstance(model.hidden_size, int)
-    assert not isinstance(model.dropout, str)
     if last.bits_per_character > 1.01 * top.bits_per_character or gap > 0.25:
-        stronger = min(round(model.dropout + 0.15, 2), 0.7)
+        other = f"hidden_size={max(1, model.hidden_size // 2)}"
+        if not isinstance(model.dropout, str):
+            other = f"dropout={min(round(model.dropout + 0.15, 2), 0.7):g}"
         return (
             f"It was overfitting (training {last.training_bits_per_character:.4f}, validation"
-            f" {last.bits_per_character:.4f} at the end): try -s model.dropout={stronger:g}, or more text."
+            f" {last.bits_per_character:.4f} at the end): try -s model.{other}, or more text."
         )
     if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
         return f"It was still improving, or would be with a longer schedule: try {_longer(config)}."
@@ -177,7 +178,8 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> s
             "It learnt all that it could hold (training and validation agree):"
             f" a larger one should do better, try -s model.hidden_size={2 * model.hidden_size}."
         )
-    return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2} with the same dropout."
+    same = "" if isinstance(model.dropout, str) else " with the same dropout"
+    return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2}{same}."
 
 
 def _longer(config: Config) -> str:

@@ -21,7 +21,7 @@ from charrnn.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from charrnn.model import CharRNN
+    from charrnn.bidirectional import Network
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, str(error)) from error
 
 
-def read_model(path: Path) -> tuple[Header, CharRNN]:
+def read_model(path: Path) -> tuple[Header, Network]:
     """Read a model in evaluation mode, on the CPU. Raises CharRNNError where header and tensors disagree."""
     header = read_header(path)
     return header, build_model(path, header, read_tensors(path))
 
 
-def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharRNN:
+def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> Network:
     """Make the model of a header and give it its weights."""
     import torch
 
@@ -191,6 +191,11 @@ def _check_sizes(path: Path, header: Header) -> None:
         raise damaged(path, "its configuration is not resolved")
     if model.counted:
         if not ngram.fits(model.order, header.shapes):
+            raise damaged(path, "its header promises other sizes than its tensors have")
+        return
+    if model.cell == "hmm":
+        states, sizes = model.hidden_size, [header.shapes.get(name) for name in ("transition", "emission")]
+        if sizes != [(states, states), (len(header.vocabulary), states)]:
             raise damaged(path, "its header promises other sizes than its tensors have")
         return
     expected = (len(header.vocabulary), model.embedding_size)

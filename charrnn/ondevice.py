@@ -31,7 +31,7 @@ class OnDevice:
         self.model = model.eval()
         self.device = model.embedding.device
         config = model.config
-        self.gates = cells.GATES[config.cell] * int(config.hidden_size)
+        self.gates = cells.GATES.get(config.cell, 1) * int(config.hidden_size)
         self.sides: Sides | None = BothSides(model) if isinstance(model, BidirectionalRNN) else None
 
     def start_state(self, lanes: int) -> State:

@@ -18,6 +18,7 @@ from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.filters import Filters
+from charrnn.model import CharRNN
 from charrnn.ondevice import OnDevice
 from charrnn.sample import Writer
 from tests.conftest import TEXT, TINY
@@ -334,6 +335,8 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
     begun.run.release()
     header, old = modelfile.read_model(path)
     new = begun.training.model
+    assert isinstance(old, CharRNN)
+    assert isinstance(new, CharRNN)
     for character in "zfx":
         before = header.vocabulary.characters.index(character)
         after = begun.training.vocabulary.characters.index(character)

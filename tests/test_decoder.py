@@ -69,6 +69,7 @@ def made(cell: str, activation: str, options: dict[str, Any]) -> CharRNN:
     values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.5}
     config = ModelConfig.model_validate({"cell": cell, "activation": activation, **values, **options})
     model = make_model(config, V).double().eval()
+    assert isinstance(model, CharRNN)
     generator = Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

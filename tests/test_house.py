@@ -21,7 +21,7 @@ HOUSE = Path(charrnn.__file__).parent
 FLOORS = (
     ("errors", "version", "allocator", "metrics", "cells", "filters", "curve"),
     ("config", "text", "source", "vocabulary", "reader"),
-    ("corpus", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines", "ngram"),
+    ("corpus", "recurrence", "stack", "hmm", "model", "bidirectional", "tensorfile", "lines", "ngram"),
     ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
     ("checkpoint", "plan"),
     ("train", "counting"),
