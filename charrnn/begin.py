@@ -4,6 +4,7 @@ Knows every room below; knows no terminal. What it has to say it hands to `say`.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import secrets
 import time
@@ -14,13 +15,14 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
 
-from charrnn import checkpoint, corpus, modelfile, ngram, plan, tensorfile, text, tokenfile
+from charrnn import baselines, checkpoint, corpus, modelfile, ngram, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
+from charrnn.baselines import Baselines
 from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
-from charrnn.corpus import Corpus, Dealt, Part
+from charrnn.corpus import Corpus, Dealt, Part, Tokens
 from charrnn.counting import Counted, Counting, count
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import transplant
@@ -212,7 +214,8 @@ def _started(
         say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
     config, whole = _tokens(config, dealt, run)
     run.write_config(config)
-    return Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
+    simpler = baselines.reckon(whole)
+    return Training(config, whole, card, device, model, time.perf_counter() - began, simpler)
 
 
 def _card(dealt: Dealt, shown: str) -> CorpusCard:
@@ -332,7 +335,7 @@ def _resumed(
     if device is None:
         there = position.device == "cpu" or (position.device == "cuda" and torch.cuda.is_available())
         device = torch.device(position.device if there else "cpu")
-    training = Training(config, whole, header.corpus, device, model)
+    training = Training(config, whole, header.corpus, device, model, baselines=header.baselines)
     training.restore(run.last, header, position, tensors)
     if position.device != device.type:
         say(f"Trained on {position.device} before and on {device} from here: exact up to rounding and dropout's draws.")
@@ -358,6 +361,34 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
 
     Raises CharRNNError where the text is gone or has changed.
     """
+    whole = _learnt(header, path, say)
+    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+
+
+def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = None) -> Baselines | None:
+    """Give what simpler models need for N tokens: of the text `content`, or if None of the model's held-out part.
+
+    What was not kept at training is reckoned, as far as the training text is at hand, unchanged, and not too long.
+    """
+    known = header.baselines
+    kept = None if known is None or content is not None else known.test or known.validation
+    if kept is not None and kept.whole:
+        return kept
+    whole = None
+    if header.corpus.training <= baselines.MOST:
+        with contextlib.suppress(CharRNNError):
+            whole = _learnt(header, path, _silent)
+    if whole is None:
+        return None if known is None else kept or baselines.measure(header.vocabulary, known.counts, tokens)
+    counts = baselines.count(whole) if known is None else known.counts
+    model = baselines.chosen(whole, None if known is None else known.validation.order)
+    if content is None:
+        content = (whole.test if len(whole.test) else whole.validation).text
+    return baselines.measure(header.vocabulary, counts, tokens, model, (whole.training, content))
+
+
+def _learnt(header: Header, path: Path, say: Say) -> Corpus:
+    """Read the corpus that a model learnt from. Raises CharRNNError where the text is gone or has changed."""
     config = header.config
     run = Run(path.parent)
     texts = [_where_now(name, run) for name in config.data.texts]
@@ -375,7 +406,7 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
                     " Name a text: charrnn evaluate TEXT"
                 )
             whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
-    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+    return whole
 
 
 def _where_now(name: str, run: Run) -> str:

@@ -439,8 +439,8 @@ def evaluate(
                 assert isinstance(given, str)
                 _put_lines(reader, vocabulary, given, _column(name, path, models))
         return
+    from charrnn import begin, tables
     from charrnn import evaluate as scoring
-    from charrnn import tables
     from charrnn.metrics import NATS_PER_BIT
     from charrnn.ondevice import reader as reading
 
@@ -465,6 +465,9 @@ def evaluate(
                         place += 1
             else:
                 rows.append(_scored(shown, source, header, model, tokens, exact))
+                simpler = begin.simpler(header, path, tokens, given if isinstance(given, str) else None)
+                if simpler is not None:
+                    rows[-1]["baselines"] = simpler.fields()
                 if as_json:
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from charrnn import modelfile, ngram, sample, tensorfile
+from charrnn import baselines, modelfile, ngram, sample, tensorfile
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.corpus import Corpus
@@ -55,7 +55,8 @@ class Counting:
         config = self.config.with_values(model={"order": model.order})
         run.write_config(config)
         run.append_sample(f"order {model.order}, {history[-1].bits_per_character:.4f} bits/char", self._write(model))
-        header = Header(config, self.corpus.vocabulary, self.card, history)
+        reckoned = baselines.reckon(self.corpus)
+        header = Header(config, self.corpus.vocabulary, self.card, history, baselines=reckoned)
         tensorfile.write_atomically(run.best, modelfile.tables_to_bytes(header, model.tables()))
 
     def _write(self, model: Ngram) -> str:

@@ -13,6 +13,7 @@ from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from charrnn import config as configuration
 from charrnn import ngram, tensorfile
+from charrnn.baselines import Reckoned
 from charrnn.config import Config
 from charrnn.metrics import Score
 from charrnn.tensorfile import EXTRA, FORMAT, check_weights, damaged
@@ -86,6 +87,7 @@ class Header:
     history: tuple[Evaluated, ...] = ()
     position: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    baselines: Reckoned | None = None
 
     @property
     def parameters(self) -> int:
@@ -125,6 +127,7 @@ def _metadata(header: Header) -> dict[str, str]:
         "corpus": asdict(header.corpus),
         "history": [asdict(evaluated) for evaluated in header.history],
         "position": header.position,
+        "baselines": None if header.baselines is None else asdict(header.baselines),
     }
     return {"charrnn": json.dumps(content, ensure_ascii=False)}
 
@@ -141,12 +144,15 @@ def read_header(path: Path) -> Header:
         position = content["position"]
         if not isinstance(position, dict | None):
             raise ValueError("position")
+        baselines = TypeAdapter(Reckoned | None).validate_python(content.get("baselines"))
+        if baselines is not None and len(baselines.counts) != len(vocabulary):
+            raise ValueError("baselines")
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise damaged(path, f"its header garbles {place or 'a record'}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise tensorfile.garbled(path, error) from error
-    header = Header(config, vocabulary, corpus, history, position, contents.shapes)
+    header = Header(config, vocabulary, corpus, history, position, contents.shapes, baselines)
     _check_sizes(path, header)
     return header
 

@@ -15,7 +15,7 @@ from charrnn.modelfile import Header
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay scores out in columns, a line a model and text."""
+    """Lay scores out in columns, a line a model and text, and below them what simpler models need for the texts."""
     heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
     body = [
         [
@@ -28,7 +28,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _laid_out([heads, *body])
+    return _laid_out([heads, *body, *_simpler(rows)])
+
+
+def _simpler(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Give the lines of the baselines, each once; where models differ in them, whose they are."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for kind, needs in row.get("baselines", {}).items():
+            name, bits = f"n-gram of order {needs['order']}" if kind == "ngram" else kind, needs["bits_per_character"]
+            line = [row["text"], f"{row['characters']:,}", f"{bits:.4f}", f"{2.0 ** min(bits, 1000):.3f}", ""]
+            if lines.setdefault((name, row["text"]), [name, *line])[1:] != line:
+                lines[(f"{name} ({row['model']})", row["text"])] = [f"{name} ({row['model']})", *line]
+    return list(lines.values())
 
 
 def two_sided_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -122,6 +134,15 @@ def page(path: Path, header: Header) -> str:
                 f"both sides    cloze {evaluated.cloze.bits_per_character:.4f} bits/char, accuracy"
                 f" {evaluated.cloze.accuracy:.2%}; backwards {backward.bits_per_character:.4f} bits/char"
             )
+    if header.baselines is not None:
+        for part, needs in (("validation", header.baselines.validation), ("test", header.baselines.test)):
+            if needs is not None:
+                listed = [
+                    f"{f'n-gram of order {needs.order}' if name == 'ngram' else name}"
+                    f" {Score(nats, needs.characters).bits_per_character:.4f}"
+                    for name, nats in needs.named().items()
+                ]
+                lines.append(f"simpler       {', '.join(listed)} bits/char ({part})")
     if len(header.history) > 1:
         curves = {
             "o": [evaluated.training_bits_per_character for evaluated in header.history],

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from charrnn import cloze, evaluate, modelfile, objective, plan, sample, tensorfile
+from charrnn.baselines import Reckoned
 from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, Network, make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
@@ -144,10 +145,11 @@ class Training:
         device: torch.device,
         model: Network | None = None,
         seconds: float = 0.0,
+        baselines: Reckoned | None = None,
     ) -> None:
         """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already."""
         assert config.train.seed is not None
-        self.config, self.card, self.device = config, card, device
+        self.config, self.card, self.device, self.baselines = config, card, device, baselines
         self.vocabulary = corpus.vocabulary
         if model is None:
             model = make_model(config.model, len(self.vocabulary))
@@ -307,7 +309,7 @@ class Training:
     def header(self, *, resumable: bool) -> Header:
         """Describe these weights for a model file."""
         position = asdict(self.position) if resumable else None
-        return Header(self.config, self.vocabulary, self.card, tuple(self.history), position)
+        return Header(self.config, self.vocabulary, self.card, tuple(self.history), position, baselines=self.baselines)
 
     def save_best(self, run: Run) -> None:
         """Write the weights as the best so far."""
