@@ -4,41 +4,58 @@ Knows every room below; knows no terminal. What it has to say it hands to `say`.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
 
-from charrnn import checkpoint, corpus, modelfile, plan, tensorfile, text, tokenfile
+from charrnn import baselines, checkpoint, corpus, modelfile, ngram, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
+from charrnn.baselines import Baselines
 from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
-from charrnn.corpus import Dealt, Part
+from charrnn.corpus import Corpus, Dealt, Part, Tokens
+from charrnn.counting import Counted, Counting, count
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
 from charrnn.source import Source
 from charrnn.text import STDIN
-from charrnn.train import Training, read_position
+from charrnn.train import Report, Training, read_position, train
 
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
 _LARGE = 100_000_000  # bytes whose reading takes so long that it is announced
 
 
-@dataclass(frozen=True)
-class Begun:
-    """Hold a training and its run folder, whose lock is held."""
+Work = TypeVar("Work", Training, Counting)
 
-    training: Training
+
+@dataclass(frozen=True)
+class Begun(Generic[Work]):
+    """Hold a training, or a counting, and its run folder, whose lock is held."""
+
+    training: Work
     run: Run
+
+    @property
+    def saves(self) -> bool:
+        """Say whether it saves as it goes, so that it may be stopped and resumed."""
+        return isinstance(self.training, Training)
+
+    def learn(self, stop: Callable[[], bool]) -> Iterator[Report | Counted]:
+        """Learn to the end, or until `stop` says so; yields reports."""
+        if isinstance(self.training, Training):
+            return train(self.training, self.run, stop)
+        return count(self.training, self.run)
 
 
 Say = Callable[[str], object]
@@ -76,13 +93,45 @@ def fresh(
     stdin: BinaryIO | None = None,
     say: Say = _silent,
     began: float | None = None,
-) -> Begun:
+) -> Begun[Training]:
     """Begin a training in a new run folder, from fresh weights or from a model's.
 
     A time budget counts from `began` (of time.perf_counter). Raises CharRNNError for texts that cannot be learnt,
     MisuseError for a folder that is taken.
     """
-    began = time.perf_counter() if began is None else began
+    start = time.perf_counter() if began is None else began
+
+    def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Training:
+        return _started(config, dealt, run, shown, device, init_from, start, say)
+
+    return _begun(config, folder, stdin, say, started)
+
+
+def fresh_count(
+    config: Config, folder: Path | None, *, stdin: BinaryIO | None = None, say: Say = _silent
+) -> Begun[Counting]:
+    """Begin to count an n-gram model in a new run folder; see `fresh`."""
+    began = time.perf_counter()
+
+    def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Counting:
+        say(f"Read {dealt.read:,} characters. Counting ...")
+        card = _card(dealt, shown)
+        if card.training > ngram.MOST:
+            say(f"The text is long: only the last {ngram.MOST:,} characters of the training part are counted.")
+        config, whole = _tokens(config, dealt, run)
+        return Counting(config, whole, card, began)
+
+    return _begun(config, folder, stdin, say, started)
+
+
+def _begun(
+    config: Config,
+    folder: Path | None,
+    stdin: BinaryIO | None,
+    say: Say,
+    started: Callable[[Config, Dealt, Run, str], Work],
+) -> Begun[Work]:
+    """Draw a seed, read and deal the text, claim a run folder and start there."""
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     names = config.data.texts
@@ -105,7 +154,7 @@ def fresh(
             run.lock()
         try:
             run.sweep()
-            return Begun(_started(config, dealt, run, shown, device, init_from, began, say), run)
+            return Begun(started(config, dealt, run, shown), run)
         except BaseException:
             run.discard()
             raise
@@ -140,16 +189,15 @@ def _started(
     say: Say,
 ) -> Training:
     """Plan a training and write down what it is."""
-    seed, source, vocabulary = config.train.seed, dealt.source, dealt.vocabulary
-    training, validation, test = dealt.layout.characters
+    seed, vocabulary, card = config.train.seed, dealt.vocabulary, _card(dealt, shown)
     assert seed is not None
     say(f"Read {dealt.read:,} characters. Trying out {device} ...")
     keep_freed_memory()
     settled = plan.plan(
         config,
         len(vocabulary),
-        training,
-        validation,
+        card.training,
+        card.validation,
         device,
         fine_tuning=init_from is not None,
     )
@@ -164,6 +212,20 @@ def _started(
         header, old = modelfile.read_model(init_from)
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
         say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
+    config, whole = _tokens(config, dealt, run)
+    run.write_config(config)
+    simpler = baselines.reckon(whole)
+    return Training(config, whole, card, device, model, time.perf_counter() - began, simpler)
+
+
+def _card(dealt: Dealt, shown: str) -> CorpusCard:
+    return CorpusCard(shown, dealt.source.digest, *dealt.layout.characters)
+
+
+def _tokens(config: Config, dealt: Dealt, run: Run) -> tuple[Config, Corpus]:
+    """Encode a text; gives it, and a configuration that names its files where they can be found again."""
+    source, seed = dealt.source, config.train.seed
+    assert seed is not None
     # the very files, not their folder: it may hold others when the run is resumed
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
     if STDIN in paths:
@@ -173,10 +235,7 @@ def _started(
         paths[place] = str(copy)
     config = config.with_values(data={"texts": paths})
     stamps = [text.stamp(path) if seen is None else seen for path, seen in zip(paths, source.stamps, strict=True)]
-    whole = tokenfile.keep(dealt, config.data, seed, stamps, run.tokens)
-    run.write_config(config)
-    card = CorpusCard(shown, source.digest, training, validation, test)
-    return Training(config, whole, card, device, model, seconds=time.perf_counter() - began)
+    return config, tokenfile.keep(dealt, config.data, seed, stamps, run.tokens)
 
 
 def _copy(source: Source, place: int, length: int, path: Path, encoding: str) -> None:
@@ -190,8 +249,16 @@ def _copy(source: Source, place: int, length: int, path: Path, encoding: str) ->
 
 
 def fine_tuning_base(path: Path) -> dict[str, Any]:
-    """Give the settings that a model's weights fix, to lie below what the user sets; dropout is free."""
-    return {"model": modelfile.read_header(path).config.model.model_dump(exclude={"dropout"})}
+    """Give the settings that a model's weights fix, to lie below what the user sets; dropout is free.
+
+    Raises MisuseError for a model that has no weights.
+    """
+    model = modelfile.read_header(path).config.model
+    if model.counted:
+        raise MisuseError(
+            f"{path} was made by counting and has no weights to start from; leave out --init-from, or name a network."
+        )
+    return {"model": model.model_dump(exclude={"dropout"})}
 
 
 def check_fine_tuning(path: Path, config: Config) -> None:
@@ -212,7 +279,7 @@ def resume(
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
     say: Say = _silent,
-) -> Begun:
+) -> Begun[Training]:
     """Stand where a run stopped, on a device, or if None where it was trained.
 
     `settings` may extend it; model.*, data.* and what its state is tied to are refused.
@@ -268,7 +335,7 @@ def _resumed(
     if device is None:
         there = position.device == "cpu" or (position.device == "cuda" and torch.cuda.is_available())
         device = torch.device(position.device if there else "cpu")
-    training = Training(config, whole, header.corpus, device, model)
+    training = Training(config, whole, header.corpus, device, model, baselines=header.baselines)
     training.restore(run.last, header, position, tensors)
     if position.device != device.type:
         say(f"Trained on {position.device} before and on {device} from here: exact up to rounding and dropout's draws.")
@@ -294,6 +361,34 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
 
     Raises CharRNNError where the text is gone or has changed.
     """
+    whole = _learnt(header, path, say)
+    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+
+
+def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = None) -> Baselines | None:
+    """Give what simpler models need for N tokens: of the text `content`, or if None of the model's held-out part.
+
+    What was not kept at training is reckoned, as far as the training text is at hand, unchanged, and not too long.
+    """
+    known = header.baselines
+    kept = None if known is None or content is not None else known.test or known.validation
+    if kept is not None and kept.whole:
+        return kept
+    whole = None
+    if header.corpus.training <= baselines.MOST:
+        with contextlib.suppress(CharRNNError):
+            whole = _learnt(header, path, _silent)
+    if whole is None:
+        return None if known is None else kept or baselines.measure(header.vocabulary, known.counts, tokens)
+    counts = baselines.count(whole) if known is None else known.counts
+    model = baselines.chosen(whole, None if known is None else known.validation.order)
+    if content is None:
+        content = (whole.test if len(whole.test) else whole.validation).text
+    return baselines.measure(header.vocabulary, counts, tokens, model, (whole.training, content))
+
+
+def _learnt(header: Header, path: Path, say: Say) -> Corpus:
+    """Read the corpus that a model learnt from. Raises CharRNNError where the text is gone or has changed."""
     config = header.config
     run = Run(path.parent)
     texts = [_where_now(name, run) for name in config.data.texts]
@@ -311,7 +406,7 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
                     " Name a text: charrnn evaluate TEXT"
                 )
             whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
-    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+    return whole
 
 
 def _where_now(name: str, run: Run) -> str:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.config import ModelConfig
+from charrnn.hmm import HiddenMarkov
 from charrnn.model import CharRNN
 from charrnn.reader import WIDEST
 from charrnn.stack import Stack, State
@@ -111,9 +112,12 @@ class BackwardHalf:
         return self
 
 
-Causal = CharRNN | BackwardHalf  # reads a text in one direction, from the start state
+Network = CharRNN | HiddenMarkov  # learns by gradients
+Causal = Network | BackwardHalf  # reads a text in one direction, from the start state
 
 
-def make_model(config: ModelConfig, vocabulary_size: int) -> CharRNN:
+def make_model(config: ModelConfig, vocabulary_size: int) -> Network:
     """Make the model that a configuration asks for, its weights not yet drawn."""
+    if config.cell == "hmm":
+        return HiddenMarkov(config, vocabulary_size)
     return (BidirectionalRNN if config.bidirectional else CharRNN)(config, vocabulary_size)

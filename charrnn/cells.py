@@ -13,6 +13,7 @@ import numpy as np
 Array = Any  # a torch.Tensor or a numpy.ndarray: the equations read the same
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+_LEAST = 1e-6  # share of a hidden state's characters that is dealt to all alike, so that no text is impossible
 
 
 class StepState(NamedTuple):
@@ -124,6 +125,25 @@ def advance(
     if state.past is not None:
         new = new._replace(past=_library(x).concatenate((state.past[:, 1:], new.hidden[:, None]), 1))
     return new
+
+
+def hidden_markov(coming: Array, likelihood: Array, transition: Array) -> tuple[Array, Array]:
+    """Step the forward recursion of a hidden Markov model, scaled (Rabiner 1989, equations 20 and 91 to 92).
+
+    p = f * b / sum(f * b)     what hidden state it was, now that its character is known
+    f' = p A                   which one comes next
+    f is `coming`, b the `likelihood` of the character in each (B, S); A is `transition` (S, S), rows add up to 1.
+    """
+    p = coming * likelihood
+    p = p / p.sum(-1, keepdims=True)
+    return p, p @ transition
+
+
+def emission(weights: Array) -> Array:
+    """Turn weights (V, S) into E (V, S), the probability of each character in each hidden state; none is 0."""
+    below = weights.max(0) if isinstance(weights, np.ndarray) else weights.detach().amax(0)
+    odds = (np.exp if isinstance(weights, np.ndarray) else _library(weights).exp)(weights - below)
+    return (1 - _LEAST) * odds / odds.sum(0) + _LEAST / len(weights)
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> Array:

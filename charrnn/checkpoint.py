@@ -198,6 +198,11 @@ def find_run(name: str | None) -> Run:
         return Run(runs[0])
     path = Path(name[:200])
     folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / path
+    if not (folder / LAST).is_file() and (folder / BEST).is_file():
+        raise CharRNNError(
+            f"{folder} has a finished model and no {LAST} to go on with: an n-gram model is counted once, and done."
+            f" Another kind is fine-tuned with --init-from {folder}"
+        )
     if not (folder / LAST).is_file():
         raise CharRNNError(f"{path}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
     return Run(folder)

@@ -150,7 +150,7 @@ def train(
             begun = _resumed(texts, model, given, device, say)
         else:
             begun = _fresh(texts, config, given, folder, init_from, device, say)
-        stopper.saves = True
+        stopper.saves = begun.saves
         code = _run(begun, quiet, stopper)
     if code:
         raise click.exceptions.Exit(code)
@@ -164,7 +164,7 @@ def _fresh(
     init_from: str | None,
     device: str,
     say: Callable[[str], None],
-) -> Begun:
+) -> Begun[Any]:
     began = time.perf_counter()  # loading torch is part of the time that a user waits
     from charrnn import config as configuration
 
@@ -183,6 +183,8 @@ def _fresh(
 
     if start is not None:
         begin.check_fine_tuning(start, config)
+    if config.model.counted:
+        return begin.fresh_count(config, folder, stdin=_stdin(), say=say)
     return begin.fresh(
         config, folder, begin.choose_device(device), init_from=start, stdin=_stdin(), say=say, began=began
     )
@@ -190,7 +192,7 @@ def _fresh(
 
 def _resumed(
     texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Callable[[str], None]
-) -> Begun:
+) -> Begun[Any]:
     from charrnn import begin, checkpoint
 
     run = checkpoint.find_run(model)
@@ -198,17 +200,16 @@ def _resumed(
     return begin.resume(run, chosen, settings=settings, texts=texts, say=say)
 
 
-def _run(begun: Begun, quiet: bool, stopper: _Stopper) -> int:
+def _run(begun: Begun[Any], quiet: bool, stopper: _Stopper) -> int:
     """Draw a training to its end; gives the exit code."""
     from charrnn import display
     from charrnn.train import Finished
-    from charrnn.train import train as learn
 
     training, run = begun.training, begun.run
     screen = display.Display(quiet=quiet, began_at=training.progress)
     finished: Finished | None = None
     try:
-        for report in learn(training, run, stopper.stopped):
+        for report in begun.learn(stopper.stopped):
             screen.show(report)
             if isinstance(report, Finished):
                 finished = report
@@ -438,10 +439,10 @@ def evaluate(
                 assert isinstance(given, str)
                 _put_lines(reader, vocabulary, given, _column(name, path, models))
         return
+    from charrnn import begin, tables
     from charrnn import evaluate as scoring
-    from charrnn import tables
     from charrnn.metrics import NATS_PER_BIT
-    from charrnn.ondevice import OnDevice
+    from charrnn.ondevice import reader as reading
 
     rows: list[dict[str, Any]] = []
     for name in models or (None,):
@@ -454,7 +455,7 @@ def evaluate(
             else:  # a score alone needs no text
                 tokens, content = given.tokens, given.text if per_line or per_char else ""
             if per_line:
-                _put_lines(OnDevice(model), header.vocabulary, content, prefix)
+                _put_lines(reading(model), header.vocabulary, content, prefix)
             elif per_char:
                 place = 0
                 for block in scoring.characters(model, header.vocabulary, tokens):
@@ -464,6 +465,9 @@ def evaluate(
                         place += 1
             else:
                 rows.append(_scored(shown, source, header, model, tokens, exact))
+                simpler = begin.simpler(header, path, tokens, given if isinstance(given, str) else None)
+                if simpler is not None:
+                    rows[-1]["baselines"] = simpler.fields()
                 if as_json:
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:
@@ -538,11 +542,14 @@ def info(model: str | None) -> None:
 
 
 def _opened(path: Path, device: str) -> tuple[Header, Any]:
-    from charrnn import begin, modelfile
+    from charrnn import begin, decoder, modelfile
     from charrnn.allocator import keep_freed_memory
 
     keep_freed_memory()
     chosen = begin.choose_device(device)
+    header = modelfile.read_header(path)
+    if header.config.model.counted:
+        return header, decoder.load(path)[0]
     header, model = modelfile.read_model(path)
     return header, model.to(chosen)
 
@@ -562,10 +569,10 @@ def _reader(path: Path, device: str) -> tuple[Reader, Vocabulary]:
         from charrnn import decoder
 
         return decoder.load(path)
-    from charrnn.ondevice import OnDevice
+    from charrnn.ondevice import reader
 
     header, model = _opened(path, device)
-    return OnDevice(model), header.vocabulary
+    return reader(model), header.vocabulary
 
 
 def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:

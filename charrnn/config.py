@@ -99,14 +99,27 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network."""
+    """The network, or what stands in its place: an n-gram model, a hidden Markov model."""
 
-    cell: Literal["lstm", "gru", "rnn"] = setting("lstm", takes="lstm, gru or rnn", description="The recurrent cell.")
+    # what a model without a recurrent stack takes; all else is refused
+    OWN: ClassVar[dict[str, str]] = {"ngram": "order", "hmm": "hidden_size"}
+
+    cell: Literal["lstm", "gru", "rnn", "ngram", "hmm"] = setting(
+        "lstm",
+        takes="lstm, gru, rnn, ngram or hmm",
+        description="The recurrent cell; or ngram, which counts and takes `order` alone; or hmm, a hidden Markov model "
+        "of `hidden_size` states, which takes that alone.",
+    )
     activation: Literal["tanh", "relu", "leaky_relu"] = setting(
         "tanh", takes="tanh, relu or leaky_relu", description="The rnn cell's nonlinearity."
     )
     hidden_size: Positive | Auto = setting(
         "auto", takes="a whole number from 1, or auto", description="Units of a layer."
+    )
+    order: Annotated[Positive, Field(le=10)] | Auto = setting(
+        "auto",
+        takes="a whole number from 1 to 10, or auto",
+        description="For ngram: the characters of a gram, the foretold one with them; auto tries them on validation.",
     )
     num_layers: Positive | Auto = setting(
         "auto", takes="a whole number from 1, or auto", description="Recurrent layers, one on the other."
@@ -150,6 +163,45 @@ class ModelConfig(Section):
         takes="orthogonal, identity, xavier or torch",
         description="How recurrent weights start; identity with relu is the IRNN.",
     )
+
+    @property
+    def counted(self) -> bool:
+        """Say whether the model is made by counting, not by gradients."""
+        return self.cell == "ngram"
+
+    @property
+    def kind(self) -> str:
+        """Say in a few words what the model is."""
+        if self.cell == "ngram":
+            return f"ngram of order {self.order}"
+        if self.cell == "hmm":
+            return f"hmm of {self.hidden_size} states"
+        return f"{self.num_layers} x {self.hidden_size} {self.cell}"
+
+    @property
+    def foreign(self) -> list[str]:
+        """Name the settings that this kind of model does not take; all of them have their defaults."""
+        if self.cell not in self.OWN:
+            return ["order"]
+        return [name for name in type(self).model_fields if name not in ("cell", self.OWN[self.cell])]
+
+    @property
+    def unsettled(self) -> list[str]:
+        """Name what is still `auto` and means something to this model."""
+        return [name for name, value in self.model_dump(exclude=set(self.foreign)).items() if value == "auto"]
+
+    @model_validator(mode="after")
+    def _options_are_for_their_cells(self) -> ModelConfig:
+        fields = type(self).model_fields
+        others = [f"model.{name}" for name in self.foreign if getattr(self, name) != fields[name].default]
+        if others and self.cell not in self.OWN:
+            raise ValueError("model.order is for model.cell=ngram; leave it out, or set ngram")
+        if others:
+            raise ValueError(
+                f"model.cell={self.cell} has no recurrent stack and takes model.{self.OWN[self.cell]} alone;"
+                f" leave out {', '.join(others)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _activation_is_for_rnn(self) -> ModelConfig:
@@ -269,6 +321,18 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="after")
+    def _counting_takes_no_training(self) -> Config:
+        fields = type(self.train).model_fields.items()
+        changed = [f"train.{name}" for name, field in fields if getattr(self.train, name) != field.default]
+        others = [name for name in changed if name != "train.seed"]
+        if self.model.counted and others:
+            raise ValueError(
+                f"model.cell={self.model.cell} counts the text once and takes no setting of training but the seed;"
+                f" leave out {', '.join(others)}"
+            )
+        return self
+
     def with_values(self, **sections: Mapping[str, Any]) -> Config:
         """Give a copy with some settings replaced and all checked anew, e.g. with_values(train={"epochs": 3})."""
         values = self.model_dump()
@@ -323,8 +387,9 @@ def from_dict(values: Mapping[str, Any], name: str) -> Config:
 
 
 def dump(config: Config) -> str:
-    """Write a configuration as YAML that `load` reads back to the same."""
-    values = config.model_dump(mode="json")
+    """Write a configuration as YAML that `load` reads back to the same, without settings that mean nothing to it."""
+    training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
+    values = config.model_dump(mode="json", exclude={"model": set(config.model.foreign), "train": training})
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charrnn import cells, tensorfile
+from charrnn import cells, ngram, tensorfile
+from charrnn.filters import softmax
 from charrnn.reader import WIDEST, Floats, Reader, Sides, Tokens
 from charrnn.vocabulary import Vocabulary
 
@@ -282,6 +283,43 @@ class BothSides:
         return _affine(joint, self.head, self.weights["joint_bias"])
 
 
+class Markov:
+    """A hidden Markov model; see `hmm.HiddenMarkov` and `reader.Reader`. Its features are which hidden state comes
+    next (..., S)."""
+
+    sides: Sides | None = None
+
+    def __init__(self, weights: Weights) -> None:
+        self.transition = softmax(weights["transition"].astype(np.float64)).astype(weights["transition"].dtype)
+        self.emission = cells.emission(weights["emission"])  # (V, S)
+        self.likelihoods = np.concatenate((self.emission, np.ones_like(self.emission[:1])))
+        self.gates = len(self.transition)
+
+    def start_state(self, lanes: int) -> State:
+        """Give the state before any text: all hidden states are equally likely."""
+        states = len(self.transition)
+        return State((cells.StepState(np.full((lanes, states), -np.log(states), self.transition.dtype)),))
+
+    def step(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+        """Read tokens (B, T), 0 to V; gives the logits (B, V) of what follows the last, and the state after it."""
+        features, state = self.read(tokens, state)
+        return self.logits(features[:, -1]), state
+
+    def read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+        """Read tokens (B, T), 0 to V; gives the features (B, T, S) after each, and the state after the last."""
+        posterior = np.exp(state.layers[0].hidden)
+        coming, outputs = posterior @ self.transition, []
+        for column in tokens.T:
+            posterior, coming = cells.hidden_markov(coming, self.likelihoods[column], self.transition)
+            outputs.append(coming)
+        least = np.finfo(posterior.dtype).tiny
+        return np.stack(outputs, 1), State((cells.StepState(np.log(np.maximum(posterior, least))),))
+
+    def logits(self, features: Floats) -> Floats:
+        """Turn features (..., S) into the logits (..., V) of what follows: the logarithms of the probabilities."""
+        return np.asarray(np.log(_affine(features, self.emission)))
+
+
 def make(architecture: Architecture, weights: Weights) -> Decoder:
     """Make the model of an architecture from its weights, which are used as they are, in whatever type."""
     embedding = Embedding(weights["embedding"])
@@ -293,18 +331,40 @@ def make(architecture: Architecture, weights: Weights) -> Decoder:
     return Decoder(Stack(architecture, weights, "", embedding), head, weights["head_bias"], sides)
 
 
-def load(path: Path) -> tuple[Decoder, Vocabulary]:
+def load(path: Path) -> tuple[Decoder | Markov | ngram.Ngram, Vocabulary]:
     """Read a model file. Raises CharRNNError where it is none, damaged, or its header and tensors disagree."""
     contents = tensorfile.read(path, arrays=True)
     try:
-        architecture = Architecture.of(dict(contents.content["config"])["model"])
+        settings = dict(contents.content["config"])["model"]
         vocabulary = contents.vocabulary()
+        cell = settings.get("cell") if isinstance(settings, dict) else None
+        if cell == "ngram":
+            return _counted(settings.get("order"), contents, vocabulary), vocabulary
+        if cell == "hmm":
+            return _markov(path, settings.get("hidden_size"), contents, len(vocabulary)), vocabulary
+        architecture = Architecture.of(settings)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise tensorfile.garbled(path, error) from error
     if architecture.num_layers > len(contents.shapes):
         raise tensorfile.damaged(path, "its header promises other sizes than its tensors have")
     tensorfile.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
     return make(architecture, contents.arrays), vocabulary
+
+
+def _counted(order: Any, contents: tensorfile.Contents, vocabulary: Vocabulary) -> ngram.Ngram:
+    """Make an n-gram model of a file's tables. Raises KeyError or ValueError naming one that cannot be."""
+    if not ngram.fits(order, contents.shapes):
+        raise ValueError("model.order")
+    return ngram.made(contents.arrays, order, len(vocabulary))
+
+
+def _markov(path: Path, states: Any, contents: tensorfile.Contents, vocabulary_size: int) -> Markov:
+    """Make a hidden Markov model of a file's weights. Raises ValueError for a size that cannot be."""
+    if type(states) is not int or states < 1:
+        raise ValueError("model.hidden_size")
+    expected: tensorfile.Shapes = {"transition": (states, states), "emission": (vocabulary_size, states)}
+    tensorfile.check_weights(path, expected, contents.weights)
+    return Markov(contents.arrays)
 
 
 def _affine(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:

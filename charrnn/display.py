@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from charrnn.config import Config
+from charrnn.counting import Counted
 from charrnn.modelfile import Evaluated
 from charrnn.train import Finished, Report, Reported, Stepped, WentBack
 
@@ -47,7 +48,7 @@ class Display:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def show(self, report: Report) -> None:
+    def show(self, report: Report | Counted) -> None:
         """Draw one report. When stderr is closed, drawing ends, not training."""
         if self._closed:
             return
@@ -56,9 +57,17 @@ class Display:
         except BrokenPipeError:
             self._closed = True
 
-    def _show(self, report: Report) -> None:
+    def _show(self, report: Report | Counted) -> None:
         if isinstance(report, Stepped):
             self._stepped(report)
+        elif isinstance(report, Counted):
+            evaluated, note = report.evaluated, " (best)" if report.best else ""
+            if self.bar is not None:
+                self.bar.update(report.progress - self.bar.n)
+            self.say(
+                f"order {evaluated.step}: validation {evaluated.bits_per_character:.4f} bits/char{note},"
+                f" training {evaluated.training_bits_per_character:.4f}"
+            )
         elif isinstance(report, Reported):
             self._seconds = None  # an evaluation's seconds are not training's
             evaluated = report.evaluated
@@ -126,6 +135,8 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     if not history:
         return f"Stopped at step {finished.step:,}, before the first evaluation."
     top = min(history, key=lambda evaluated: evaluated.judged_bits)
+    if config.model.counted:
+        return f"Done: order {top.step}, validation score {top.bits_per_character:.4f} bits/char, in {best}."
     first = {
         "done": "Done",
         "time": "The time is used up",
@@ -152,12 +163,13 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> s
     earlier = history[max(0, len(history) - 1 - max(1, len(history) // 5))]
     gained = 1 - last.bits_per_character / earlier.bits_per_character if len(history) > 1 and earlier.nats else 1.0
     assert isinstance(model.hidden_size, int)
-    assert not isinstance(model.dropout, str)
     if last.bits_per_character > 1.01 * top.bits_per_character or gap > 0.25:
-        stronger = min(round(model.dropout + 0.15, 2), 0.7)
+        other = f"hidden_size={max(1, model.hidden_size // 2)}"
+        if not isinstance(model.dropout, str):
+            other = f"dropout={min(round(model.dropout + 0.15, 2), 0.7):g}"
         return (
             f"It was overfitting (training {last.training_bits_per_character:.4f}, validation"
-            f" {last.bits_per_character:.4f} at the end): try -s model.dropout={stronger:g}, or more text."
+            f" {last.bits_per_character:.4f} at the end): try -s model.{other}, or more text."
         )
     if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
         return f"It was still improving, or would be with a longer schedule: try {_longer(config)}."
@@ -166,7 +178,8 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> s
             "It learnt all that it could hold (training and validation agree):"
             f" a larger one should do better, try -s model.hidden_size={2 * model.hidden_size}."
         )
-    return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2} with the same dropout."
+    same = "" if isinstance(model.dropout, str) else " with the same dropout"
+    return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2}{same}."
 
 
 def _longer(config: Config) -> str:

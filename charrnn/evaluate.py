@@ -19,6 +19,7 @@ from charrnn.corpus import Tokens
 from charrnn.lines import Progress, no_progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.model import nats
+from charrnn.ngram import Ngram
 from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
@@ -56,7 +57,7 @@ def lanes(length: int) -> int:
 
 @torch.inference_mode()
 def evaluate(
-    model: Causal,
+    model: Causal | Ngram,
     vocabulary: Vocabulary,
     tokens: Tokens,
     *,
@@ -70,8 +71,11 @@ def evaluate(
     from `warmup` until the seams agree with the state carried across, to within 0.0005 bits per character of the whole
     text as `in_lanes` reckons it. If W would fill a lane (some cells never forget), or if `exact`, the text is read in
     a single pass. That is done in full precision, and so is all around a seam; the rest of long lanes is read in bf16,
-    where the device is fast at it and a first window read in both ways agrees to within another 0.0005 bits.
+    where the device is fast at it and a first window read in both ways agrees to within another 0.0005 bits. An n-gram
+    model is always exact.
     """
+    if isinstance(model, Ngram):
+        return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
     model.eval()
     reader = _Reader(model, vocabulary, tokens, progress)
     count = lanes(len(tokens))
@@ -91,9 +95,14 @@ def evaluate(
 
 @torch.inference_mode()
 def characters(
-    model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = no_progress
+    model: Causal | Ngram, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = no_progress
 ) -> Iterator[Characters]:
     """Score N tokens character by character in a single pass, a block at a time, in order."""
+    if isinstance(model, Ngram):
+        for foretold, given in model.foretold(vocabulary, tokens):
+            ranks = _ranks(torch.from_numpy(foretold), torch.from_numpy(given)).numpy()
+            yield Characters(vocabulary.costs(foretold, given), ranks)
+        return
     model.eval()
     reader = _Reader(model, vocabulary, tokens, progress)
     state = model.start_state(1)

@@ -56,7 +56,8 @@ def side_by_side(
     before = np.full((len(texts), 1), vocabulary.newline)  # the character before each window
     costs, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     state = reader.start_state(len(texts))
-    window = max(1, min(_WINDOW, _NUMBERS // (max(1, len(texts)) * max(len(vocabulary), reader.gates))))
+    lanes = max(1, len(texts))
+    window = max(1, min(_WINDOW * max(1, _LANES // lanes), _NUMBERS // (lanes * max(len(vocabulary), reader.gates))))
     for first in range(0, longest, window):
         part = targets[:, first : first + window]
         inputs = np.concatenate((before, part[:, :-1]), 1)

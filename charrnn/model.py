@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.config import ModelConfig
+from charrnn.hmm import HiddenMarkov
 from charrnn.stack import Stack, State
 
 
@@ -81,7 +82,9 @@ def nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float)
 
 
 @torch.no_grad()
-def transplant(old: CharRNN, old_characters: str, new: CharRNN, new_characters: str) -> int:
+def transplant(
+    old: CharRNN | HiddenMarkov, old_characters: str, new: CharRNN | HiddenMarkov, new_characters: str
+) -> int:
     """Copy a model's weights into one of another vocabulary, rows matched by character; gives how many were known.
 
     A character new to the old model starts as its mean character, so that it is unremarkable rather than noise.
@@ -92,7 +95,7 @@ def transplant(old: CharRNN, old_characters: str, new: CharRNN, new_characters: 
     to, source = (torch.tensor([pair[side] for pair in known], dtype=torch.long) for side in (0, 1))
     before, after = old.state_dict(), new.state_dict()
     for name, weights in after.items():
-        if name in {"embedding", "head", "head_bias", "backward_bias", "joint_bias"}:
+        if name in {"emission", "embedding", "head", "head_bias", "backward_bias", "joint_bias"}:
             weights.copy_(before[name].mean(0, keepdim=True).expand_as(weights))
             weights[to] = before[name][source]
         else:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from charrnn import config as configuration
-from charrnn import tensorfile
+from charrnn import ngram, tensorfile
+from charrnn.baselines import Reckoned
 from charrnn.config import Config
 from charrnn.metrics import Score
 from charrnn.tensorfile import EXTRA, FORMAT, check_weights, damaged
@@ -21,7 +22,7 @@ from charrnn.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from charrnn.model import CharRNN
+    from charrnn.bidirectional import Network
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Header:
     history: tuple[Evaluated, ...] = ()
     position: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    baselines: Reckoned | None = None
 
     @property
     def parameters(self) -> int:
@@ -102,6 +104,18 @@ def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
     """Write a model file into memory; tensors are copied, since a fused kernel's weights are views of one buffer."""
     import safetensors.torch
 
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(copies, _metadata(header))
+
+
+def tables_to_bytes(header: Header, tables: dict[str, ngram.Integers]) -> bytes:
+    """Write the file of a model that is made of tables into memory."""
+    import safetensors.numpy
+
+    return safetensors.numpy.save(tables, _metadata(header))
+
+
+def _metadata(header: Header) -> dict[str, str]:
     content = {
         "format": FORMAT,
         "config": header.config.model_dump(mode="json"),
@@ -113,9 +127,9 @@ def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
         "corpus": asdict(header.corpus),
         "history": [asdict(evaluated) for evaluated in header.history],
         "position": header.position,
+        "baselines": None if header.baselines is None else asdict(header.baselines),
     }
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(copies, {"charrnn": json.dumps(content, ensure_ascii=False)})
+    return {"charrnn": json.dumps(content, ensure_ascii=False)}
 
 
 def read_header(path: Path) -> Header:
@@ -130,12 +144,15 @@ def read_header(path: Path) -> Header:
         position = content["position"]
         if not isinstance(position, dict | None):
             raise ValueError("position")
+        baselines = TypeAdapter(Reckoned | None).validate_python(content.get("baselines"))
+        if baselines is not None and len(baselines.counts) != len(vocabulary):
+            raise ValueError("baselines")
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise damaged(path, f"its header garbles {place or 'a record'}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise tensorfile.garbled(path, error) from error
-    header = Header(config, vocabulary, corpus, history, position, contents.shapes)
+    header = Header(config, vocabulary, corpus, history, position, contents.shapes, baselines)
     _check_sizes(path, header)
     return header
 
@@ -151,13 +168,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, str(error)) from error
 
 
-def read_model(path: Path) -> tuple[Header, CharRNN]:
+def read_model(path: Path) -> tuple[Header, Network]:
     """Read a model in evaluation mode, on the CPU. Raises CharRNNError where header and tensors disagree."""
     header = read_header(path)
     return header, build_model(path, header, read_tensors(path))
 
 
-def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharRNN:
+def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> Network:
     """Make the model of a header and give it its weights."""
     import torch
 
@@ -176,9 +193,17 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> CharR
 def _check_sizes(path: Path, header: Header) -> None:
     """Refuse sizes that the file's tensors cannot have, before anything of those sizes is made."""
     model = header.config.model
-    sizes = (model.hidden_size, model.num_layers, model.embedding_size, model.dropout)
-    if "auto" in sizes:
+    if model.unsettled:
         raise damaged(path, "its configuration is not resolved")
+    if model.counted:
+        if not ngram.fits(model.order, header.shapes):
+            raise damaged(path, "its header promises other sizes than its tensors have")
+        return
+    if model.cell == "hmm":
+        states, sizes = model.hidden_size, [header.shapes.get(name) for name in ("transition", "emission")]
+        if sizes != [(states, states), (len(header.vocabulary), states)]:
+            raise damaged(path, "its header promises other sizes than its tensors have")
+        return
     expected = (len(header.vocabulary), model.embedding_size)
     layers = sum(name.startswith("layers.") and name.endswith("kernel.weight_hh_l0") for name in header.shapes)
     hidden = header.shapes.get("layers.0.kernel.weight_hh_l0", (0, 0))[-1]

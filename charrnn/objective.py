@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from charrnn.bidirectional import BidirectionalRNN
+from charrnn.bidirectional import BidirectionalRNN, Network
 from charrnn.corpus import Window
-from charrnn.model import CharRNN, nats
+from charrnn.model import nats
 from charrnn.reader import WIDEST
 from charrnn.stack import State
 
@@ -30,7 +30,7 @@ class Costs(NamedTuple):
 
 
 def costs(
-    model: CharRNN, window: Window, state: State, known_nats: float, escape_nats: float, generator: Generator
+    model: Network, window: Window, state: State, known_nats: float, escape_nats: float, generator: Generator
 ) -> tuple[Costs, State]:
     """Price a window of training from a carried state; gives the costs and the state after it; see `nats` for the
     two prices.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from charrnn import cells, stack
 from charrnn.bidirectional import BidirectionalRNN, Causal
+from charrnn.ngram import Ngram
 from charrnn.reader import Floats, Reader, Sides, Tokens
 
 
@@ -30,7 +31,7 @@ class OnDevice:
         self.model = model.eval()
         self.device = model.embedding.device
         config = model.config
-        self.gates = cells.GATES[config.cell] * int(config.hidden_size)
+        self.gates = cells.GATES.get(config.cell, 1) * int(config.hidden_size)
         self.sides: Sides | None = BothSides(model) if isinstance(model, BidirectionalRNN) else None
 
     def start_state(self, lanes: int) -> State:
@@ -53,6 +54,11 @@ class OnDevice:
     def logits(self, features: Floats) -> Floats:
         """Turn features (..., F) into the logits (..., V) of what follows."""
         return _floats(self.model.logits(torch.from_numpy(features).to(self.device)))
+
+
+def reader(model: Causal | Ngram) -> Reader:
+    """Give what reads with a model: an n-gram model itself, which needs no device."""
+    return model if isinstance(model, Ngram) else OnDevice(model)
 
 
 class BothSides:

@@ -26,6 +26,7 @@ _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000
 _CHARACTERS_PER_WEIGHT = 1.5  # fewer characters read in all than this and a smaller model learns more in the time
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
+_HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _MANY_CHARACTERS = 2_000
 _PATIENCE = 8
@@ -81,15 +82,15 @@ def plan(
         config = config.with_values(train={"batch_size": lanes})
     config = _fit_steps(config, dropout, vocabulary_size, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
-    kind = f"{model.num_layers} x {model.hidden_size} {model.cell}"
+    stack = "" if model.cell == "hmm" else f", embedding {model.embedding_size}, dropout {model.dropout:g}"
     length = train.sequence_length
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     reading = _reading(config, training)
     took = _minutes(train.time) if train.time else f"about {_minutes(reading / rate)} here"
     told = f"{took}" if train.time else f"{span}, {took}"
     notes.append(
-        f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {kind}, embedding"
-        f" {model.embedding_size}, dropout {model.dropout:g}, {train.batch_size} lanes of {length}, {train.precision}"
+        f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {model.kind}{stack},"
+        f" {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
     return Plan(config, tuple(notes))
@@ -144,6 +145,8 @@ def _fit_model(
 def _ways(config: Config, device: torch.device) -> list[dict[str, str]]:
     """List the ways in which a training may run here: number formats of the products, and who does the loops."""
     train, model = config.train, config.model
+    if model.cell == "hmm":
+        return [{"precision": "fp32", "kernel": "torch"}]
     precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"]
     emulated = device.type == "cpu" and platform.machine() in {"x86_64", "AMD64"} and not fast_at_bf16(torch.zeros(0))
     if device.type == "mps" or (emulated and train.precision == "auto"):
@@ -172,6 +175,8 @@ def _fastest(
 
 
 def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
+    if model.cell == "hmm":
+        return {"hidden_size": hidden_size}
     embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
     # a second layer learns late: it pays where there is text and time enough for all characters there are
     layers = 1 if training < 200_000 or vocabulary_size > _MANY_CHARACTERS else 2
@@ -190,6 +195,8 @@ def _dropout(epochs: float) -> float:
 
 def products(model: ModelConfig, vocabulary_size: int) -> int:
     """Count the multiplications of one character, forwards: the weights that it meets."""
+    if model.cell == "hmm":
+        return int(model.hidden_size) * (int(model.hidden_size) + vocabulary_size)
     gates = GATES[model.cell]
     hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
     stack = gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
@@ -288,7 +295,9 @@ def _fit_steps(
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
     evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
-    if vocabulary_size > _MANY_CHARACTERS:
+    if config.model.cell == "hmm":
+        peak = _HMM_RATE
+    elif vocabulary_size > _MANY_CHARACTERS:
         peak = min(peak, 2e-3)  # most rows are seen seldom: larger steps leave it at the characters' mere frequencies
     peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
     if config.model.cell == "rnn":
@@ -298,7 +307,7 @@ def _fit_steps(
     if dropout == "auto":
         dropout = _dropout(total * lanes * length / training)
     return config.with_values(
-        model={"dropout": dropout},
+        model={} if config.model.cell == "hmm" else {"dropout": dropout},
         train={
             "epochs": epochs,
             "steps": steps,

@@ -15,7 +15,7 @@ from charrnn.modelfile import Header
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay scores out in columns, a line a model and text."""
+    """Lay scores out in columns, a line a model and text, and below them what simpler models need for the texts."""
     heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
     body = [
         [
@@ -28,7 +28,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _laid_out([heads, *body])
+    return _laid_out([heads, *body, *_simpler(rows)])
+
+
+def _simpler(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Give the lines of the baselines, each once; where models differ in them, whose they are."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for kind, needs in row.get("baselines", {}).items():
+            name, bits = f"n-gram of order {needs['order']}" if kind == "ngram" else kind, needs["bits_per_character"]
+            line = [row["text"], f"{row['characters']:,}", f"{bits:.4f}", f"{2.0 ** min(bits, 1000):.3f}", ""]
+            if lines.setdefault((name, row["text"]), [name, *line])[1:] != line:
+                lines[(f"{name} ({row['model']})", row["text"])] = [f"{name} ({row['model']})", *line]
+    return list(lines.values())
 
 
 def two_sided_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -76,7 +88,7 @@ def summary(run: Path) -> str:
     kind = header.config.model
     score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
     both = " both ways" if kind.bidirectional else ""
-    return f"{kind.num_layers} x {kind.hidden_size} {kind.cell}{both}, {score}, {header.corpus.name}"
+    return f"{kind.kind}{both}, {score}, {header.corpus.name}"
 
 
 def page(path: Path, header: Header) -> str:
@@ -96,12 +108,13 @@ def page(path: Path, header: Header) -> str:
         if on
     ]
     extra = f" ({', '.join(options)})" if options else ""
+    plain = model.cell in model.OWN
+    stack = "" if plain else f", embedding {model.embedding_size}, dropout {model.dropout}{extra}"
     shown = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
     lines = [
         f"file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
-        f"architecture  {model.num_layers} x {model.hidden_size} {model.cell}, embedding {model.embedding_size},"
-        f" dropout {model.dropout}{extra}",
-        f"parameters    {header.parameters:,}",
+        f"architecture  {model.kind}{stack}",
+        f"tables        {header.parameters:,} numbers" if model.counted else f"parameters    {header.parameters:,}",
         f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
         f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
         f"corpus        {corpus.name}: {corpus.characters:,} characters"
@@ -109,9 +122,9 @@ def page(path: Path, header: Header) -> str:
     ]
     if header.latest is not None:
         evaluated = header.latest
+        reading = "once, " if model.counted else f"{evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, "
         lines += [
-            f"trained       {evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, {evaluated.seconds:.0f} seconds,"
-            f" seed {header.config.train.seed}",
+            f"trained       {reading}{evaluated.seconds:.0f} seconds, seed {header.config.train.seed}",
             f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
             f" {evaluated.correct / evaluated.characters:.2%}",
         ]
@@ -121,11 +134,22 @@ def page(path: Path, header: Header) -> str:
                 f"both sides    cloze {evaluated.cloze.bits_per_character:.4f} bits/char, accuracy"
                 f" {evaluated.cloze.accuracy:.2%}; backwards {backward.bits_per_character:.4f} bits/char"
             )
+    if header.baselines is not None:
+        for part, needs in (("validation", header.baselines.validation), ("test", header.baselines.test)):
+            if needs is not None:
+                listed = [
+                    f"{f'n-gram of order {needs.order}' if name == 'ngram' else name}"
+                    f" {Score(nats, needs.characters).bits_per_character:.4f}"
+                    for name, nats in needs.named().items()
+                ]
+                lines.append(f"simpler       {', '.join(listed)} bits/char ({part})")
     if len(header.history) > 1:
         curves = {
             "o": [evaluated.training_bits_per_character for evaluated in header.history],
             "*": [evaluated.bits_per_character for evaluated in header.history],
         }
-        lines += ["", f"bits/char at {len(header.history)} evaluations (* validation, o training with dropout)"]
+        when = f"orders 1 to {len(header.history)}" if model.counted else f"{len(header.history)} evaluations"
+        dropout = "" if plain else " with dropout"
+        lines += ["", f"bits/char at {when} (* validation, o training{dropout})"]
         lines.append(curve.draw(curves))
     return "\n".join(lines)

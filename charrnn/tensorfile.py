@@ -24,8 +24,11 @@ from charrnn.vocabulary import Vocabulary
 
 FORMAT = 1
 EXTRA = "training/"  # names of tensors that only a resumed training needs begin so
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+GRAMS = "grams/"  # and so those of an n-gram model's tables
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
+_BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1}
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # what weights may be
+_COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # and tables
 _LONGEST_HEADER = 100_000_000
 
 Shapes = dict[str, tuple[int, ...]]
@@ -40,7 +43,7 @@ class Contents:
     content: dict[str, Any]
     shapes: Shapes
     places: dict[str, tuple[str, int]]
-    arrays: dict[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
+    arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def weights(self) -> Shapes:
@@ -108,13 +111,13 @@ def _header(path: Path, file: BinaryIO) -> Contents:
     return Contents(path, content, shapes, places)
 
 
-def _arrays(contents: Contents, file: BinaryIO) -> dict[str, npt.NDArray[np.floating[Any]]]:
+def _arrays(contents: Contents, file: BinaryIO) -> dict[str, npt.NDArray[Any]]:
     arrays = {}
     for name, shape in contents.weights.items():
         kind, begin = contents.places[name]
         file.seek(begin)
         # read, not mapped: the weights are all needed, and soon
-        array = np.fromfile(file, _FLOATS[kind], math.prod(shape))
+        array = np.fromfile(file, (_FLOATS | _COUNTS)[kind], math.prod(shape))
         if array.size != math.prod(shape):
             raise damaged(contents.path, f"{name} is cut off")
         arrays[name] = array.reshape(shape)
@@ -213,7 +216,7 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
             begin, end = (int(offset) for offset in entry["data_offsets"])
             if min(shape, default=0) < 0 or end - begin != math.prod(shape) * _BYTES[entry["dtype"]]:
                 raise damaged(path, f"its header gives {name} another size than its bytes")
-            if not name.startswith(EXTRA) and entry["dtype"] not in _FLOATS:
+            if not name.startswith(EXTRA) and entry["dtype"] not in (_COUNTS if name.startswith(GRAMS) else _FLOATS):
                 raise damaged(path, f"{name} is of type {entry['dtype']}")
             shapes[name], places[name] = shape, (str(entry["dtype"]), first + begin)
             spans.append((begin, end))

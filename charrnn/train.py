@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from charrnn import cloze, evaluate, modelfile, objective, plan, sample, tensorfile
-from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, make_model
+from charrnn.baselines import Reckoned
+from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, Network, make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
 from charrnn.corpus import Corpus, Lanes
@@ -24,7 +25,6 @@ from charrnn.errors import CharRNNError
 from charrnn.filters import Filters
 from charrnn.lines import Progress
 from charrnn.metrics import NATS_PER_BIT, Score
-from charrnn.model import CharRNN
 from charrnn.modelfile import CorpusCard, Evaluated, Header
 from charrnn.ondevice import OnDevice
 from charrnn.stack import State
@@ -143,12 +143,13 @@ class Training:
         corpus: Corpus,
         card: CorpusCard,
         device: torch.device,
-        model: CharRNN | None = None,
+        model: Network | None = None,
         seconds: float = 0.0,
+        baselines: Reckoned | None = None,
     ) -> None:
         """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already."""
         assert config.train.seed is not None
-        self.config, self.card, self.device = config, card, device
+        self.config, self.card, self.device, self.baselines = config, card, device, baselines
         self.vocabulary = corpus.vocabulary
         if model is None:
             model = make_model(config.model, len(self.vocabulary))
@@ -308,7 +309,7 @@ class Training:
     def header(self, *, resumable: bool) -> Header:
         """Describe these weights for a model file."""
         position = asdict(self.position) if resumable else None
-        return Header(self.config, self.vocabulary, self.card, tuple(self.history), position)
+        return Header(self.config, self.vocabulary, self.card, tuple(self.history), position, baselines=self.baselines)
 
     def save_best(self, run: Run) -> None:
         """Write the weights as the best so far."""
@@ -424,7 +425,7 @@ class Training:
         return writer.samples[0].text
 
 
-def make_optimizer(train: TrainConfig, model: CharRNN) -> torch.optim.Optimizer:
+def make_optimizer(train: TrainConfig, model: Network) -> torch.optim.Optimizer:
     """Make the optimizer; weight decay is not its business (see `Training`), so that it is the same for all."""
     if train.optimizer == "adamw":
         fused = model.embedding.device.type in {"cpu", "cuda"}

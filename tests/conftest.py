@@ -71,7 +71,7 @@ def trained(here: Path, charrnn: Charrnn) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Train a causal and a bidirectional model once for all tests that only read them; gives their run folders."""
+    """Train a causal, a bidirectional and an n-gram model once for tests that only read them; gives their folders."""
     from charrnn.cli import cli
 
     folder, folders = tmp_path_factory.mktemp("runs"), {}
@@ -81,6 +81,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         result = CliRunner().invoke(cli, ["train", str(folder / "text.txt"), "-q", "-o", str(folder / kind), *given])
         assert result.exit_code == 0, result.output
         folders[kind] = folder / kind
+    given = ["-s", "model.cell=ngram", "--seed", "1"]
+    result = CliRunner().invoke(cli, ["train", str(folder / "text.txt"), "-q", "-o", str(folder / "ngram"), *given])
+    assert result.exit_code == 0, result.output
+    folders["ngram"] = folder / "ngram"
     return folders
 
 

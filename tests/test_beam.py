@@ -35,6 +35,7 @@ def made(cell: str = "lstm", bidirectional: bool = False, seed: int = 0) -> Char
     """Make a model in float64 with every weight drawn at random, and its dropout still on."""
     values = {"cell": cell, "bidirectional": bidirectional, "hidden_size": 5, "num_layers": 2, "embedding_size": 3}
     model = make_model(ModelConfig.model_validate({**values, "dropout": 0.5}), len(VOCABULARY)).double()
+    assert isinstance(model, CharRNN)
     generator = Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -37,9 +37,11 @@ every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS,
 def bare(cell: str, activation: str, options: dict[str, Any], **more: Any) -> CharRNN:
     """Make a bidirectional model, or with bidirectional=False its causal half, its weights not yet drawn."""
     values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, "bidirectional": True}
-    return make_model(
+    model = make_model(
         ModelConfig.model_validate({"cell": cell, "activation": activation, **values, **options, **more}), V
     )
+    assert isinstance(model, CharRNN)
+    return model
 
 
 def made(cell: str, activation: str, options: dict[str, Any], **more: Any) -> BidirectionalRNN:

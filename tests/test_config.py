@@ -111,7 +111,7 @@ def test_all_mistakes_are_told_at_once_each_with_where_it_was_made(mine: Path) -
         "-s cell=gru: settings are written section.name=value, e.g. -s model.cell=gru",
         "-s nonsense: settings are written section.name=value, e.g. -s model.hidden_size=512",
         "data.split must add up to 1, with a training and a validation part, e.g. [0.9,0.05,0.05].",
-        f"{mine}: model.cell is 'ltsm'; it takes lstm, gru or rnn.",
+        f"{mine}: model.cell is 'ltsm'; it takes lstm, gru, rnn, ngram or hmm.",
         f"{mine}: model.hidden_size is '1e3'; it takes a whole number from 1, or auto.",
         "train.seed is '-1'; it takes a whole number from 0, or null.",
     ]
@@ -119,7 +119,7 @@ def test_all_mistakes_are_told_at_once_each_with_where_it_was_made(mine: Path) -
 
 def test_a_setting_overruled_on_the_command_line_no_longer_blames_the_file(mine: Path) -> None:
     mine.write_text("model:\n  cell: ltsm\n", encoding="utf-8")
-    assert refusal(str(mine), "model.cell=lsmt") == ["model.cell is 'lsmt'; it takes lstm, gru or rnn."]
+    assert refusal(str(mine), "model.cell=lsmt") == ["model.cell is 'lsmt'; it takes lstm, gru, rnn, ngram or hmm."]
     assert config.load(str(mine), ["model.cell=gru"]).model.cell == "gru"
 
 
@@ -373,7 +373,9 @@ def test_settings_stored_in_a_file_are_checked_and_that_file_is_named() -> None:
     stored["train"]["surprise"] = 1
     with pytest.raises(CharRNNError) as caught:
         config.from_dict(stored, "best.safetensors")
-    assert str(caught.value).startswith("best.safetensors: model.cell is 'transformer'; it takes lstm, gru or rnn.")
+    assert str(caught.value).startswith(
+        "best.safetensors: model.cell is 'transformer'; it takes lstm, gru, rnn, ngram or hmm."
+    )
     assert "train.surprise is not a setting." in str(caught.value)
 
 

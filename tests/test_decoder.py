@@ -69,6 +69,7 @@ def made(cell: str, activation: str, options: dict[str, Any]) -> CharRNN:
     values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.5}
     config = ModelConfig.model_validate({"cell": cell, "activation": activation, **values, **options})
     model = make_model(config, V).double().eval()
+    assert isinstance(model, CharRNN)
     generator = Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -308,6 +309,7 @@ def copied(request: pytest.FixtureRequest, runs: dict[str, Path], tmp_path: Path
 @torch.no_grad()
 def test_either_file_of_a_run_is_loaded_as_torch_would_load_it(either: str, name: str) -> None:
     reader, vocabulary = decoder.load(Path(either) / name)
+    assert isinstance(reader, Decoder)
     header, model = modelfile.read_model(Path(either) / name)
     assert vocabulary == header.vocabulary
     tokens = np.array([vocabulary.encode("the quick 鸟 fox"), vocabulary.encode("jumps over a dog")[:15]], np.int64)
@@ -506,8 +508,11 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
 
     monkeypatch.setattr(tensorfile, "_tensors", replaced)
     during, _ = decoder.load(copied)
+    assert isinstance(before, Decoder)
+    assert isinstance(during, Decoder)
     np.testing.assert_array_equal(during.head, before.head)
     after, _ = decoder.load(copied)
+    assert isinstance(after, Decoder)
     np.testing.assert_array_equal(after.head, before.head + 1.0)
 
 

@@ -21,10 +21,22 @@ HOUSE = Path(charrnn.__file__).parent
 FLOORS = (
     ("errors", "version", "allocator", "metrics", "cells", "filters", "curve"),
     ("config", "text", "source", "vocabulary", "reader"),
-    ("corpus", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines"),
-    ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
+    ("corpus", "recurrence", "stack", "hmm", "model", "bidirectional", "tensorfile", "lines", "ngram"),
+    (
+        "decoder",
+        "ondevice",
+        "objective",
+        "baselines",
+        "modelfile",
+        "tokenfile",
+        "evaluate",
+        "cloze",
+        "sample",
+        "beam",
+        "infill",
+    ),
     ("checkpoint", "plan"),
-    ("train",),
+    ("train", "counting"),
     ("begin",),
     ("api", "display", "tables", "scribe"),
     ("__init__", "cli", "__main__"),
@@ -108,7 +120,7 @@ def test_numpys_equations_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["reader", "decoder", "tensorfile", "lines", "sample", "beam", "infill", "scribe", "api"]
+    "room", ["reader", "decoder", "tensorfile", "lines", "ngram", "sample", "beam", "infill", "scribe", "api"]
 )
 def test_rooms_that_read_a_model_need_nothing_but_numpy(room: str) -> None:
     assert loaded_by(f"import charrnn.{room}") & HEAVY <= {"numpy"}
@@ -162,6 +174,9 @@ WRITING: dict[str, tuple[str, list[str], str]] = {
     "a filling of both sides": ("bidirectional", ["sample", "--infill", "th_ quick __x"], ""),
     "fillings of each line": ("bidirectional", ["sample", "--infill", "--each-line", "-k", "2"], "th_\n__x\n"),
     "an end to write to": ("bidirectional", ["sample", "-p", "the ", "--suffix", "fox", "-n", "3"], ""),
+    "a sample of an n-gram model": ("ngram", ["sample", "-n", "9", "--seed", "1"], ""),
+    "a filling of an n-gram model": ("ngram", ["sample", "--infill", "th_ quick __x"], ""),
+    "scores of lines by an n-gram model": ("ngram", ["evaluate", "--per-line", "-"], LINES),
     "scores of lines": ("causal", ["evaluate", "--per-line", "-"], LINES),
     "scores of lines, from both sides": ("bidirectional", ["evaluate", "--per-line", "-"], LINES),
 }

@@ -18,6 +18,7 @@ from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError
 from charrnn.metrics import Score
+from charrnn.model import CharRNN
 from charrnn.model import nats as nats_of_model
 from charrnn.modelfile import read_header, read_tensors, to_bytes
 from charrnn.tensorfile import write_atomically
@@ -43,12 +44,17 @@ VARIANTS = (
 )
 
 
-def started(folder: str, *settings: str, steps: int = 23) -> Begun:
+def started(folder: str, *settings: str, steps: int = 23) -> Begun[train.Training]:
     options = config.load(None, [*TINY, f"train.steps={steps}", *settings]).with_values(data={"texts": ["text.txt"]})
     return begin.fresh(options, Path(folder), CPU)
 
 
-def run_until(begun: Begun, step: int | None = None) -> list[train.Report]:
+def network(begun: Begun[train.Training]) -> CharRNN:
+    assert isinstance(begun.training.model, CharRNN)
+    return begun.training.model
+
+
+def run_until(begun: Begun[train.Training], step: int | None = None) -> list[train.Report]:
     """Train, asking to stop once `step` steps are done."""
 
     def stop() -> bool:
@@ -166,7 +172,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(here: Path, monkeyp
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(here: Path) -> None:
     begun = started("run")
-    weights = begun.training.model.head
+    weights = network(begun).head
     assert weights is not None
     calls = 0
 
@@ -188,7 +194,7 @@ def test_training_gives_up_after_going_back_three_times(here: Path, monkeypatch:
     with pytest.raises(CharRNNError, match=r"not finite again at step .*Set a lower train\.learning_rate"):
         seen.extend(train.train(begun.training, begun.run))
     begun.run.release()
-    assert bool(begun.training.model.head_bias.isfinite().all())
+    assert bool(network(begun).head_bias.isfinite().all())
     assert begun.run.best.exists()
 
 
@@ -306,7 +312,7 @@ def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
         sound()
         if calls == 8:
             with torch.no_grad():
-                begun.training.model.head_bias.fill_(math.nan)
+                network(begun).head_bias.fill_(math.nan)
 
     monkeypatch.setattr(optimizer, "step", step)
     reports = run_until(begun)
@@ -333,7 +339,7 @@ def test_stopping_with_spoilt_weights_saves_the_last_good_ones(here: Path) -> No
     begun = started("run")
     run_until(begun, 7)
     with torch.no_grad():
-        begun.training.model.head_bias.fill_(math.nan)
+        network(begun).head_bias.fill_(math.nan)
     begun.training.save_last(begun.run)
     assert bool(read_tensors(here / "run" / "last.safetensors")["head_bias"].isfinite().all())
     assert begun.training.position.step == 5

@@ -1,0 +1,139 @@
+"""What simpler models need for a text: all characters alike, their frequencies, xz, and the best n-gram model.
+A network that needs more has learnt nothing. Knows tokens and parts, not files of models."""
+
+from __future__ import annotations
+
+import lzma
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from charrnn import ngram
+from charrnn.corpus import Corpus, Part, Tokens
+from charrnn.metrics import NATS_PER_BIT
+from charrnn.vocabulary import Vocabulary
+
+SOON = 1 << 21  # characters of a training part, up to which all is reckoned before the training begins
+MOST = 1 << 24  # and up to which it is reckoned at all
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Hold what simpler models need for one text, in nats; `ngram` is of order `order`. None was not reckoned."""
+
+    characters: int
+    uniform: float
+    unigram: float
+    xz: float | None = None
+    ngram: float | None = None
+    order: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Say whether nothing is missing."""
+        return self.xz is not None and self.ngram is not None
+
+    def named(self) -> dict[str, float]:
+        """Give what there is in nats, by name."""
+        names = {"uniform": self.uniform, "unigram": self.unigram, "xz": self.xz, "ngram": self.ngram}
+        return {name: nats for name, nats in names.items() if nats is not None}
+
+    def fields(self) -> dict[str, dict[str, float | int]]:
+        """Give what there is as JSON has it: an object a baseline."""
+        found: dict[str, dict[str, float | int]] = {
+            name: {"nats": nats, "bits_per_character": nats / NATS_PER_BIT / max(1, self.characters)}
+            for name, nats in self.named().items()
+        }
+        if self.order is not None:
+            found["ngram"]["order"] = self.order
+        return found
+
+
+@dataclass(frozen=True)
+class Reckoned:
+    """Hold how often each character of the vocabulary comes in the training part (V), most frequent first, and what
+    simpler models need for the held-out parts; None for a test part that has no character."""
+
+    counts: tuple[int, ...]
+    validation: Baselines
+    test: Baselines | None = None
+
+
+def reckon(corpus: Corpus) -> Reckoned:
+    """Reckon the baselines of both held-out parts; of a long text only what takes no time."""
+    vocabulary = corpus.vocabulary
+    counts = count(corpus)
+    soon = len(corpus.training) <= SOON
+    model = chosen(corpus) if soon else None
+    parts = [
+        measure(vocabulary, counts, part.tokens, model, (corpus.training, part.text) if soon else None)
+        for part in (corpus.validation, corpus.test)
+        if len(part)
+    ]
+    return Reckoned(counts, *parts)
+
+
+def count(corpus: Corpus) -> tuple[int, ...]:
+    """Count each known character (V) of the training part."""
+    counts = np.zeros(len(corpus.vocabulary) + 1, dtype=np.int64)
+    for first in range(0, len(corpus.training), 1 << 24):
+        counts += np.bincount(corpus.training.tokens[first : first + (1 << 24)], minlength=len(counts))
+    return tuple(counts[:-1].tolist())
+
+
+def chosen(corpus: Corpus, order: int | None = None) -> ngram.Ngram:
+    """Count n-gram models up to an order, or if None up to the one that the validation part needs least with."""
+    best, least = None, math.inf
+    vocabulary = corpus.vocabulary
+    for model in ngram.grow(corpus.training.tokens, vocabulary.newline, len(vocabulary)):
+        if order is None:
+            nats = model.score(vocabulary, corpus.validation.tokens).nats
+            if nats >= least:
+                break
+            least = nats
+        best = model
+        if model.order == order:
+            break
+    assert best is not None
+    return best
+
+
+def measure(
+    vocabulary: Vocabulary,
+    counts: Sequence[int],
+    tokens: Tokens,
+    model: ngram.Ngram | None = None,
+    texts: tuple[Part, str] | None = None,
+) -> Baselines:
+    """Reckon what simpler models need for N tokens, given the counts of training (V), and where they are at hand an
+    n-gram model and the training part, with the text that the tokens stand for.
+
+    The frequencies, and all characters alike, leave to the escape what the vocabulary gives it. A newline that the
+    training part does not have counts as seen once.
+    """
+    known = tokens[tokens != vocabulary.escape]
+    base = len(known) * vocabulary.known_nats + (len(tokens) - len(known)) * vocabulary.escape_nats
+    seen = np.maximum(np.array(counts, dtype=np.float64), 1.0)
+    prices = np.log(seen.sum()) - np.log(seen)
+    return Baselines(
+        len(tokens),
+        base + len(known) * math.log(len(vocabulary)),
+        base + float((np.bincount(known, minlength=len(vocabulary)) * prices).sum()),
+        None if texts is None else growth(texts[0].text, texts[1]) * NATS_PER_BIT,
+        None if model is None else model.score(vocabulary, tokens).nats,
+        None if model is None else model.order,
+    )
+
+
+def growth(before: str, text: str) -> float:
+    """Give by how many bits xz grows when a text is appended to another."""
+    return 8.0 * (_packed(before + text) - _packed(before))
+
+
+def _packed(text: str) -> int:
+    raw = text.encode()
+    # the strongest there is; a dictionary no larger than the text, which would only take memory
+    strongest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": max(4096, len(raw))}
+    return len(lzma.compress(raw, format=lzma.FORMAT_XZ, filters=[strongest]))
