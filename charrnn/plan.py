@@ -8,16 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from charrnn import objective
 from charrnn.bidirectional import LOOKAHEAD, make_model
 from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig
-from charrnn.corpus import Window
 from charrnn.errors import CharRNNError
 from charrnn.evaluate import fast_at_bf16
+from charrnn.feed import Batch
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
@@ -226,9 +225,8 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, rival: fl
     model.use_own_loops(config.train.kernel == "own")
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
-    tokens = np.zeros((lanes, length), dtype=np.int64)
-    following = np.zeros((lanes, length + LOOKAHEAD // 2), dtype=np.int64) if config.model.bidirectional else None
-    window = Window(tokens, tokens, following)
+    tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
+    window = Batch(tokens, tokens, tokens.new_zeros(lanes, length + LOOKAHEAD // 2))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
