@@ -562,10 +562,11 @@ def _reader(path: Path, device: str) -> tuple[Reader, Vocabulary]:
         from charrnn import decoder
 
         return decoder.load(path)
+    from charrnn.captured import cuda_graph
     from charrnn.ondevice import OnDevice
 
     header, model = _opened(path, device)
-    return OnDevice(model), header.vocabulary
+    return OnDevice(model, cuda_graph if model.embedding.is_cuda else None), header.vocabulary
 
 
 def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Resident:
 
     def window(self, epoch: int, index: int) -> Batch:
         """Give one window; see `Lanes.window`."""
-        span, size = self.lanes.span(epoch, index), len(self.lanes.tokens)
+        span = self.lanes.span(epoch, index)
         if epoch != self._epoch:
             self._begin(epoch)
         places = self._places(span.first - 1, span.last)  # (B, 1 + T)

@@ -48,7 +48,8 @@ def costs(
         return Costs(forward), state
     assert window.following is not None
     lanes, steps = targets.shape
-    after, _ = model.read_back(window.following, model.backward_stack.start_state(lanes), generator)  # (B, T + lookahead, F)
+    start = model.backward_stack.start_state(lanes)
+    after, _ = model.read_back(window.following, start, generator)  # (B, T + lookahead, F)
     backward = nats(model.backward_logits(after[:, :steps]), targets, known_nats, escape_nats).mean()
     odds = 1 / torch.arange(1, WIDEST + 1, device=device)
     odds[0] = odds[1:].sum()

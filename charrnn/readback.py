@@ -16,7 +16,7 @@ class Readback:
             # into pinned memory: to any other the copy would wait, and the program with it
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(values.device))
 
     def read(self) -> list[float]:

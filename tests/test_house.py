@@ -21,8 +21,8 @@ HOUSE = Path(charrnn.__file__).parent
 FLOORS = (
     ("errors", "version", "allocator", "metrics", "cells", "filters", "curve"),
     ("config", "text", "source", "vocabulary", "reader"),
-    ("corpus", "readback", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines"),
-    ("decoder", "captured", "ondevice", "feed", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
+    ("corpus", "feed", "readback", "recurrence", "stack", "model", "bidirectional", "captured", "tensorfile", "lines"),
+    ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
     ("checkpoint", "plan"),
     ("train",),
     ("begin",),
