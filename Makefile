@@ -1,5 +1,6 @@
 # make test     lint, types and tests        make demo    one minute of training, and what came of it
 # make slow     the tests that take minutes  make clean   remove what make made, but no model
+# make gpu      the tests that need a CUDA device
 # make bench    how fast it is here, beside torch.nn and the machine's own limits; about ten minutes
 # Each makes its own .venv first, once; constraints.txt says which versions go into it.
 
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: test slow demo bench clean
+.PHONY: test slow gpu demo bench clean
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -19,6 +20,9 @@ test: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m 'slow and not gpu'
+
+gpu: $(VENV)/installed-dev
+	$(BIN)/pytest -m gpu
 
 # charrnn takes checkpoints/beijing-2, -3 ... by itself where a demo has been before
 demo: $(VENV)/installed

@@ -1,16 +1,21 @@
-"""Writing on a CPU: charrnn's decoder against torch.nn modules a step at a time, and against the machine's own limits.
+"""Writing: charrnn's decoder against torch.nn modules a step at a time, and against the machine's own limits.
 
     python benchmarks/sampling.py [--cell lstm] [--hidden 512] [--layers 2] [--vocabulary 65] [--rounds 7]
     OPENBLAS_NUM_THREADS=2 python benchmarks/sampling.py
+    python benchmarks/sampling.py --device cuda [--lanes 1,1024]
 
 One thread, unless OPENBLAS_NUM_THREADS says otherwise; torch gets as many. Weights are random: they do not matter.
 The limits are the products of a step alone, W h for every matrix that a character meets: with the weights taken from
 memory (so many copies in turn that no cache holds them), and again and again from wherever the machine keeps them.
+
+On CUDA the step alone, launched kernel by kernel and replayed, and then whole writing, choices and all, for each number
+of lanes; torch.nn draws there as well, on the device.
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 THREADS = int(os.environ.setdefault("OPENBLAS_NUM_THREADS", "1"))
 
@@ -21,14 +26,66 @@ from torch import nn  # noqa: E402
 from turns import in_turns, report  # noqa: E402
 
 from charrnn import decoder  # noqa: E402
+from charrnn.begin import choose_device  # noqa: E402
+from charrnn.captured import cuda_graph  # noqa: E402
 from charrnn.config import ModelConfig  # noqa: E402
 from charrnn.filters import Filters  # noqa: E402
 from charrnn.model import CharRNN  # noqa: E402
+from charrnn.ondevice import OnDevice  # noqa: E402
+from charrnn.reader import Reader  # noqa: E402
 from charrnn.sample import TEMPERATURE, Writer  # noqa: E402
 from charrnn.vocabulary import Vocabulary  # noqa: E402
 
 LANES = 64
+LENGTH = 100  # steps at a time on CUDA
 CACHES = 512 << 20  # bytes that no cache holds
+
+
+class Tutorial:
+    """Writing as tutorials have it: a step, a draw, and on to the next."""
+
+    def __init__(self, cell: str, hidden: int, layers: int, size: int, device: torch.device | None = None) -> None:
+        self.embedding, self.head = nn.Embedding(size, 64, device=device), nn.Linear(hidden, size, device=device)
+        kernel = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
+        self.kernel, self.device = kernel(64, hidden, layers, batch_first=True, device=device), device
+
+    @torch.inference_mode()
+    def write(self, length: int, lanes: int = 1) -> None:
+        token, state = torch.zeros(lanes, 1, dtype=torch.long, device=self.device), None
+        for _ in range(length):
+            features, state = self.kernel(self.embedding(token), state)
+            token = torch.multinomial((self.head(features[:, -1]) / TEMPERATURE).softmax(-1), 1)
+            token.tolist()
+
+
+def written(reader: Reader, vocabulary: Vocabulary, length: int, lanes: int) -> None:
+    writer = Writer(reader, vocabulary, [""] * lanes, length, Filters(TEMPERATURE), seed=0, indices=list(range(lanes)))
+    for _ in writer:
+        pass
+
+
+def stepped(reader: Reader, length: int, lanes: int) -> None:
+    state, tokens = reader.start_state(lanes), np.zeros((lanes, 1), dtype=np.int64)
+    for _ in range(length):
+        _, state = reader.step(tokens, state)
+
+
+def on_cuda(model: CharRNN, vocabulary: Vocabulary, counts: list[int], rounds: int) -> None:
+    device = choose_device("cuda")
+    config = model.config
+    tutorial = Tutorial(config.cell, int(config.hidden_size), int(config.num_layers), len(vocabulary), device)
+    replayed, plain = OnDevice(model.to(device), cuda_graph), OnDevice(model)
+    print(f"{config.cell} {config.num_layers} x {config.hidden_size}, {torch.cuda.get_device_name(device)}")
+    for lanes in counts:
+        ways = {
+            "torch.nn a step at a time": partial(tutorial.write, LENGTH, lanes),
+            "charrnn, steps kernel by kernel": partial(stepped, plain, LENGTH, lanes),
+            "charrnn, steps replayed": partial(stepped, replayed, LENGTH, lanes),
+            "charrnn, writing": partial(written, replayed, vocabulary, LENGTH, lanes),
+        }
+        print(f"\n{lanes} lanes")
+        seconds = in_turns(ways, rounds)  # each gives its numbers to the CPU, and so has waited for the device
+        report(seconds, dict.fromkeys(ways, lanes * LENGTH), "characters", "torch.nn a step at a time")
 
 
 @click.command()
@@ -37,7 +94,9 @@ CACHES = 512 << 20  # bytes that no cache holds
 @click.option("--layers", default=2)
 @click.option("--vocabulary", "size", default=65)
 @click.option("--rounds", default=7)
-def main(cell: str, hidden: int, layers: int, size: int, rounds: int) -> None:
+@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
+@click.option("--lanes", "counts", default="1,1024", help="On CUDA.")
+def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: str, counts: str) -> None:
     torch.set_num_threads(THREADS)
     config = ModelConfig.model_validate(
         {"cell": cell, "hidden_size": hidden, "num_layers": layers, "embedding_size": 64, "dropout": 0.0}
@@ -45,6 +104,9 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int) -> None:
     vocabulary = Vocabulary.of("".join(chr(code) for code in range(0x4E00, 0x4E00 + size - 1)))
     model = CharRNN(config, len(vocabulary))
     model.initialise(torch.Generator().manual_seed(0))
+    if device == "cuda":
+        on_cuda(model, vocabulary, [int(count) for count in counts.split(",")], rounds)
+        return
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     reader = decoder.make(decoder.Architecture.of(config.model_dump()), weights)
     met = [array for name, array in weights.items() if "weight_hh" in name or name == "head"]
@@ -53,23 +115,7 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int) -> None:
     copies = [[array.copy() for array in met] for _ in range(CACHES // needed + 1)]
     vectors = {array.shape[1]: np.ones(array.shape[1], array.dtype) for array in met}
 
-    embedding, head = nn.Embedding(size, 64), nn.Linear(hidden, size)
-    kernel = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](64, hidden, layers, batch_first=True)
-
-    @torch.inference_mode()
-    def tutorial(length: int) -> None:
-        token, state = torch.zeros(1, 1, dtype=torch.long), None
-        for _ in range(length):
-            features, state = kernel(embedding(token), state)
-            token = torch.multinomial((head(features[:, -1]) / TEMPERATURE).softmax(-1), 1)
-            token.item()
-
-    def written(length: int, lanes: int) -> None:
-        writer = Writer(
-            reader, vocabulary, [""] * lanes, length, Filters(TEMPERATURE), seed=0, indices=list(range(lanes))
-        )
-        for _ in writer:
-            pass
+    tutorial = Tutorial(cell, hidden, layers, size)
 
     def products(sets: list[list[np.ndarray[tuple[int, ...], np.dtype[np.floating]]]]) -> None:
         for arrays in sets:
@@ -79,9 +125,9 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int) -> None:
     name = f"{cell} {layers} x {hidden}, {size} characters, {needed / 1e6:.1f} MB a step, {THREADS} thread(s)"
     print(name)
     ways = {
-        "torch.nn a step at a time": (40, lambda: tutorial(40)),
-        "charrnn, 1 sample": (400, lambda: written(400, 1)),
-        f"charrnn, {LANES} samples at once": (LANES * 40, lambda: written(40, LANES)),
+        "torch.nn a step at a time": (40, lambda: tutorial.write(40)),
+        "charrnn, 1 sample": (400, lambda: written(reader, vocabulary, 400, 1)),
+        f"charrnn, {LANES} samples at once": (LANES * 40, lambda: written(reader, vocabulary, 40, LANES)),
         "products, weights from memory": (len(copies), lambda: products(copies)),
         "products, weights from cache": (400, lambda: products(copies[:1] * 400)),
     }

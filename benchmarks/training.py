@@ -1,12 +1,16 @@
-"""Training steps on a CPU: what `precision` and `kernel` make of each cell and size, against torch.nn in fp32.
+"""Training steps: what `precision` and `kernel` make of each cell and size, against torch.nn in fp32.
 
     python benchmarks/training.py [--cells lstm,gru,rnn] [--sizes 1x256,2x512,2x1024] [--lanes 64] [--length 128]
         [--rounds 5] [--threads 0]
+    python benchmarks/training.py --device cuda --cells lstm --sizes 1x256,2x512,3x1024 [--lanes 128,512,2048]
 
 The baseline is the step of every tutorial: nn.Embedding, nn.LSTM, nn.Linear, cross-entropy, clipping, AdamW, whole
 windows in fp32, in a process of its own, where freed memory goes the usual way. Each other row is a step of charrnn's
 own `Training`. The limit is the products of such a step alone, in bf16 and in fp32, as plain products of matrices of
 the same shapes.
+
+On CUDA all run in one process, some steps at a time before anyone waits for the device (the tutorial waits at each),
+for each number of lanes; what the best makes is a share of what a large product of matrices in bf16 makes there.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from torch.nn import functional as F
 from turns import in_turns, report
 
 from charrnn.allocator import keep_freed_memory
+from charrnn.begin import choose_device
 from charrnn.cells import GATES
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Part
@@ -34,6 +39,8 @@ from charrnn.train import Training
 from charrnn.vocabulary import Vocabulary
 
 EMBEDDING, CHARACTERS = 64, 65
+STEPS = 20  # on CUDA, before anyone waits
+LARGE = 8192  # rows and columns of the matrices whose product shows what a device can do
 CPU = torch.device("cpu")
 
 
@@ -69,6 +76,8 @@ class Tutorial:
         self.embedding, self.head = nn.Embedding(CHARACTERS, EMBEDDING), nn.Linear(hidden, CHARACTERS)
         self.kernel = kernel(EMBEDDING, hidden, layers, batch_first=True)
         self.parameters = [*self.embedding.parameters(), *self.kernel.parameters(), *self.head.parameters()]
+        for module in (self.embedding, self.kernel, self.head):
+            module.to(tokens.device)
         self.optimizer = torch.optim.AdamW(self.parameters)
 
     def step(self) -> None:
@@ -81,7 +90,16 @@ class Tutorial:
         loss.item()
 
 
-def training(cell: str, hidden: int, layers: int, lanes: int, length: int, precision: str, kernel: str) -> Training:
+def training(
+    cell: str,
+    hidden: int,
+    layers: int,
+    lanes: int,
+    length: int,
+    precision: str,
+    kernel: str,
+    device: torch.device = CPU,
+) -> Training:
     vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 32 + CHARACTERS - 1)) + "\n")
     tokens = np.random.default_rng(0).integers(0, CHARACTERS, 4 * lanes * length).astype(vocabulary.dtype)
     part = Part(tokens, np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint32), vocabulary)
@@ -107,7 +125,7 @@ def training(cell: str, hidden: int, layers: int, lanes: int, length: int, preci
         }
     )
     corpus = Corpus(part, part, part, vocabulary, False)
-    return Training(config, corpus, CorpusCard("none", "0" * 64, 1, 1, 1), CPU)
+    return Training(config, corpus, CorpusCard("none", "0" * 64, 1, 1, 1), device)
 
 
 def products(cell: str, hidden: int, layers: int, lanes: int, length: int, kind: torch.dtype) -> tuple[list, float]:
@@ -124,14 +142,68 @@ def products(cell: str, hidden: int, layers: int, lanes: int, length: int, kind:
     return pairs, flops
 
 
+def work(cell: str, hidden: int, layers: int) -> float:
+    """Count the FLOPs of one character, of all products there and back, the head's too."""
+    inputs = [EMBEDDING] + [hidden] * (layers - 1)
+    return 6.0 * (GATES[cell] * hidden * (sum(inputs) + layers * hidden) + hidden * CHARACTERS)
+
+
+def finished(step: Callable[[], object], device: torch.device, times: int = STEPS) -> Callable[[], None]:
+    """Make a way that takes some steps and then waits for the device."""
+
+    def way() -> None:
+        for _ in range(times):
+            step()
+        torch.cuda.synchronize(device)
+
+    return way
+
+
+def on_cuda(cells: list[str], sizes: list[str], lanes: list[int], length: int, rounds: int) -> None:
+    device = choose_device("cuda")
+    one, other = (torch.randn(LARGE, LARGE, device=device, dtype=torch.bfloat16) for _ in range(2))
+    name = "a large product in bf16"
+    large = in_turns({name: finished(lambda: torch.mm(one, other), device)}, rounds)
+    peak = STEPS * 2.0 * LARGE**3 / statistics.median(large[name])
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {name}: {peak / 1e12:.0f} TFLOP/s")
+    for cell in cells:
+        for size in sizes:
+            layers, hidden = (int(number) for number in size.split("x"))
+            print(f"\n{cell} {layers} x {hidden}, {work(cell, hidden, layers) / 1e6:.1f} MFLOP a character")
+            best = (0.0, "")
+            for count in lanes:
+                tokens = torch.randint(CHARACTERS, (count, length + 1), device=device)
+                baseline = "torch.nn in fp32"
+                ways = {baseline: finished(Tutorial(cell, hidden, layers, tokens).step, device)}
+                for precision in ("fp32", "bf16"):
+                    made = training(cell, hidden, layers, count, length, precision, "torch", device)
+                    ways[f"charrnn {precision}"] = finished(made.step, device)
+                amounts = dict.fromkeys(ways, float(STEPS * count * length))
+                print(f"{count} lanes of {length}")
+                seconds = in_turns(ways, rounds)
+                report(seconds, amounts, "characters", baseline)
+                for way in ways:
+                    if way != baseline:
+                        rate = statistics.median(amounts[way] / each for each in seconds[way])
+                        best = max(best, (rate, f"{way}, {count} lanes"))
+            share = best[0] * work(cell, hidden, layers) / peak
+            print(f"best: {best[1]}, {best[0]:,.0f} characters/s, {share:.1%} of the large product's rate")
+
+
 @click.command()
 @click.option("--cells", default="lstm,gru,rnn")
 @click.option("--sizes", default="1x256,2x512,2x1024")
-@click.option("--lanes", default=64)
+@click.option("--lanes", "counts", help="64; on CUDA 128,512,2048.")
 @click.option("--length", default=128)
 @click.option("--rounds", default=5)
 @click.option("--threads", default=0, help="0: as many as torch takes.")
-def main(cells: str, sizes: str, lanes: int, length: int, rounds: int, threads: int) -> None:
+@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
+def main(cells: str, sizes: str, counts: str | None, length: int, rounds: int, threads: int, device: str) -> None:
+    if device == "cuda":
+        several = [int(count) for count in (counts or "128,512,2048").split(",")]
+        on_cuda(cells.split(","), sizes.split(","), several, length, rounds)
+        return
+    lanes = int(counts or 64)
     torch.set_num_threads(threads or torch.get_num_threads())
     keep_freed_memory()
     print(f"{lanes} lanes of {length} characters, {torch.get_num_threads()} thread(s), torch {torch.__version__}")

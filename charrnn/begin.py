@@ -68,7 +68,7 @@ def _silent(_: str) -> None:
 def choose_device(name: str) -> torch.device:
     """Turn auto, cpu, cuda, cuda:N or mps into a device. Raises MisuseError where there is none."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -81,6 +81,10 @@ def choose_device(name: str) -> torch.device:
         raise MisuseError("mps: there is no such device here. Leave --device out, or name cpu.")
     if device.type not in {"cpu", "cuda", "mps"}:
         raise MisuseError(f"{name}: charrnn knows the devices cpu, cuda and mps.")
+    if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)  # streams and graphs are made where one stands
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed has bf16
     return device
 
 
@@ -334,7 +338,7 @@ def _resumed(
     position = read_position(run.last, header)
     if device is None:
         there = position.device == "cpu" or (position.device == "cuda" and torch.cuda.is_available())
-        device = torch.device(position.device if there else "cpu")
+        device = choose_device(position.device if there else "cpu")
     training = Training(config, whole, header.corpus, device, model, baselines=header.baselines)
     training.restore(run.last, header, position, tensors)
     if position.device != device.type:

@@ -311,6 +311,14 @@ class Window(NamedTuple):
     following: npt.NDArray[np.int64] | None = None  # (B, T + 0 to lookahead)
 
 
+class Span(NamedTuple):
+    """Say which characters of each lane a window has, from `first` to before `last`, and where its lookahead ends."""
+
+    first: int
+    last: int
+    end: int | None = None  # None where no lookahead was asked for
+
+
 @dataclass
 class Lanes:
     """Read a training part as B contiguous lanes, about T characters a window, in another way each epoch.
@@ -340,22 +348,33 @@ class Lanes:
         How much lookahead it has is drawn for each window, from none to all, so that whoever reads backwards learns
         to begin anywhere, and to speak after few characters as after many.
         """
-        if epoch != self._epoch:
-            self._begin(epoch)
-        first = index * self.lane_length // self.windows
-        last = (index + 1) * self.lane_length // self.windows
-        lanes, size = self._offset + self.lane_length * np.arange(self.batch_size), len(self.tokens)
+        first, last, end = self.span(epoch, index)
+        lanes, size = self.offset + self.lane_length * np.arange(self.batch_size), len(self.tokens)
         places = (lanes[:, None] + np.arange(first - 1, last)[None, :]) % size  # (B, 1 + T)
         read = self._read(places)
         targets = np.ascontiguousarray(read[:, 1:])
         inputs = np.where(places[:, 1:] == 0, self.newline, read[:, :-1])
-        if self.lookahead == 0:
+        if end is None:
             return Window(inputs, targets)
-        draw = np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index])
-        # in a text so short that the ring would come round to the window, there is less of it
-        end = last + min(int(draw.integers(self.lookahead + 1)), max(0, size - 1 - (last - first)))
         later = (lanes[:, None] + np.arange(first, end)[None, :] + 1) % size  # (B, T + lookahead)
         return Window(inputs, targets, np.where(later == 0, self.newline, self._read(later)))
+
+    def span(self, epoch: int, index: int) -> Span:
+        """Give where a window lies in each lane, and put the lanes in that epoch's order."""
+        if epoch != self._epoch:
+            self._begin(epoch)
+        first = index * self.lane_length // self.windows
+        last = (index + 1) * self.lane_length // self.windows
+        if self.lookahead == 0:
+            return Span(first, last)
+        draw = np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index])
+        # in a text so short that the ring would come round to the window, there is less of it
+        most = max(0, len(self.tokens) - 1 - (last - first))
+        return Span(first, last, last + min(int(draw.integers(self.lookahead + 1)), most))
+
+    def arrangement(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Give where documents end in this epoch's order (D), and how far each lies in the text from there (D)."""
+        return self._ends, _end(self.starts, len(self.tokens), self._order) - self._ends
 
     def _read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Give the tokens at places of the ring: of the text, or of its documents in this epoch's order."""
@@ -369,5 +388,5 @@ class Lanes:
         if self.shuffled:
             self._order = np.random.default_rng([self.seed, _SHUFFLING, epoch]).permutation(len(self.starts))
             self._ends = _ends(self.starts, len(self.tokens), self._order)
-        self._offset = int(np.random.default_rng([self.seed, _OFFSET, epoch]).integers(len(self.tokens)))
+        self.offset = int(np.random.default_rng([self.seed, _OFFSET, epoch]).integers(len(self.tokens)))
         self._epoch = epoch

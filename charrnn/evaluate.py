@@ -20,7 +20,7 @@ from charrnn.lines import Progress, no_progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.model import nats
 from charrnn.ngram import Ngram
-from charrnn.stack import State
+from charrnn.stack import State, takes_bf16
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
@@ -223,7 +223,7 @@ def fast_at_bf16(weights: Tensor) -> bool:
     if weights.dtype != torch.float32:
         return False
     if weights.device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return takes_bf16()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public: where they are gone, nothing pays
     return weights.device.type == "cpu" and any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
 

@@ -61,9 +61,9 @@ class CharRNN(Stack):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Look up tokens (B, T); gives vectors (B, T, E)."""
-        # training has no look at the tokens (that would stall a GPU): it always appends the escape's row, which costs
-        # little beside a window; a single step would notice
-        if self.training or bool((tokens == self.vocabulary_size).any()):
+        # training has no look at the tokens, nor has a GPU ever, which it would stall: there the escape's row is always
+        # appended, which costs little beside a window; a single step on a CPU would notice
+        if self.training or tokens.is_cuda or bool((tokens == self.vocabulary_size).any()):
             return F.embedding(tokens, torch.cat((self.embedding, self.embedding.mean(0, keepdim=True))))
         return F.embedding(tokens, self.embedding)
 

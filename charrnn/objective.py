@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from charrnn.bidirectional import BidirectionalRNN, Network
-from charrnn.corpus import Window
+from charrnn.feed import Batch
 from charrnn.model import nats
 from charrnn.reader import WIDEST
 from charrnn.stack import State
@@ -30,7 +30,7 @@ class Costs(NamedTuple):
 
 
 def costs(
-    model: Network, window: Window, state: State, known_nats: float, escape_nats: float, generator: Generator
+    model: Network, window: Batch, state: State, known_nats: float, escape_nats: float, generator: Generator
 ) -> tuple[Costs, State]:
     """Price a window of training from a carried state; gives the costs and the state after it; see `nats` for the
     two prices.
@@ -41,15 +41,15 @@ def costs(
     one character wide in the end.
     """
     device = model.embedding.device
-    inputs, targets = (torch.from_numpy(array).to(device) for array in (window.inputs, window.targets))  # (B, T)
-    before, state = model.read(inputs, state, generator)  # (B, T, F)
+    targets = window.targets  # (B, T)
+    before, state = model.read(window.inputs, state, generator)  # (B, T, F)
     forward = nats(model.logits(before), targets, known_nats, escape_nats).mean()
     if not isinstance(model, BidirectionalRNN):
         return Costs(forward), state
     assert window.following is not None
     lanes, steps = targets.shape
-    following = torch.from_numpy(window.following).to(device)
-    after, _ = model.read_back(following, model.backward_stack.start_state(lanes), generator)  # (B, T + lookahead, F)
+    start = model.backward_stack.start_state(lanes)
+    after, _ = model.read_back(window.following, start, generator)  # (B, T + lookahead, F)
     backward = nats(model.backward_logits(after[:, :steps]), targets, known_nats, escape_nats).mean()
     odds = 1 / torch.arange(1, WIDEST + 1, device=device)
     odds[0] = odds[1:].sum()

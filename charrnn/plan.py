@@ -8,16 +8,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from charrnn import objective
 from charrnn.bidirectional import LOOKAHEAD, make_model
 from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig
-from charrnn.corpus import Window
 from charrnn.errors import CharRNNError
 from charrnn.evaluate import fast_at_bf16
+from charrnn.feed import Batch
+from charrnn.stack import takes_bf16
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
@@ -33,7 +33,8 @@ _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
 _HOPELESS = 3  # times slower than another way in its first step, which is always a slow one
-_TRIED_STEPS = 32  # of a window, to choose between ways to run it
+_TRIED_STEPS = 32  # of a window, to choose between ways to run it on a CPU
+_AHEAD = 4  # windows that a GPU is given at once: it need not wait for the next, as it need not in training
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def _ways(config: Config, device: torch.device) -> list[dict[str, str]]:
         return [{"precision": "fp32", "kernel": "torch"}]
     precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"]
     emulated = device.type == "cpu" and platform.machine() in {"x86_64", "AMD64"} and not fast_at_bf16(torch.zeros(0))
+    emulated = emulated or (device.type == "cuda" and not takes_bf16())
     if device.type == "mps" or (emulated and train.precision == "auto"):
         precisions = ["fp32"]
     if train.kernel != "auto":
@@ -165,7 +167,9 @@ def _fastest(
 ) -> tuple[Config, float]:
     """Choose among ways to run; gives characters per second as tried."""
     if len(ways) > 1:
-        short = config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
+        # on a GPU, launching a window of few steps takes as long as running it, whatever the way
+        most = _TRIED_STEPS if device.type == "cpu" else config.train.sequence_length
+        short = config.with_values(train={"sequence_length": min(most, config.train.sequence_length)})
         rates: list[float] = []
         for way in ways:
             rates.append(_rate(short.with_values(train=way), vocabulary_size, device, max(rates, default=0.0)))
@@ -233,23 +237,24 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, rival: fl
     model.use_own_loops(config.train.kernel == "own")
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
-    tokens = np.zeros((lanes, length), dtype=np.int64)
-    following = np.zeros((lanes, length + LOOKAHEAD // 2), dtype=np.int64) if config.model.bidirectional else None
-    window = Window(tokens, tokens, following)
+    tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
+    window = Batch(tokens, tokens, tokens.new_zeros(lanes, length + LOOKAHEAD // 2))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
-    best = float("inf")
-    for _ in range(3):
+    best, ahead = float("inf"), 1 if device.type == "cpu" else _AHEAD
+    for _ in range(3):  # the first is to warm up
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
-        loss = costs.total()
-        loss.backward()  # type: ignore[no-untyped-call]
-        model.zero_grad()
-        float(loss.detach())  # waits for a GPU
-        best = min(best, time.perf_counter() - start)
-        del costs, loss  # and with them what the way back needed: the next round shall find the memory free
+        for _ in range(ahead):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+                costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
+            loss = costs.total()
+            loss.backward()  # type: ignore[no-untyped-call]
+            model.zero_grad()
+            loss = loss.detach()
+            del costs  # and with it what the way back needed: the next round shall find the memory free
+        float(loss)  # waits for a GPU, which does one thing after the other
+        best = min(best, (time.perf_counter() - start) / ahead)
         if _HOPELESS * lanes * length / best < rival:
             break
     return lanes * length / best

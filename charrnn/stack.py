@@ -6,14 +6,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.backends.cudnn.rnn import get_cudnn_mode
 from torch.nn import functional as F
 
 from charrnn import cells, recurrence
 from charrnn.config import ModelConfig
+
+
+@cache
+def takes_bf16() -> bool:
+    """Say whether torch hands bf16 on to cuDNN's recurrent kernels: since torch 2.10, cuDNN 9.13 and Ampere."""
+    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return supported and torch.__version__ >= "2.10" and (torch.backends.cudnn.version() or 0) >= 91300  # type: ignore[no-untyped-call]
 
 
 class State(NamedTuple):
@@ -44,7 +53,8 @@ class RecurrentLayer(nn.Module):
 
     A plain cell runs on torch's fused kernel (cuDNN on CUDA), or where `own` is set on the loops of `recurrence`; what
     torch has no kernel for (leaky ReLU, leaky units, time skip) always does. A single step without gradients runs on
-    the equations of `cells`, since torch would repack the weights at every call.
+    the equations of `cells`, since torch would repack the weights at every call; on CUDA, where each operation has to
+    be launched, on torch's kernel of one step.
     """
 
     def __init__(self, config: ModelConfig, input_size: int) -> None:
@@ -74,13 +84,19 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
         """Run x (B, T, input) from a state; gives the hidden states (B, T, H) and the last state."""
+        rounded = x.is_cuda and torch.is_autocast_enabled("cuda")
         if x.shape[1] == 1 and not torch.is_grad_enabled():
-            return self.steps(x, state)
+            return self.single_step(x, state) if x.is_cuda and self.fused and not rounded else self.steps(x, state)
         if self.own:
             kind = x.device.type
             products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
             loop = recurrence.Kind(self.cell, self.activation, self.leak, products)
             return recurrence.run(loop, x, state, recurrence.Weights(*self.weights(), self.skip_weight))
+        if rounded and takes_bf16():
+            return self.in_bf16(x, state)
+        if rounded:
+            with torch.autocast("cuda", enabled=False):
+                return self.forward(x.float(), state)
         hidden = state.hidden[None].to(x.dtype)  # (1, B, H)
         if state.cell is not None:
             y, (hidden, cell) = self.kernel(x, (hidden, state.cell[None].to(x.dtype)))
@@ -106,6 +122,34 @@ class RecurrentLayer(nn.Module):
             )
             outputs.append(state.hidden)
         return torch.stack(outputs, 1), state
+
+    def single_step(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
+        """Do the same as forward for T = 1 and a plain cell, by torch's functions for one step."""
+        cell = None
+        if state.cell is not None:
+            hidden, cell = torch.lstm_cell(x[:, 0], (state.hidden, state.cell), *self.weights())
+        else:
+            step = {"GRU": torch.gru_cell, "RNN_TANH": torch.rnn_tanh_cell, "RNN_RELU": torch.rnn_relu_cell}
+            hidden = step[self.kernel.mode](x[:, 0], state.hidden, *self.weights())
+        return hidden[:, None], cells.StepState(hidden, cell)
+
+    def in_bf16(self, x: Tensor, state: cells.StepState) -> tuple[Tensor, cells.StepState]:
+        """Do the same as forward by torch's kernel, in bf16.
+
+        On CUDA autocast runs these kernels in fp16 even where it was asked for bf16, and the gradients of a mean over
+        thousands of characters are too small for fp16.
+        """
+        weights = list(_Rounded.apply(self.kernel, *self.weights()))  # type: ignore[no-untyped-call]
+        x, hidden = x.to(torch.bfloat16), state.hidden[None].to(torch.bfloat16)
+        options = True, 1, 0.0, self.training, False, True  # biases, layers, dropout, training, both ways, batch first
+        with torch.autocast(x.device.type, enabled=False):
+            if state.cell is not None:
+                hidden_cell = hidden, state.cell[None].to(torch.bfloat16)
+                y, hidden, cell = torch.lstm(x, hidden_cell, weights, *options)
+                return y, cells.StepState(hidden[0], cell[0])
+            run = {"GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}[self.kernel.mode]
+            y, hidden = run(x, hidden, weights, *options)
+        return y, cells.StepState(hidden[0])
 
     @torch.no_grad()
     def initialise(self, init: str, generator: Generator) -> None:
@@ -139,6 +183,25 @@ class RecurrentLayer(nn.Module):
                 nn.init.xavier_uniform_(block, generator=generator)
         if self.cell == "lstm":
             bias_ih.chunk(4)[1].fill_(1.0)  # Jozefowicz et al. 2015: remember, until told otherwise
+
+
+class _Rounded(torch.autograd.Function):
+    """A layer's four weights in bf16, on CUDA side by side in memory as cuDNN wants them: else torch would put them so
+    itself, with a warning. Gradients come back in the weights' own format."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: nn.RNNBase, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = weights[0].dtype
+        copies = [weight.to(torch.bfloat16) for weight in weights]
+        if copies[0].is_cuda:
+            mode, sizes = get_cudnn_mode(kernel.mode), (kernel.input_size, kernel.hidden_size)  # type: ignore[no-untyped-call]
+            # of one layer and direction, with biases, without projection
+            torch._cudnn_rnn_flatten_weight(copies, len(copies), sizes[0], mode, sizes[1], 0, 1, True, False)
+        return tuple(copies)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(gradient.to(ctx.dtype) for gradient in gradients)
 
 
 class Stack(nn.Module):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,11 +23,13 @@ from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
 from charrnn.corpus import Corpus, Lanes
 from charrnn.errors import CharRNNError
+from charrnn.feed import feed
 from charrnn.filters import Filters
 from charrnn.lines import Progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.modelfile import CorpusCard, Evaluated, Header
 from charrnn.ondevice import OnDevice
+from charrnn.readback import Readback
 from charrnn.stack import State
 from charrnn.tensorfile import EXTRA
 
@@ -35,6 +38,7 @@ SAMPLE_LENGTH = 120
 _FLOOR = 0.01  # of the peak rate, where schedules end
 _KEEP_EVERY = 200  # steps between states to go back to
 _ROLLBACKS = 3
+_LAG = 2  # steps that a GPU has to do while the figures of the one before are read
 _WARMUP_SHARE = 0.1
 
 
@@ -106,6 +110,18 @@ class Finished:
 
 Report = Stepped | Reported | WentBack | Finished
 
+_Kept = tuple[dict[str, Tensor], dict[str, Any]]  # all tensors, and the position
+
+
+@dataclass(frozen=True)
+class _Enqueued:
+    """A step that is on its way: `figures` are its forward cost, its loss and its gradient's norm; `stepped` is its
+    report without them, and `kept` the state before it, where it is one to go back to."""
+
+    figures: Readback
+    stepped: Stepped
+    kept: _Kept | None
+
 
 def read_position(path: Path, header: Header) -> Position:
     """Read where a training stood from its last file's header. Raises CharRNNError for one that makes no sense."""
@@ -169,11 +185,14 @@ class Training:
             corpus.shuffled,
             LOOKAHEAD if config.model.bidirectional else 0,
         )
+        self.feed = feed(self.lanes, device)
         self.validation = corpus.validation.tokens
         self.state = self.model.start_state(config.train.batch_size)
         self.position = Position(seconds=seconds, device=device.type)
         self.history: list[Evaluated] = []
-        self._kept = self._tensors(), asdict(self.position)
+        self.lag = _LAG if device.type == "cuda" else 0
+        self._enqueued: deque[_Enqueued] = deque()
+        self._kept: _Kept = self._tensors(), asdict(self.position)
 
     @property
     def total(self) -> int | None:
@@ -209,8 +228,12 @@ class Training:
             return "patience"
         return None
 
-    def step(self) -> Stepped | WentBack:
-        """Read one window and take one optimizer step; where a number is not finite, go back instead."""
+    def step(self) -> Stepped | WentBack | None:
+        """Read one window and take one optimizer step; where a number is not finite, go back instead.
+
+        Gives the report of the step that was taken `lag` steps before, None while there was none: its figures are there
+        by now, and a GPU need not wait until they are read. What followed a step that was not finite is undone with it.
+        """
         began = time.perf_counter()
         train, position = self.config.train, self.position
         rate = rate_at(train, position.step, self.progress) * position.rate_scale
@@ -219,7 +242,7 @@ class Training:
         if position.window == 0:
             self.state = self.model.start_state(self.lanes.batch_size)
         drawing = self.generator.get_state() if position.step % _KEEP_EVERY == 0 else None
-        window = self.lanes.window(position.epoch, position.window)
+        window = self.feed(position.epoch, position.window)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
@@ -228,12 +251,8 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clipped_norm()
-        # read back together: each reading waits for a GPU
-        loss_value, total, norm_value = torch.stack((costs.forward.detach(), loss.detach(), norm)).tolist()
-        if not (math.isfinite(total) and math.isfinite(norm_value)):
-            return self._go_back()
-        if drawing is not None:  # weights are good once a loss and a gradient have shown it, not before
-            self._kept = self._tensors() | {EXTRA + "generator": drawing}, asdict(position)
+        figures = Readback(torch.stack((costs.forward.detach(), loss.detach(), norm)))
+        kept = None if drawing is None else (self._tensors() | {EXTRA + "generator": drawing}, asdict(position))
         self._shrink(rate * train.weight_decay)
         self.optimizer.step()
         self.state = state.detach()
@@ -241,26 +260,49 @@ class Training:
         position.window += 1
         if position.window == self.lanes.windows:
             position.epoch, position.window = position.epoch + 1, 0
-        position.nats += loss_value * window.targets.size
-        position.characters += window.targets.size
         position.seconds += time.perf_counter() - began
-        return Stepped(
+        stepped = Stepped(
             position.step,
             self.total,
             self.epoch,
             position.seconds,
             self.progress,
-            loss_value / NATS_PER_BIT,
-            norm_value,
+            math.nan,
+            math.nan,
             rate,
-            window.targets.size,
+            window.targets.numel(),
         )
+        self._enqueued.append(_Enqueued(figures, stepped, kept))
+        return self._report() if len(self._enqueued) > self.lag else None
+
+    def settle(self) -> Iterator[Stepped | WentBack]:
+        """Wait for all steps that are on their way, and give their reports."""
+        while self._enqueued:
+            yield self._report()
+
+    def _report(self) -> Stepped | WentBack:
+        """Wait for the figures of the oldest step that is on its way; where they are not finite, go back."""
+        began = time.perf_counter()
+        enqueued, position = self._enqueued.popleft(), self.position
+        cost, total, norm = enqueued.figures.read()
+        position.seconds += time.perf_counter() - began
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            return self._go_back()
+        if enqueued.kept is not None:  # weights are good once a loss and a gradient have shown it, not before
+            tensors, before = enqueued.kept
+            # what the last steps cost was not known when it was written down
+            self._kept = tensors, before | {"nats": position.nats, "characters": position.characters}
+        characters = enqueued.stepped.characters
+        position.nats += cost * characters
+        position.characters += characters
+        return replace(enqueued.stepped, bits_per_character=cost / NATS_PER_BIT, gradient_norm=norm)
 
     def evaluate(self, progress: Progress) -> Reported | WentBack:
         """Score the validation part and write a sample; training's own state and generator stay untouched.
 
-        A score that is not finite is no score: training goes back instead.
+        No step may be on its way (see `settle`). A score that is not finite is no score: training goes back instead.
         """
+        assert not self._enqueued
         began = time.perf_counter()
         position = self.position
         result = evaluate.evaluate(
@@ -316,7 +358,11 @@ class Training:
         tensorfile.write_atomically(run.best, modelfile.to_bytes(self.header(resumable=False), self.model.state_dict()))
 
     def save_last(self, run: Run) -> None:
-        """Write all that a resumed training needs; the last good state, should these weights not be finite."""
+        """Write all that a resumed training needs; the last good state, should these weights not be finite.
+
+        No step may be on its way (see `settle`).
+        """
+        assert not self._enqueued
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
             self._put_back(*self._kept)
         self.position.lengths = run.lengths()
@@ -372,14 +418,16 @@ class Training:
 
     def _go_back(self) -> WentBack:
         """Return to the last good state with half the rate. Raises CharRNNError after three times."""
-        rollbacks, scale, seconds = self.position.rollbacks + 1, self.position.rate_scale / 2, self.position.seconds
+        reached, seconds = self.position.step, self.position.seconds
+        rollbacks, scale = self.position.rollbacks + 1, self.position.rate_scale / 2
+        self._enqueued.clear()
+        self._put_back(*self._kept)
         if rollbacks > _ROLLBACKS:
             raise CharRNNError(
-                f"The loss was not finite again at step {self.position.step}, after going back {_ROLLBACKS} times and"
+                f"The loss was not finite again at step {reached}, after going back {_ROLLBACKS} times and"
                 f" with an eighth of the learning rate; the weights saved are still good."
                 " Set a lower train.learning_rate, or train.clip_norm=1."
             )
-        self._put_back(*self._kept)
         self.position = replace(self.position, rollbacks=rollbacks, rate_scale=scale, seconds=seconds)
         assert self.config.train.learning_rate != "auto"
         return WentBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
@@ -445,19 +493,27 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
     Evaluations come every eval_every steps and at the end. The last state is saved at each, once a minute, and when
     stopped; the best is saved first. Raises CharRNNError where the disk is full or the loss stays not finite.
     """
-    position = training.position
+    eval_every = training.config.train.eval_every
+    assert isinstance(eval_every, int)
 
     def progress(_: int) -> None:
         if stop():
             raise _Stopped
 
+    def recorded(report: Stepped | WentBack) -> Stepped | WentBack:
+        if isinstance(report, Stepped) and report.step % max(1, eval_every // 5) == 0:
+            run.append_metrics(_step_line(report))
+        return report
+
     saved = time.monotonic()
-    eval_every = training.config.train.eval_every
-    assert isinstance(eval_every, int)
     while True:
+        position = training.position  # going back makes another
         reason = training.finished()
         due = position.step % eval_every == 0 or reason is not None
         if due and position.step > position.evaluated:
+            yield from map(recorded, training.settle())
+            if training.position is not position:
+                continue
             try:
                 reported = training.evaluate(progress)
             except _Stopped:
@@ -465,7 +521,6 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
                 yield Finished("stopped", tuple(training.history), position.step)
                 return
             if isinstance(reported, WentBack):
-                position = training.position
                 yield reported
                 continue
             began = time.perf_counter()
@@ -485,8 +540,9 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             yield Finished(reason, tuple(training.history), position.step)
             return
         if stop():
+            yield from map(recorded, training.settle())
             training.save_last(run)
-            yield Finished("stopped", tuple(training.history), position.step)
+            yield Finished("stopped", tuple(training.history), training.position.step)
             return
         try:
             report = training.step()
@@ -494,11 +550,10 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             if not plan.is_out_of_memory(error):
                 raise
             raise plan.out_of_memory(training.device) from error
-        position = training.position  # going back made another
-        if isinstance(report, Stepped) and report.step % max(1, eval_every // 5) == 0:
-            run.append_metrics(_step_line(report))
-        yield report
+        if report is not None:
+            yield recorded(report)
         if time.monotonic() - saved >= SAVE_SECONDS:
+            yield from map(recorded, training.settle())
             training.save_last(run)
             saved = time.monotonic()
 

@@ -13,6 +13,7 @@ import torch
 from charrnn import begin, config, evaluate, modelfile, objective, train
 from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, Causal
 from charrnn.corpus import Lanes
+from charrnn.feed import staged
 from charrnn.filters import Filters
 from charrnn.infill import Gapped, fill
 from charrnn.metrics import NATS_PER_BIT
@@ -176,7 +177,7 @@ def training_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) ->
     lanes = Lanes(vocabulary.encode(text), np.zeros(1, dtype=np.int64), vocabulary.newline, 50, 16, 0, False, LOOKAHEAD)
     state, generator, prices = model.eval().start_state(50), torch.Generator().manual_seed(0), []
     for index in range(lanes.windows):
-        window = lanes.window(0, index)
+        window = staged(lanes, 0, index, torch.device("cpu"))
         costs, state = objective.costs(model, window, state, vocabulary.known_nats, vocabulary.escape_nats, generator)
         prices.append([float(term) / NATS_PER_BIT for term in costs if term is not None])
     return np.array(prices)

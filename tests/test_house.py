@@ -21,7 +21,20 @@ HOUSE = Path(charrnn.__file__).parent
 FLOORS = (
     ("errors", "version", "allocator", "metrics", "cells", "filters", "curve"),
     ("config", "text", "source", "vocabulary", "reader"),
-    ("corpus", "recurrence", "stack", "hmm", "model", "bidirectional", "tensorfile", "lines", "ngram"),
+    (
+        "corpus",
+        "feed",
+        "readback",
+        "recurrence",
+        "stack",
+        "hmm",
+        "model",
+        "bidirectional",
+        "captured",
+        "tensorfile",
+        "lines",
+        "ngram",
+    ),
     (
         "decoder",
         "ondevice",

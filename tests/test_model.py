@@ -509,3 +509,46 @@ def test_a_model_has_the_parameters_that_its_equations_need(options: dict[str, A
     values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, **options}
     config = ModelConfig(**values)
     assert sum(parameter.numel() for parameter in CharRNN(config, V).parameters()) == expected
+
+
+# What CUDA runs instead, on a CPU: a single step by torch's own functions, and layers in bf16 without autocast
+
+
+PLAIN = tuple(pair for pair in CELLS if pair[1] != "leaky_relu")  # what torch has kernels for
+
+
+@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@torch.no_grad()
+def test_torchs_single_step_is_that_of_the_equations(cell: str, activation: str) -> None:
+    layer = made(cell, activation, {}).layers[0]
+    assert isinstance(layer, RecurrentLayer)
+    generator = Generator().manual_seed(2)
+    x, hidden, memory = (torch.randn(B, size, generator=generator).double() for size in (E, H, H))
+    state = cells.StepState(hidden, memory if cell == "lstm" else None)
+    (y, after), (expected, known) = layer.single_step(x[:, None], state), layer.steps(x[:, None], state)
+    close(y, expected)
+    close(after.hidden, known.hidden)
+    assert (after.cell is None) == (known.cell is None)
+    if after.cell is not None:
+        close(after.cell, known.cell)
+
+
+@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+def test_a_layer_in_bf16_is_the_layer_and_its_gradients_are_fp32(cell: str, activation: str) -> None:
+    layer = made(cell, activation, {}, hidden_size=16, embedding_size=8).float().layers[0]
+    assert isinstance(layer, RecurrentLayer)
+    generator = Generator().manual_seed(2)
+    x = torch.randn(B, T, 8, generator=generator, requires_grad=True)
+    hidden, memory = torch.randn(2, B, 16, generator=generator)
+    state = cells.StepState(hidden, memory if cell == "lstm" else None)
+    found = []
+    for run in (layer.in_bf16, layer.forward):
+        y, after = run(x, state)
+        found.append([y, after.hidden, *([] if after.cell is None else [after.cell])])
+        gradients = torch.autograd.grad(y.float().square().sum(), [x, *layer.weights()])
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        found[-1] += gradients
+    assert found[0][0].dtype == torch.bfloat16
+    for rounded, exact in zip(*found, strict=True):
+        difference = float((rounded.float() - exact).detach().norm())
+        assert 0.0 < difference < 0.03 * float(exact.detach().norm())

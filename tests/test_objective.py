@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from charrnn.bidirectional import BidirectionalRNN
-from charrnn.corpus import Lanes, Window
+from charrnn.corpus import Lanes
+from charrnn.feed import Batch, staged
 from charrnn.objective import Costs, costs
 from charrnn.stack import Stack, State
 from tests.conftest import CELLS
@@ -25,10 +26,11 @@ MODELS = tuple((*pair, {**options, "num_layers": 2}) for pair in CELLS for optio
 every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS, ids=str)
 
 
-def a_window(lanes: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Window:
+def a_window(lanes: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Batch:
     """Give the second window of a text with some escapes (V) in it; the newline is token 2."""
     tokens = np.random.default_rng(3).integers(0, V + 1, 3 * lanes * steps + 1).astype(np.uint8)
-    return Lanes(tokens, np.zeros(1, dtype=np.int64), 2, lanes, steps, 5, lookahead=lookahead).window(0, 1)
+    cut = Lanes(tokens, np.zeros(1, dtype=np.int64), 2, lanes, steps, 5, lookahead=lookahead)
+    return staged(cut, 0, 1, torch.device("cpu"))
 
 
 def price(logits: Tensor, target: int) -> float:

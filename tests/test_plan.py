@@ -141,3 +141,33 @@ def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monk
     monkeypatch.setattr(plan, "_rate", rate)
     chosen = plan.plan(config.load(None, ()), 65, 1_000_000, 50_000, CPU).config
     assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "own")
+
+
+def test_on_cuda_bf16_is_tried_where_cudnn_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def precisions(*settings: str) -> list[str]:
+        return [way["precision"] for way in plan._ways(config.load(None, settings), torch.device("cuda"))]
+
+    for there, expected in ((True, ["fp32", "bf16"]), (False, ["fp32"])):
+        monkeypatch.setattr(plan, "takes_bf16", lambda there=there: there)
+        assert precisions() == expected
+        assert precisions("train.precision=bf16") == ["bf16"]  # what was asked for is done
+
+
+def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several windows are in flight at once on a GPU; the clock runs over all of them."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr("charrnn.plan.time.perf_counter", lambda: float(next(ticks)))
+    chosen = config.load(
+        None,
+        [
+            "model.hidden_size=5",
+            "model.num_layers=1",
+            "model.embedding_size=4",
+            "model.dropout=0",
+            "train.batch_size=3",
+            "train.sequence_length=7",
+            "train.precision=fp32",
+            "train.kernel=torch",
+        ],
+    )
+    assert plan._rate(chosen, 9, CPU) == 3 * 7 / 1.0

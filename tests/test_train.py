@@ -91,6 +91,91 @@ def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
     assert_same_run(here / "whole", here / "parts")
 
 
+# A GPU's figures come some steps late. A lag is no business of the device alone: a CPU can be given one
+
+
+def lagging(begun: Begun[Training], lag: int = 2) -> Begun:
+    begun.training.lag = lag
+    return begun
+
+
+@pytest.mark.parametrize("lag", [1, 2, 7])
+@pytest.mark.parametrize("settings", [(), VARIANTS[-1]], ids=" ".join)
+def test_figures_that_come_late_change_nothing(here: Path, settings: tuple[str, ...], lag: int) -> None:
+    prompt = run_until(started("whole", *settings))
+    run_until(lagging(started("parts", *settings), lag), 4)
+    for step in (10, 17):
+        run_until(lagging(begin.resume(Run(Path("parts")), CPU), lag), step)
+    last = run_until(lagging(begin.resume(Run(Path("parts")), CPU), lag))
+    assert_same_run(here / "whole", here / "parts")
+    # and the reports come in the same order, an evaluation after all the steps before it
+    assert [type(report) for report in last] == [type(report) for report in prompt][-len(last) :]
+    steps = [report.step for report in last if isinstance(report, Stepped)]
+    assert steps == list(range(18, 24))
+
+
+def test_a_step_reports_the_one_that_was_taken_so_many_steps_before(here: Path) -> None:
+    begun = lagging(started("run"))
+    training = begun.training
+    assert [training.step() for _ in range(2)] == [None, None]
+    for step in (1, 2, 3):
+        report = training.step()
+        assert isinstance(report, Stepped)
+        assert report.step == step
+        assert math.isfinite(report.bits_per_character)
+    assert [report.step for report in training.settle() if isinstance(report, Stepped)] == [4, 5]
+    assert list(training.settle()) == []
+    begun.run.release()
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_loss_that_is_found_out_late_is_gone_back_from_as_if_at_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    monkeypatch.setattr(train, "_KEEP_EVERY", 3)  # so that there is a state to go back to between evaluations
+    every = "train.eval_every=11"
+    for folder, late in (("prompt", 0), ("late", lag)):
+        begun = lagging(started(folder, every), late)
+        with monkeypatch.context() as patch:
+            poison(patch, lambda call: call == 9)
+            reports = run_until(begun)
+        # the state kept before step 7 is that of step 6, which had shown itself good
+        assert [report.step for report in reports if isinstance(report, WentBack)] == [6]
+    assert_same_run(here / "prompt", here / "late")
+
+
+def test_a_state_is_not_kept_before_its_own_step_has_shown_it_good(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_KEEP_EVERY", 4)
+    begun = lagging(started("run", "train.eval_every=100"))
+    poison(monkeypatch, lambda call: call == 9)  # the very step before which a state is written down
+    reports = run_until(begun)
+    assert [report.step for report in reports if isinstance(report, WentBack)] == [4]
+    assert bool(begun.training.model.head_bias.isfinite().all())
+
+
+@pytest.mark.parametrize("stopped", ["at an evaluation", "by hand", "at the end"])
+def test_what_is_still_on_its_way_is_seen_before_anything_is_saved(
+    here: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    begun = lagging(started("run"))
+    bad = {"at an evaluation": 10, "by hand": 12, "at the end": 23}[stopped]
+    poison(monkeypatch, lambda call: call == bad)
+    reports = run_until(begun, 12 if stopped == "by hand" else None)
+    assert sum(isinstance(report, WentBack) for report in reports) == 1
+    assert all(math.isfinite(evaluated.judged_bits) for evaluated in begun.training.history)
+    for file in ("last", "best"):
+        tensors = read_tensors(here / "run" / f"{file}.safetensors")
+        assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+    assert begun.training.position.step == (10 if stopped == "by hand" else 23)
+
+
+def test_saving_once_a_minute_waits_for_what_is_on_its_way(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    run_until(started("prompt"))
+    run_until(lagging(started("late")))
+    assert_same_run(here / "prompt", here / "late")
+
+
 def test_resume_after_a_plain_kill_goes_on_from_the_last_save(here: Path) -> None:
     run_until(started("whole"))
     begun = started("parts")

@@ -1,0 +1,15 @@
+"""Claims about reading numbers back: they are those that were there when the copy was asked for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from charrnn.readback import Readback
+
+
+def test_numbers_are_read_as_they_are() -> None:
+    numbers = Readback(torch.tensor([0.5, math.inf, -2.0])).read()
+    assert numbers == [0.5, math.inf, -2.0]
+    assert math.isnan(Readback(torch.tensor([math.nan])).read()[0])
