@@ -20,7 +20,7 @@ from charrnn.allocator import keep_freed_memory
 from charrnn.bidirectional import make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
-from charrnn.corpus import Dealt, Part
+from charrnn.corpus import Corpus, Dealt, Part
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
@@ -294,6 +294,12 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
 
     Raises CharRNNError where the text is gone or has changed.
     """
+    whole = own_corpus(header, path, say=say)
+    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+
+
+def own_corpus(header: Header, path: Path, *, say: Say = _silent) -> Corpus:
+    """Read the corpus that a model learnt from. Raises CharRNNError where the text is gone or has changed."""
     config = header.config
     run = Run(path.parent)
     texts = [_where_now(name, run) for name in config.data.texts]
@@ -311,7 +317,7 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
                     " Name a text: charrnn evaluate TEXT"
                 )
             whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
-    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+    return whole
 
 
 def _where_now(name: str, run: Run) -> str:

@@ -16,11 +16,13 @@ from charrnn.modelfile import Header
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay scores out in columns, a line a model and text."""
-    heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
+    dynamic = any("dynamic_rate" in row for row in rows)
+    heads = ["model", "text", *(["mode"] if dynamic else []), "characters", "bits/char", "perplexity", "accuracy"]
     body = [
         [
             row["model"],
             row["text"],
+            *([row["mode"]] if dynamic else []),
             f"{row['characters']:,}",
             f"{row['bits_per_character']:.4f}",
             f"{row['perplexity']:.3f}",

@@ -23,10 +23,10 @@ FLOORS = (
     ("config", "text", "source", "vocabulary", "reader"),
     ("corpus", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines"),
     ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
-    ("checkpoint", "plan"),
+    ("dynamic", "checkpoint", "plan"),
     ("train",),
     ("begin",),
-    ("api", "display", "tables", "scribe"),
+    ("api", "display", "tables", "scribe", "tuning"),
     ("__init__", "cli", "__main__"),
 )
 ORDER = [room for floor in FLOORS for room in floor]
