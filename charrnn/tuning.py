@@ -43,7 +43,12 @@ def choose(
     length = min(len(validation), dynamic.CHOOSING)
     say(f"Choosing how fast the weights follow, once, on {length:,} characters of the validation part ...")
     rule, tried = follower.choose(validation, progress)
-    _keep(path, rule, [(each.rate, each.decay, score.bits_per_character) for each, score in tried], length)
+    scores = [
+        {"rate": each.rate, "decay": each.decay, "bits_per_character": score.bits_per_character}
+        for each, score in tried
+        if math.isfinite(score.nats)  # the weights did not run away
+    ]
+    _keep(path, rule, scores, length)
     return rule
 
 
@@ -58,7 +63,7 @@ def kept(path: Path) -> Rule | None:
     return rule if same and math.isfinite(rule.rate) and rule.rate >= 0 and 0 <= rule.decay <= 1 else None
 
 
-def _keep(path: Path, rule: Rule, tried: list[tuple[float, float, float]], characters: int) -> None:
+def _keep(path: Path, rule: Rule, tried: list[dict[str, float]], characters: int) -> None:
     """Write down a choice, if the model lies in a run folder: elsewhere nobody asked for a file."""
     if not (path.parent / LOCK).exists():
         return
@@ -73,7 +78,7 @@ def _keep(path: Path, rule: Rule, tried: list[tuple[float, float, float]], chara
         "segment": dynamic.SEGMENT,
         "sha256": _digest(path),
         "characters": characters,
-        "tried": [dict(zip(("rate", "decay", "bits_per_character"), values, strict=True)) for values in tried],
+        "tried": tried,
     }
     entries = {**entries, path.name: entry} if isinstance(entries, dict) else {path.name: entry}
     # where a folder may only be read, it is chosen anew another time
