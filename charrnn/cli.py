@@ -648,8 +648,6 @@ def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | No
     from charrnn.ondevice import OnDevice
 
     content = text.read([name], encoding, _stdin())
-    if not content:
-        raise CharRNNError(f"{name} is empty: there is nothing to adapt to.")
     header, model = _opened(path, device)
     rule = tuning.kept(path) or dynamic.Rule()
     rule = rule if rate is None else dynamic.Rule(rate, rule.decay)

@@ -30,7 +30,7 @@ from charrnn.vocabulary import Vocabulary
 
 SEGMENT = 20
 _EPSILON = 0.3  # of the mean RMS: what a weight that is hardly ever used is taken to have at least
-_LANES, _WINDOWS = 64, 12  # of the text that a model writes to see how large its gradients are
+_LANES, _WINDOWS = 32, 12  # of the text that a model writes to see how large its gradients are
 CHOOSING = 20_000  # characters to choose a rule on, at most
 _FARTHEST = 16  # times the default rate, or a share of it as small: where to stop looking
 _DECAYS = 0.01, 0.05  # to try besides the default

@@ -19,8 +19,11 @@ from charrnn.bidirectional import make_model
 from charrnn.config import Config, ModelConfig
 from charrnn.dynamic import Follower, Rule
 from charrnn.errors import CharRNNError
+from charrnn.filters import Filters
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import CharRNN
+from charrnn.ondevice import OnDevice
+from charrnn.sample import Writer
 from charrnn.vocabulary import Vocabulary
 
 from .conftest import CELLS, TEXT, Charrnn, settings
@@ -29,7 +32,7 @@ from .test_entropy import draw, learn, markov_source
 VOCABULARY = Vocabulary.of(TEXT)
 OTHER = "jackdaws love my big sphinx of quartz, 鸟!\n" * 3  # with characters that no one knows
 OPTIONS: list[dict[str, object]] = [
-    *({"cell": cell, "activation": activation} for cell, activation in CELLS),
+    *(dict[str, object](cell=cell, activation=activation) for cell, activation in CELLS),
     {"cell": "lstm", "tie_weights": True, "layer_norm": True},
     {"cell": "gru", "leak": 0.5, "time_skip": 3, "residual": True},
     {"cell": "lstm", "bidirectional": True},
@@ -79,11 +82,11 @@ def test_at_rate_0_a_text_costs_what_it_costs_the_model_as_it_is(options: dict[s
 def test_the_model_stays_as_it_is_and_a_text_that_repeats_comes_to_cost_less(options: dict[str, object]) -> None:
     model = small(**options)
     before = weights(model)
-    follower = Follower.of(model, VOCABULARY, Rule(0.5))
+    follower = Follower.of(model, VOCABULARY, Rule(0.2))
     first, second = prices(follower, TEXT), prices(follower, TEXT)
     assert_same(model, before)
     np.testing.assert_array_equal(first, second)  # nothing is left of the text before
-    assert first.mean() < static(model, VOCABULARY, TEXT).mean() - 0.1
+    assert first.mean() < static(model, VOCABULARY, TEXT).mean() - 0.05
     np.testing.assert_allclose(first[:20], static(model, VOCABULARY, TEXT)[:20], rtol=0, atol=2e-5)
 
 
@@ -104,7 +107,7 @@ def test_a_step_is_that_of_the_paper() -> None:
     learner = dynamic._Learner(model, rms, rule)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.01
+            weight.add_(0.01)
     moved = [weight.detach().clone() for weight in model.parameters()]
     tokens = torch.from_numpy(VOCABULARY.encode(TEXT[:21]).astype(np.int64))[None]
     cost = torch.nn.functional.cross_entropy(model(tokens[:, :-1], model.start_state(1))[0][0], tokens[0, 1:])
@@ -113,7 +116,7 @@ def test_a_step_is_that_of_the_paper() -> None:
 
     mean = torch.cat([r.flatten() for r in rms]).mean()
     least = dynamic._EPSILON * mean
-    gain = sum((r**2 / (r + least)).sum() for r in rms)
+    gain = torch.cat([(r**2 / (r + least)).flatten() for r in rms]).sum()
     for after, w0, w, g, r in zip(model.parameters(), trained, moved, gradients, rms, strict=True):
         expected = w + (0.2 * r / mean).clamp(max=1) * (w0 - w) - 0.4 / gain * g / (r + least)
         torch.testing.assert_close(after.detach(), expected)
@@ -122,7 +125,7 @@ def test_a_step_is_that_of_the_paper() -> None:
 def test_the_rate_is_what_an_average_segment_gains_by_being_learnt() -> None:
     model = small()
     rms = dynamic.gradient_rms(model, VOCABULARY)
-    writer = dynamic.Writer(dynamic.OnDevice(model), VOCABULARY, [""], 2000, dynamic.Filters(1.0), seed=5, indices=[0])
+    writer = Writer(OnDevice(model), VOCABULARY, [""], 2000, Filters(1.0), seed=5, indices=[0])
     for _ in writer:
         pass
     tokens = VOCABULARY.encode(writer.samples[0].text)
@@ -134,7 +137,8 @@ def test_the_rate_is_what_an_average_segment_gains_by_being_learnt() -> None:
         generator = torch.Generator()
         cost, after = dynamic._costs(moved, VOCABULARY, window, state, generator)
         learner.learn(cost.total())
-        gains.append(float(cost.total() - dynamic._costs(moved, VOCABULARY, window, state, generator)[0].total()))
+        with torch.no_grad():
+            gains.append(float(cost.total() - dynamic._costs(moved, VOCABULARY, window, state, generator)[0].total()))
         state = after.detach()
     assert np.mean(gains) == pytest.approx(rate, rel=0.25)
 
@@ -248,9 +252,7 @@ def test_adapting_comes_before_every_way_of_writing(
     assert "Adapted to read.txt: 540 characters" in result.stderr
     assert result.stdout.count("z") > plain.stdout.count("z")
     assert file.read_bytes() == before
-    assert sorted(path.name for path in Path(either).iterdir()) == sorted(
-        path.name for path in Path(either).iterdir() if path.name != tuning.KEPT
-    )
+    assert not (Path(either) / tuning.KEPT).exists()
 
 
 def test_at_rate_0_reading_a_text_changes_nothing(either: str, charrnn: Charrnn) -> None:
@@ -267,7 +269,7 @@ def test_at_rate_0_reading_a_text_changes_nothing(either: str, charrnn: Charrnn)
         (["sample", "--adapt", "-", "-p", "-"], "", "stdin"),
         (["sample", "--adapt", "-", "--each-line"], "", "stdin"),
         (["sample", "--adapt", "-", "--adapt-rate", "-1"], "", "0 or more"),
-        (["sample", "--adapt", "-"], "", "nothing to adapt to"),
+        (["sample", "--adapt", "-"], "", "standard input is empty"),
         (["sample", "--adapt", "nowhere.txt"], "", "nowhere.txt"),
         (["evaluate", "--dynamic-rate", "1"], "", "add --dynamic"),
         (["evaluate", "--dynamic", "--per-line"], "", "--per-char"),
