@@ -365,7 +365,7 @@ def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Pa
 
     Raises CharRNNError where the text is gone or has changed.
     """
-    whole = _learnt(header, path, say)
+    whole = own_corpus(header, path, say=say)
     return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
 
 
@@ -381,7 +381,7 @@ def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = No
     whole = None
     if header.corpus.training <= baselines.MOST:
         with contextlib.suppress(CharRNNError):
-            whole = _learnt(header, path, _silent)
+            whole = own_corpus(header, path)
     if whole is None:
         return None if known is None else kept or baselines.measure(header.vocabulary, known.counts, tokens)
     counts = baselines.count(whole) if known is None else known.counts
@@ -391,7 +391,7 @@ def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = No
     return baselines.measure(header.vocabulary, counts, tokens, model, (whole.training, content))
 
 
-def _learnt(header: Header, path: Path, say: Say) -> Corpus:
+def own_corpus(header: Header, path: Path, *, say: Say = _silent) -> Corpus:
     """Read the corpus that a model learnt from. Raises CharRNNError where the text is gone or has changed."""
     config = header.config
     run = Run(path.parent)

@@ -25,6 +25,7 @@ from charrnn.version import VERSION
 if TYPE_CHECKING:
     from charrnn.begin import Begun
     from charrnn.corpus import Part, Tokens
+    from charrnn.dynamic import Follower
     from charrnn.modelfile import Header
     from charrnn.reader import Reader
     from charrnn.vocabulary import Vocabulary
@@ -285,8 +286,11 @@ class _Stopper:
     "-k", "--num", default=1, show_default=True, metavar="N", help="How many samples; of a search the N best."
 )
 @click.option("--each-line", is_flag=True, help="Every line of stdin is a prime, or with --infill a text with gaps.")
+@click.option("--adapt", metavar="FILE|-", help="Read a text first and learn from it; the model file stays as it is.")
+@click.option("--adapt-rate", type=float, metavar="X", help="How fast to learn from it [as for evaluate --dynamic].")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed; drawn if unset.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME", help="Encoding of --adapt's text.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is the CPU.")
 def sample(
     model: str | None,
@@ -305,8 +309,11 @@ def sample(
     until: str | None,
     num: int,
     each_line: bool,
+    adapt: str | None,
+    adapt_rate: float | None,
     seed: int | None,
     as_json: bool,
+    encoding: str,
     device: str,
 ) -> None:
     """Write text, character by character as it is made; or search for the likeliest, or for what fills gaps.
@@ -318,6 +325,7 @@ def sample(
       head -n 5 primes.txt | charrnn sample --each-line
       charrnn sample --infill 我爱北京＿＿＿ -k 3
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
+      charrnn sample --adapt letters.txt --prime "Dear "
     """
     import secrets
 
@@ -364,16 +372,23 @@ def sample(
         raise MisuseError(f"--blank is {blank!r}; it must be one character.")
     if beam is not None and not gaps and num > beam:
         raise MisuseError(f"--beam {beam} keeps {beam} texts and cannot show {num}; name a larger K, or a smaller -k.")
+    if adapt is None and adapt_rate is not None:
+        raise MisuseError("--adapt-rate says how fast to learn from the text of --adapt; name one, or leave it out.")
+    if adapt == "-" and (each_line or "-" in {prime, infill, suffix}):
+        raise MisuseError("--adapt and what is to be written cannot both be read from stdin; name a file to --adapt.")
+    _check_rate("--adapt-rate", adapt_rate)
     from charrnn.sample import TEMPERATURE
     from charrnn.scribe import Filler, Scribe, Searcher
 
     device = "cpu" if device == "auto" else device
+    filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
+    path = _found(model)
+    reader, vocabulary = _reader(path, device) if adapt is None else _adapted(path, device, adapt, encoding, adapt_rate)
     if gaps:
         text = infill if infill is not None else suffix
         assert text is not None
         if text == "-" and not each_line:
             text = _stdin_text("texts")
-        reader, vocabulary = _reader(_found(model), device)
         filler = Filler(reader, vocabulary, num, beam, as_json=as_json)
         if suffix is not None:
             assert length is not None
@@ -383,8 +398,6 @@ def sample(
         else:
             filler.whole(text, blank)
         return
-    filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
-    reader, vocabulary = _reader(_found(model), device)
     length = 500 if length is None else length
     if beam is not None:
         scribe: Scribe | Searcher = Searcher(reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json)
@@ -403,6 +416,9 @@ def sample(
 @click.option("--per-line", is_flag=True, help="TSV: bits/char, bits, characters, line; each line alone.")
 @click.option("--per-char", is_flag=True, help="TSV: character, bits, rank of the right answer.")
 @click.option("--exact", is_flag=True, help="One pass from beginning to end, however long it takes.")
+@click.option("--dynamic", is_flag=True, help="The weights follow the text: each character is scored, then learnt.")
+@click.option("--dynamic-rate", type=float, metavar="X", help="How fast they follow [chosen on the validation part].")
+@click.option("--dynamic-decay", type=float, metavar="X", help="How fast they go back to what they were [likewise].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each model and text.")
 @click.option("--encoding", default="utf-8", show_default=True, metavar="NAME", help="Encoding of the texts.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is CUDA where there is one.")
@@ -412,6 +428,9 @@ def evaluate(
     per_line: bool,
     per_char: bool,
     exact: bool,
+    dynamic: bool,
+    dynamic_rate: float | None,
+    dynamic_decay: float | None,
     as_json: bool,
     encoding: str,
     device: str,
@@ -423,11 +442,24 @@ def evaluate(
       charrnn evaluate other.txt
       charrnn evaluate -m small -m large other.txt
       charrnn evaluate --per-line names.txt | sort -n | head
+      charrnn evaluate --dynamic other.txt
     """
     if per_line + per_char + as_json > 1:
         raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
     if exact and per_line:
         raise MisuseError("--per-line is always exact; leave out --exact.")
+    if not dynamic and (dynamic_rate is not None or dynamic_decay is not None):
+        raise MisuseError("--dynamic-rate and --dynamic-decay say how the weights follow the text; add --dynamic.")
+    if dynamic and exact:
+        raise MisuseError("--dynamic is always one exact pass; leave out --exact.")
+    if dynamic and per_line:
+        raise MisuseError(
+            "--dynamic learns one text from beginning to end, and --per-line scores each line alone; leave one out."
+            " What each character costs on the way is shown by --per-char."
+        )
+    _check_rate("--dynamic-rate", dynamic_rate)
+    if dynamic_decay is not None and not 0 <= dynamic_decay <= 1:
+        raise MisuseError(f"--dynamic-decay is {dynamic_decay:g}; it must be between 0 and 1.")
     from charrnn import text
 
     sources: list[tuple[str, str | Part]] = [(name, text.read([name], encoding, _stdin())) for name in texts]
@@ -449,6 +481,12 @@ def evaluate(
         path = _found(name)
         header, model = _opened(path, device)
         shown, prefix = str(name or path.parent), _column(name, path, models)
+        follower = None
+        if dynamic:
+            # a model without a test part is scored on its validation part, which must not choose its rate then
+            follower = _follower(
+                path, header, model, dynamic_rate, dynamic_decay, choose=bool(sources or header.corpus.test)
+            )
         for source, given in sources or [_held_out(header, path)]:
             if isinstance(given, str):
                 tokens, content = header.vocabulary.encode(given), given
@@ -458,13 +496,14 @@ def evaluate(
                 _put_lines(reading(model), header.vocabulary, content, prefix)
             elif per_char:
                 place = 0
-                for block in scoring.characters(model, header.vocabulary, tokens):
+                blocks = scoring.characters(model, header.vocabulary, tokens)
+                for block in blocks if follower is None else follower.characters(tokens):
                     for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
                         cells = (text.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
                         _put("\t".join((*prefix, *cells)))
                         place += 1
             else:
-                rows.append(_scored(shown, source, header, model, tokens, exact))
+                rows.append(_scored(shown, source, header, model, tokens, exact, follower))
                 simpler = begin.simpler(header, path, tokens, given if isinstance(given, str) else None)
                 if simpler is not None:
                     rows[-1]["baselines"] = simpler.fields()
@@ -477,31 +516,28 @@ def evaluate(
             _put(tables.two_sided_table(rows))
 
 
-def _scored(shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool) -> dict[str, Any]:
-    from tqdm import tqdm
-
+def _scored(
+    shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool, follower: Follower | None
+) -> dict[str, Any]:
     from charrnn import cloze
     from charrnn import evaluate as scoring
 
-    both = header.config.model.bidirectional
-    with tqdm(
-        total=len(tokens) * (3 if both else 1),
-        unit=" char",
-        unit_scale=True,
-        leave=False,
-        delay=2.0,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=bar.update)
-        sides = None
-        if both:
-            sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=bar.update)
-    if result.never_forgets:
+    both = header.config.model.bidirectional and follower is None
+    sides = None
+    with _bar(len(tokens) * (3 if both else 1)) as bar:
+        if follower is not None:
+            score, mode = follower.evaluate(tokens, bar.update), follower.fields
+        else:
+            result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=bar.update)
+            score, mode = result.score, {"mode": "static"}
+            if both:
+                sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=bar.update)
+    if follower is None and result.never_forgets:
         _note(f"{shown} does not forget what it read, so that lanes would not agree: read in a single pass.")
-    score = result.score
     return {
         "model": shown,
         "text": source,
+        **mode,
         "characters": score.characters,
         "nats": score.nats,
         "bits_per_character": score.bits_per_character,
@@ -509,6 +545,45 @@ def _scored(shown: str, source: str, header: Header, model: Any, tokens: Tokens,
         "accuracy": score.accuracy,
         **(cloze.fields(sides.backward, sides.cloze) if sides else {}),
     }
+
+
+def _follower(
+    path: Path, header: Header, model: Any, rate: float | None, decay: float | None, choose: bool
+) -> Follower:
+    """Make what --dynamic scores with; `choose` says whether the validation part may choose its rule."""
+    from dataclasses import replace
+
+    from charrnn import dynamic, tuning
+
+    _check_follows("--dynamic", header)
+    follower, chosen = dynamic.Follower.of(model, header.vocabulary), None
+    if header.config.model.bidirectional:
+        _note("--dynamic scores the forward half alone.")
+    if rate is None:
+        if choose:
+            with _bar(None) as bar:
+                chosen = tuning.choose(path, header, follower, say=_note, progress=bar.update)
+        if chosen is None:
+            why = "There is no validation part at hand that is long enough to choose the rate on"
+            why = why if choose else "What is scored is the validation part itself, which must not choose the rate"
+            _note(f"{why}: the default is taken. --dynamic-rate names another.")
+    rule = chosen or follower.rule
+    rule = replace(rule, rate=rule.rate if rate is None else rate, decay=rule.decay if decay is None else decay)
+    _note(f"The weights follow the text at rate {rule.rate:g}, with decay {rule.decay:g}.")
+    return replace(follower, rule=rule)
+
+
+def _bar(total: int | None) -> Any:
+    """Make a bar that counts characters, on a terminal, of what takes more than a moment."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty()
+    return tqdm(total=total, unit=" char", unit_scale=True, leave=False, delay=2.0, disable=hidden)
+
+
+def _check_rate(option: str, rate: float | None) -> None:
+    if rate is not None and not 0 <= rate < float("inf"):
+        raise MisuseError(f"{option} is {rate:g}; it must be 0 or more.")
 
 
 def _held_out(header: Header, path: Path) -> tuple[str, Part]:
@@ -573,6 +648,35 @@ def _reader(path: Path, device: str) -> tuple[Reader, Vocabulary]:
 
     header, model = _opened(path, device)
     return reader(model), header.vocabulary
+
+
+def _check_follows(option: str, header: Header) -> None:
+    model = header.config.model
+    if model.cell in model.OWN:
+        raise MisuseError(
+            f"{option} lets a network's weights follow a text; this model is no network but {model.cell}."
+        )
+
+
+def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | None) -> tuple[Reader, Vocabulary]:
+    """Open a model, and let it read a text and learn from it before anyone else reads with it."""
+    from charrnn import decoder, dynamic, text, tuning
+    from charrnn.ondevice import OnDevice
+
+    content = text.read([name], encoding, _stdin())
+    header, model = _opened(path, device)
+    _check_follows("--adapt", header)
+    rule = tuning.kept(path) or dynamic.Rule()
+    rule = rule if rate is None else dynamic.Rule(rate, rule.decay)
+    with _bar(len(content)) as bar:
+        model, score = dynamic.adapt(model, header.vocabulary, header.vocabulary.encode(content), rule, bar.update)
+    bits = score.bits_per_character
+    _note(f"Adapted to {name}: {len(content):,} characters, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
+    if model.embedding.device.type != "cpu":
+        return OnDevice(model), header.vocabulary
+    architecture = decoder.Architecture.of(header.config.model.model_dump())
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return decoder.make(architecture, arrays), header.vocabulary
 
 
 def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:

@@ -100,8 +100,8 @@ def characters(
     """Score N tokens character by character in a single pass, a block at a time, in order."""
     if isinstance(model, Ngram):
         for foretold, given in model.foretold(vocabulary, tokens):
-            ranks = _ranks(torch.from_numpy(foretold), torch.from_numpy(given)).numpy()
-            yield Characters(vocabulary.costs(foretold, given), ranks)
+            found = ranks(torch.from_numpy(foretold), torch.from_numpy(given)).numpy()
+            yield Characters(vocabulary.costs(foretold, given), found)
         return
     model.eval()
     reader = _Reader(model, vocabulary, tokens, progress)
@@ -110,7 +110,7 @@ def characters(
         places = np.arange(first, min(first + _WINDOW, len(tokens)))[None]
         logits, targets, state = reader.read(places, state)
         costs = reader.price(logits, targets)[0].cpu().double().numpy()
-        yield Characters(costs, _ranks(logits[0], targets[0]).cpu().numpy())
+        yield Characters(costs, ranks(logits[0], targets[0]).cpu().numpy())
 
 
 class _Reader:
@@ -237,7 +237,7 @@ def join(first: State, rest: State) -> State:
     return State(*joined)
 
 
-def _ranks(logits: Tensor, targets: Tensor) -> Tensor:
+def ranks(logits: Tensor, targets: Tensor) -> Tensor:
     """Rank each target (T) among logits (T, V): 1 the likeliest; the escape comes after all others."""
     vocabulary_size = logits.shape[-1]
     escaped = targets == vocabulary_size

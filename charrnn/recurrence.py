@@ -178,9 +178,14 @@ class _Window(torch.autograd.Function):
         rounded = hidden.new_empty(steps + 1, *hidden.shape, dtype=low)  # as the products read them
         states[0] = rounded[0] = hidden
         a, r = (hidden.new_empty(len(weight_hh), hidden.shape[1], dtype=low) for _ in range(2))
+        # a lone lane waits for memory to deliver the weights, at each step anew; several are quicker in the cache
+        columns = (w_ih @ _flat(inputs)).t().contiguous()[:, :, None] if hidden.shape[1] == 1 else None
         for step in range(steps):
             before = states[step % gates.room]
-            torch.mm(w_ih, inputs[step], out=a)
+            if columns is None:
+                torch.mm(w_ih, inputs[step], out=a)
+            else:
+                a = columns[step]  # (G H, 1)
             torch.mm(w_hh, rounded[step], out=r)
             if w_skip is not None and earlier is not None:
                 a += w_skip @ (earlier[step] if step < len(earlier) else rounded[step - len(earlier) + 1])
@@ -211,8 +216,10 @@ class _Window(torch.autograd.Function):
         gates.kept, gates.inner, gates.cells = kept
         steps, low, (full, given) = len(inputs), kind.products, ctx.types
         dc = torch.zeros_like(dh) if dc is None else dc.clone()
-        to_inputs, to_states = w_ih.t().contiguous(), w_hh.t().contiguous()
         size, lanes = gates.kept.shape[1:]
+        alone = lanes == 1
+        # a lone lane is done before such a copy would pay
+        to_inputs, to_states = (w.t() if alone else w.t().contiguous() for w in (w_ih, w_hh))
         # (G H, T, B): as the weights' gradient reads them
         das = torch.empty(size, steps, lanes, dtype=low, device=dh.device)
         drs = torch.empty_like(das) if kind.cell == "gru" else das
@@ -244,12 +251,14 @@ class _Window(torch.autograd.Function):
                 dh += direct
             if aside is not None:
                 dh += aside
-            if dx is not None:
+            if dx is not None and not alone:
                 torch.mm(to_inputs, da, out=dx[step])
             if w_skip is not None:
                 wanted[step] += w_skip.t() @ da
         del gates.kept, gates.inner, gates.cells, states
         flat_a, flat_r = das.flatten(1), drs.flatten(1)  # (G H, T B)
+        if dx is not None and alone:
+            dx = (to_inputs @ flat_a).t()[:, :, None]
         bias_ih = flat_a.sum(1, dtype=full)
         bias_hh = bias_ih if drs is das else flat_r.sum(1, dtype=full)
         skipped = None

@@ -16,11 +16,13 @@ from charrnn.modelfile import Header
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay scores out in columns, a line a model and text, and below them what simpler models need for the texts."""
-    heads = ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
+    dynamic = any("dynamic_rate" in row for row in rows)
+    heads = ["model", "text", *(["mode"] if dynamic else []), "characters", "bits/char", "perplexity", "accuracy"]
     body = [
         [
             row["model"],
             row["text"],
+            *([row["mode"]] if dynamic else []),
             f"{row['characters']:,}",
             f"{row['bits_per_character']:.4f}",
             f"{row['perplexity']:.3f}",
@@ -28,16 +30,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _laid_out([heads, *body, *_simpler(rows)])
+    return _laid_out([heads, *body, *_simpler(rows, dynamic)])
 
 
-def _simpler(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def _simpler(rows: Sequence[dict[str, Any]], dynamic: bool) -> list[list[str]]:
     """Give the lines of the baselines, each once; where models differ in them, whose they are."""
     lines: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for kind, needs in row.get("baselines", {}).items():
             name, bits = f"n-gram of order {needs['order']}" if kind == "ngram" else kind, needs["bits_per_character"]
-            line = [row["text"], f"{row['characters']:,}", f"{bits:.4f}", f"{2.0 ** min(bits, 1000):.3f}", ""]
+            mode = [""] if dynamic else []
+            line = [row["text"], *mode, f"{row['characters']:,}", f"{bits:.4f}", f"{2.0 ** min(bits, 1000):.3f}", ""]
             if lines.setdefault((name, row["text"]), [name, *line])[1:] != line:
                 lines[(f"{name} ({row['model']})", row["text"])] = [f"{name} ({row['model']})", *line]
     return list(lines.values())

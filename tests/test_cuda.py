@@ -23,7 +23,7 @@ from charrnn.ondevice import OnDevice, State
 from charrnn.readback import Readback
 from charrnn.sample import Writer
 from charrnn.stack import RecurrentLayer, takes_bf16
-from charrnn.train import Finished, Stepped, WentBack
+from charrnn.train import Finished, Stepped, Training, WentBack
 from tests import test_model
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
 from tests.test_decoder import made

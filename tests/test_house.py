@@ -48,10 +48,10 @@ FLOORS = (
         "beam",
         "infill",
     ),
-    ("checkpoint", "plan"),
+    ("dynamic", "checkpoint", "plan"),
     ("train", "counting"),
     ("begin",),
-    ("api", "display", "tables", "scribe"),
+    ("api", "display", "tables", "scribe", "tuning"),
     ("__init__", "cli", "__main__"),
 )
 ORDER = [room for floor in FLOORS for room in floor]

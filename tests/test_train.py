@@ -94,7 +94,7 @@ def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
 # A GPU's figures come some steps late. A lag is no business of the device alone: a CPU can be given one
 
 
-def lagging(begun: Begun[Training], lag: int = 2) -> Begun:
+def lagging(begun: Begun[train.Training], lag: int = 2) -> Begun[train.Training]:
     begun.training.lag = lag
     return begun
 
@@ -150,7 +150,7 @@ def test_a_state_is_not_kept_before_its_own_step_has_shown_it_good(here: Path, m
     poison(monkeypatch, lambda call: call == 9)  # the very step before which a state is written down
     reports = run_until(begun)
     assert [report.step for report in reports if isinstance(report, WentBack)] == [4]
-    assert bool(begun.training.model.head_bias.isfinite().all())
+    assert bool(network(begun).head_bias.isfinite().all())
 
 
 @pytest.mark.parametrize("stopped", ["at an evaluation", "by hand", "at the end"])
