@@ -7,14 +7,14 @@ import codecs
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from charrnn import checkpoint, corpus, modelfile, plan, tensorfile, text, tokenfile
+from charrnn import checkpoint, corpus, modelfile, origin, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
 from charrnn.bidirectional import make_model
@@ -24,13 +24,13 @@ from charrnn.corpus import Dealt, Part
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
+from charrnn.origin import Say, silent
 from charrnn.source import Source
 from charrnn.text import STDIN
 from charrnn.train import Training, read_position
 
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
-_LARGE = 100_000_000  # bytes whose reading takes so long that it is announced
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,6 @@ class Begun:
 
     training: Training
     run: Run
-
-
-Say = Callable[[str], object]
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 def choose_device(name: str) -> torch.device:
@@ -74,7 +67,7 @@ def fresh(
     *,
     init_from: Path | None = None,
     stdin: BinaryIO | None = None,
-    say: Say = _silent,
+    say: Say = silent,
     began: float | None = None,
 ) -> Begun:
     """Begin a training in a new run folder, from fresh weights or from a model's.
@@ -95,7 +88,7 @@ def fresh(
     assert seed is not None
     shown = "standard input" if names[0] == STDIN else names[0]
     above = _above(folder or checkpoint.RUNS / text.stem(names[0]))
-    with _read(names, config.data.encoding, shown, say, stdin, above) as source:
+    with origin.read(names, config.data.encoding, shown, say, stdin, above) as source:
         dealt = corpus.build(source, config.data, seed, shown)
         if folder is None:
             run = checkpoint.claim(text.stem(names[0]))
@@ -109,17 +102,6 @@ def fresh(
         except BaseException:
             run.discard()
             raise
-
-
-def _read(
-    names: Sequence[str], encoding: str, shown: str, say: Say, stdin: BinaryIO | None = None, folder: Path | None = None
-) -> Source:
-    """Read a text; of a large one say so first."""
-    stamps = [text.stamp(name) for name in text.files(names)]
-    size = sum(stamp[1] for stamp in stamps if stamp is not None)
-    if size >= _LARGE:
-        say(f"Reading {shown} ({size / 1e6:,.0f} MB) ...")
-    return Source.read(names, encoding, stdin, folder)
 
 
 def _above(folder: Path) -> Path | None:
@@ -211,7 +193,7 @@ def resume(
     *,
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
-    say: Say = _silent,
+    say: Say = silent,
 ) -> Begun:
     """Stand where a run stopped, on a device, or if None where it was trained.
 
@@ -240,7 +222,9 @@ def _resumed(
         config = config.with_values(train={"kernel": "torch"})
     if STDIN in texts:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
-    named = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
+    named = [str(Path(name).absolute()) for name in texts] or [
+        origin.where_now(name, run) for name in config.data.texts
+    ]
     for path in named:
         if not Path(path).exists():
             raise CharRNNError(
@@ -254,7 +238,7 @@ def _resumed(
     assert seed is not None
     whole = tokenfile.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
     if whole is None:
-        with _read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
+        with origin.read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(
                     f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
@@ -289,35 +273,14 @@ def _resumed(
     return training
 
 
-def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Part]:
+def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Part]:
     """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
 
     Raises CharRNNError where the text is gone or has changed.
     """
-    config = header.config
-    run = Run(path.parent)
-    texts = [_where_now(name, run) for name in config.data.texts]
-    missing = [name for name in texts if not Path(name).exists()]
-    if missing:
-        raise CharRNNError(f"{missing[0]}: the text that {path} learnt from is gone. Name one: charrnn evaluate TEXT")
-    assert config.train.seed is not None
-    data = config.data.model_copy(update={"texts": texts})
-    whole = tokenfile.find(run.tokens, data, config.train.seed, header.corpus, header.vocabulary)
-    if whole is None:
-        with _read(texts, data.encoding, header.corpus.name, say) as source:
-            if source.digest != header.corpus.sha256:
-                raise CharRNNError(
-                    f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."
-                    " Name a text: charrnn evaluate TEXT"
-                )
-            whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
+    lost = "Its held-out part is unknown; name a text: charrnn evaluate TEXT"
+    whole = origin.find(header, path, lost, say=say)
     return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
-
-
-def _where_now(name: str, run: Run) -> str:
-    """Find a run's own copy of standard input where the run folder is now."""
-    own = run.copy
-    return str(own.absolute()) if Path(name).name == own.name and not Path(name).exists() and own.exists() else name
 
 
 def _extended(old: Config, settings: Sequence[str]) -> Config:

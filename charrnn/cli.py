@@ -24,6 +24,7 @@ from charrnn.version import VERSION
 
 if TYPE_CHECKING:
     from charrnn.begin import Begun
+    from charrnn.copying import Codes
     from charrnn.corpus import Part, Tokens
     from charrnn.modelfile import Header
     from charrnn.reader import Reader
@@ -280,6 +281,9 @@ class _Stopper:
 @click.option("--blank", metavar="CHAR", help="With --infill: what marks a missing character, instead of ＿ and _.")
 @click.option("--suffix", metavar="TEXT|-", help="Write -n characters between --prime and TEXT.")
 @click.option("--until", metavar="TEXT", help="Stop before TEXT would appear.")
+@click.option("--no-copy", type=int, metavar="N", help="Write no N characters as they stand in the training text.")
+@click.option("--no-repeat", type=int, metavar="N", help="Write no N characters a second time.")
+@click.option("--report", is_flag=True, help="Say afterwards what was copied and repeated, the longest run of each.")
 @click.option(
     "-k", "--num", default=1, show_default=True, metavar="N", help="How many samples; of a search the N best."
 )
@@ -302,6 +306,9 @@ def sample(
     blank: str | None,
     suffix: str | None,
     until: str | None,
+    no_copy: int | None,
+    no_repeat: int | None,
+    report: bool,
     num: int,
     each_line: bool,
     seed: int | None,
@@ -341,7 +348,9 @@ def sample(
     if until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     if beam is not None or gaps:
-        named += [name for name, on in (("greedy", greedy), ("seed", seed is not None)) if on]
+        ruled = {"greedy": greedy, "seed": seed is not None, "no-copy": no_copy is not None}
+        ruled |= {"no-repeat": no_repeat is not None, "report": report and gaps}
+        named += [name for name, on in ruled.items() if on]
         if named:
             raise MisuseError(f"{searching} looks for the likeliest and draws nothing; leave out {', '.join(named)}.")
     if infill is not None:
@@ -359,6 +368,9 @@ def sample(
         raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
     if prime == "-" and suffix == "-":
         raise MisuseError("-p and --suffix cannot both be read from stdin; give one of them as text.")
+    for option, size in (("no-copy", no_copy), ("no-repeat", no_repeat)):
+        if size is not None and size < 2:
+            raise MisuseError(f"{option} is {size}; it must be at least 2.")
     if blank is not None and len(blank) != 1:
         raise MisuseError(f"--blank is {blank!r}; it must be one character.")
     if beam is not None and not gaps and num > beam:
@@ -383,17 +395,51 @@ def sample(
             filler.whole(text, blank)
         return
     filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
-    reader, vocabulary = _reader(_found(model), device)
+    path = _found(model)
+    learnt, copies = None, None
+    if no_copy is not None or report:
+        from charrnn import copying, repetition
+
+        learnt = _learnt(path, needed=no_copy is not None)
+        copies = copying.Copies(learnt, no_copy) if learnt is not None and no_copy is not None else None
+    reader, vocabulary = _reader(path, device)
     length = 500 if length is None else length
     if beam is not None:
         scribe: Scribe | Searcher = Searcher(reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json)
     else:
         seed = secrets.randbelow(2**31) if seed is None else seed
-        scribe = Scribe(reader, vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
+        scribe = Scribe(
+            reader,
+            vocabulary,
+            filters,
+            length,
+            seed,
+            no_prime=no_prime,
+            as_json=as_json,
+            no_copy=copies,
+            no_repeat=no_repeat,
+            say=_note,
+        )
     if each_line:
         scribe.each_line(_stdin())
     else:
         scribe.from_prime(_stdin_text("primes") if prime == "-" else prime, num, until)
+    if report:
+        _note(repetition.report(scribe.printer.written, learnt))
+
+
+def _learnt(path: Path, *, needed: bool) -> Codes | None:
+    """Read the code points that a model learnt; if they are gone and not needed, say so and do without."""
+    from charrnn import modelfile, origin
+
+    lost = "Put it back, or leave out --no-copy" if needed else "So nothing can be said of what was copied"
+    try:
+        return origin.find(modelfile.read_header(path), path, f"{lost}.", say=_note).training.codes
+    except CharRNNError as error:
+        if needed:
+            raise
+        _note(str(error))
+        return None
 
 
 @cli.command(context_settings=_CONTEXT)
