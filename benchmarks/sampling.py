@@ -24,7 +24,7 @@ from charrnn import decoder  # noqa: E402
 from charrnn.config import ModelConfig  # noqa: E402
 from charrnn.filters import Filters  # noqa: E402
 from charrnn.model import CharRNN  # noqa: E402
-from charrnn.sample import TEMPERATURE, Writer  # noqa: E402
+from charrnn.sample import MIN_P, TEMPERATURE, Writer  # noqa: E402
 from charrnn.vocabulary import Vocabulary  # noqa: E402
 
 LANES = 64
@@ -66,7 +66,7 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int) -> None:
 
     def written(length: int, lanes: int) -> None:
         writer = Writer(
-            reader, vocabulary, [""] * lanes, length, Filters(TEMPERATURE), seed=0, indices=list(range(lanes))
+            reader, vocabulary, [""] * lanes, length, Filters(TEMPERATURE, min_p=MIN_P), seed=0, indices=list(range(lanes))
         )
         for _ in writer:
             pass

@@ -265,10 +265,10 @@ class _Stopper:
 @click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
 @click.option("--no-prime", is_flag=True, help="Print what was written alone, not what was given.")
 @click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500]; --suffix needs it.")
-@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [0.8].")
+@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [1].")
 @click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
-@click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest.")
+@click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest [0.05].")
 @click.option("--greedy", is_flag=True, help="Always take the likeliest.")
 @click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 32.")
 @click.option(
@@ -375,7 +375,7 @@ def sample(
         raise MisuseError(f"--blank is {blank!r}; it must be one character.")
     if beam is not None and not gaps and num > beam:
         raise MisuseError(f"--beam {beam} keeps {beam} texts and cannot show {num}; name a larger K, or a smaller -k.")
-    from charrnn.sample import TEMPERATURE
+    from charrnn.sample import MIN_P, TEMPERATURE
     from charrnn.scribe import Filler, Scribe, Searcher
 
     device = "cpu" if device == "auto" else device
@@ -394,7 +394,8 @@ def sample(
         else:
             filler.whole(text, blank)
         return
-    filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
+    temperature, min_p = TEMPERATURE if temperature is None else temperature, MIN_P if min_p is None else min_p
+    filters = Filters(temperature, top_k, top_p, min_p, greedy)
     path = _found(model)
     learnt, copies = None, None
     if no_copy is not None or report:

@@ -17,7 +17,8 @@ Hashes = npt.NDArray[np.uint64]
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that no bit is lost: 2^64 divided by the golden ratio
 _APART = 16  # characters between the pieces that are listed, at most
 _BLOCK = 1 << 16  # places compared at a time
-_KEPT = 1 << 12  # answers that took long, at most
+_MANY = 1 << 12  # places: beyond that an answer is kept
+_KEPT = 1 << 14  # answers, at most
 
 
 class Copies:
@@ -42,6 +43,7 @@ class Copies:
             hashes += codes[offset :: self._apart][:pieces]
         order = hashes.argsort()
         self._hashes, self._places = hashes[order], order.astype(np.uint32 if pieces < 1 << 32 else np.int64)
+        self._counts = np.bincount(codes[:: max(1, len(codes) >> 20)])  # of a sample of the text, by code point
         self._following: OrderedDict[bytes, Codes] = OrderedDict()
 
     def following(self, contexts: Sequence[str]) -> list[Codes]:
@@ -64,19 +66,23 @@ class Copies:
 
     def _complete(self, context: Codes, first: npt.NDArray[np.intp], last: npt.NDArray[np.intp]) -> Codes:
         """Compare the places where one context may stand in the text; gives the code points that follow it there."""
-        many = int((last - first).sum()) > _KEPT
+        many = int((last - first).sum()) > _MANY
         key = context.tobytes() if many else b""
         if many and key in self._following:
             self._following.move_to_end(key)
             return self._following[key]
         follow = []
+        rarest_first = np.argsort(self._counts[np.minimum(context, len(self._counts) - 1)])
         for offset in np.flatnonzero(first < last):
             for block in range(first[offset], last[offset], _BLOCK):
                 listed = self._places[block : min(block + _BLOCK, last[offset])]
                 starts = listed.astype(np.int64) * self._apart - offset
                 starts = starts[(starts >= 0) & (starts + len(context) < len(self.codes))]
-                equal = (self.codes[starts[:, None] + np.arange(len(context))] == context).all(1)
-                follow.append(np.unique(self.codes[starts[equal] + len(context)]))
+                for place in rarest_first:
+                    if not len(starts):
+                        break
+                    starts = starts[self.codes[starts + place] == context[place]]
+                follow.append(np.unique(self.codes[starts + len(context)]))
         complete = np.unique(np.concatenate(follow))
         if many:
             self._following[key] = complete

@@ -19,7 +19,9 @@ from charrnn.reader import Carried, Reader
 from charrnn.text import check_characters
 from charrnn.vocabulary import Vocabulary
 
-TEMPERATURE = 0.8
+# what samples are nearest to real text with (docs/results.md)
+TEMPERATURE = 1.0
+MIN_P = 0.05
 _WINDOW = 1024
 _UNPRICED = 1 << 16  # logits that wait for their price, at most
 _NOTHING = (-1, 0, 0)  # written in no lane

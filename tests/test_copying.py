@@ -126,7 +126,7 @@ def test_many_contexts_are_answered_as_each_alone_and_from_what_was_kept(monkeyp
         expected = [copies.following([context])[0].tolist() for context in contexts]
         assert [found.tolist() for found in copies.following(contexts)] == expected
         with monkeypatch.context() as patch:
-            patch.setattr(copying, "_KEPT", 0)
+            patch.setattr(copying, "_MANY", 0)
             patch.setattr(copying, "_BLOCK", 1)
             for _ in range(2):
                 assert [found.tolist() for found in copies.following(contexts)] == expected

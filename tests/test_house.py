@@ -19,8 +19,8 @@ import charrnn
 HOUSE = Path(charrnn.__file__).parent
 # bottom up; on a floor a room may enter those named before it
 FLOORS = (
-    ("errors", "version", "allocator", "metrics", "cells", "filters", "curve", "copying", "repetition"),
-    ("config", "text", "source", "vocabulary", "reader"),
+    ("errors", "version", "allocator", "metrics", "cells", "filters", "curve", "copying"),
+    ("config", "text", "source", "vocabulary", "reader", "repetition"),
     ("corpus", "recurrence", "stack", "model", "bidirectional", "tensorfile", "lines", "backtracking"),
     ("decoder", "ondevice", "objective", "modelfile", "tokenfile", "evaluate", "cloze", "sample", "beam", "infill"),
     ("checkpoint", "plan", "origin"),
