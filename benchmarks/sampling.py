@@ -66,7 +66,13 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int) -> None:
 
     def written(length: int, lanes: int) -> None:
         writer = Writer(
-            reader, vocabulary, [""] * lanes, length, Filters(TEMPERATURE, min_p=MIN_P), seed=0, indices=list(range(lanes))
+            reader,
+            vocabulary,
+            [""] * lanes,
+            length,
+            Filters(TEMPERATURE, min_p=MIN_P),
+            seed=0,
+            indices=list(range(lanes)),
         )
         for _ in writer:
             pass

@@ -268,7 +268,9 @@ class _Stopper:
 @click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [1].")
 @click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
-@click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest [0.05].")
+@click.option(
+    "--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest [0.02]."
+)
 @click.option("--greedy", is_flag=True, help="Always take the likeliest.")
 @click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 32.")
 @click.option(

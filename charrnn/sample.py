@@ -21,7 +21,7 @@ from charrnn.vocabulary import Vocabulary
 
 # what samples are nearest to real text with (docs/results.md)
 TEMPERATURE = 1.0
-MIN_P = 0.05
+MIN_P = 0.02
 _WINDOW = 1024
 _UNPRICED = 1 << 16  # logits that wait for their price, at most
 _NOTHING = (-1, 0, 0)  # written in no lane
