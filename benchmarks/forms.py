@@ -1,6 +1,6 @@
 """How often a model's poems keep a regular form, beside poems that people wrote and the model never saw.
 
-    python benchmarks/forms.py MODEL [--part validation] [--count 1000] [--temperature 0.8] [--seed 0]
+    python benchmarks/forms.py MODEL [--part validation] [--count 1000] [--temperature 1] [--min-p 0.02] [--seed 0]
 
 A poem is a title, lines, and an empty line. It is regular if all its verses have five characters, or all have seven;
 a verse ends at a mark of punctuation or at the end of its line. Poems are drawn after an empty line, each to the next
@@ -18,7 +18,7 @@ import click
 
 from charrnn import checkpoint, corpus, decoder, modelfile
 from charrnn.filters import Filters
-from charrnn.sample import TEMPERATURE, Writer
+from charrnn.sample import MIN_P, TEMPERATURE, Writer
 
 LENGTH = 1_000
 LANES = 64
@@ -56,8 +56,9 @@ def shown(name: str, poems: Iterable[str | None]) -> None:
 @click.option("--part", default="validation", type=click.Choice(["validation", "test"]))
 @click.option("--count", default=1000)
 @click.option("--temperature", default=TEMPERATURE)
+@click.option("--min-p", default=MIN_P)
 @click.option("--seed", default=0)
-def main(model: str, part: str, count: int, temperature: float, seed: int) -> None:
+def main(model: str, part: str, count: int, temperature: float, min_p: float, seed: int) -> None:
     path = checkpoint.find_model(model)
     header = modelfile.read_header(path)
     whole, _ = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
@@ -71,7 +72,7 @@ def main(model: str, part: str, count: int, temperature: float, seed: int) -> No
             vocabulary,
             ["\n"] * len(indices),
             LENGTH,
-            Filters(temperature),
+            Filters(temperature, min_p=min_p),
             seed=seed,
             indices=indices,
             until="\n\n",

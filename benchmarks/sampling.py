@@ -33,7 +33,7 @@ from charrnn.filters import Filters  # noqa: E402
 from charrnn.model import CharRNN  # noqa: E402
 from charrnn.ondevice import OnDevice  # noqa: E402
 from charrnn.reader import Reader  # noqa: E402
-from charrnn.sample import TEMPERATURE, Writer  # noqa: E402
+from charrnn.sample import MIN_P, TEMPERATURE, Writer  # noqa: E402
 from charrnn.vocabulary import Vocabulary  # noqa: E402
 
 LANES = 64
@@ -59,7 +59,8 @@ class Tutorial:
 
 
 def written(reader: Reader, vocabulary: Vocabulary, length: int, lanes: int) -> None:
-    writer = Writer(reader, vocabulary, [""] * lanes, length, Filters(TEMPERATURE), seed=0, indices=list(range(lanes)))
+    filters = Filters(TEMPERATURE, min_p=MIN_P)
+    writer = Writer(reader, vocabulary, [""] * lanes, length, filters, seed=0, indices=list(range(lanes)))
     for _ in writer:
         pass
 

@@ -11,7 +11,7 @@ from charrnn import beam, decoder, infill, lines, text
 from charrnn.filters import Filters
 from charrnn.infill import Filling, Gapped
 from charrnn.metrics import Score
-from charrnn.sample import TEMPERATURE, Sample, Writer
+from charrnn.sample import MIN_P, TEMPERATURE, Sample, Writer
 
 
 class TextModel:
@@ -34,7 +34,7 @@ class TextModel:
         temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
-        min_p: float | None = None,
+        min_p: float | None = MIN_P,
         greedy: bool = False,
         until: str | None = None,
         seed: int | None = None,
@@ -56,7 +56,7 @@ class TextModel:
         filters: Filters | None = None,
     ) -> Iterator[str]:
         """Do the same as `sample`, but give each character as it is made."""
-        return self._flow(prime, length, filters or Filters(TEMPERATURE), until, seed)
+        return self._flow(prime, length, filters or Filters(TEMPERATURE, min_p=MIN_P), until, seed)
 
     def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
         """Find the `width` likeliest continuations of `prime` by beam search, best first; see `beam.search`."""

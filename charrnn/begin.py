@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
 
-from charrnn import baselines, checkpoint, corpus, modelfile, ngram, plan, tensorfile, text, tokenfile
+from charrnn import baselines, checkpoint, corpus, modelfile, ngram, origin, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
 from charrnn.baselines import Baselines
@@ -27,13 +27,13 @@ from charrnn.counting import Counted, Counting, count
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
+from charrnn.origin import Say, silent
 from charrnn.source import Source
 from charrnn.text import STDIN
 from charrnn.train import Report, Training, read_position, train
 
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
-_LARGE = 100_000_000  # bytes whose reading takes so long that it is announced
 
 
 Work = TypeVar("Work", Training, Counting)
@@ -56,13 +56,6 @@ class Begun(Generic[Work]):
         if isinstance(self.training, Training):
             return train(self.training, self.run, stop)
         return count(self.training, self.run)
-
-
-Say = Callable[[str], object]
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 def choose_device(name: str) -> torch.device:
@@ -95,7 +88,7 @@ def fresh(
     *,
     init_from: Path | None = None,
     stdin: BinaryIO | None = None,
-    say: Say = _silent,
+    say: Say = silent,
     began: float | None = None,
 ) -> Begun[Training]:
     """Begin a training in a new run folder, from fresh weights or from a model's.
@@ -112,7 +105,7 @@ def fresh(
 
 
 def fresh_count(
-    config: Config, folder: Path | None, *, stdin: BinaryIO | None = None, say: Say = _silent
+    config: Config, folder: Path | None, *, stdin: BinaryIO | None = None, say: Say = silent
 ) -> Begun[Counting]:
     """Begin to count an n-gram model in a new run folder; see `fresh`."""
     began = time.perf_counter()
@@ -148,7 +141,7 @@ def _begun(
     assert seed is not None
     shown = "standard input" if names[0] == STDIN else names[0]
     above = _above(folder or checkpoint.RUNS / text.stem(names[0]))
-    with _read(names, config.data.encoding, shown, say, stdin, above) as source:
+    with origin.read(names, config.data.encoding, shown, say, stdin, above) as source:
         dealt = corpus.build(source, config.data, seed, shown)
         if folder is None:
             run = checkpoint.claim(text.stem(names[0]))
@@ -162,17 +155,6 @@ def _begun(
         except BaseException:
             run.discard()
             raise
-
-
-def _read(
-    names: Sequence[str], encoding: str, shown: str, say: Say, stdin: BinaryIO | None = None, folder: Path | None = None
-) -> Source:
-    """Read a text; of a large one say so first."""
-    stamps = [text.stamp(name) for name in text.files(names)]
-    size = sum(stamp[1] for stamp in stamps if stamp is not None)
-    if size >= _LARGE:
-        say(f"Reading {shown} ({size / 1e6:,.0f} MB) ...")
-    return Source.read(names, encoding, stdin, folder)
 
 
 def _above(folder: Path) -> Path | None:
@@ -282,7 +264,7 @@ def resume(
     *,
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
-    say: Say = _silent,
+    say: Say = silent,
 ) -> Begun[Training]:
     """Stand where a run stopped, on a device, or if None where it was trained.
 
@@ -311,7 +293,9 @@ def _resumed(
         config = config.with_values(train={"kernel": "torch"})
     if STDIN in texts:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
-    named = [str(Path(name).absolute()) for name in texts] or [_where_now(name, run) for name in config.data.texts]
+    named = [str(Path(name).absolute()) for name in texts] or [
+        origin.where_now(name, run) for name in config.data.texts
+    ]
     for path in named:
         if not Path(path).exists():
             raise CharRNNError(
@@ -325,7 +309,7 @@ def _resumed(
     assert seed is not None
     whole = tokenfile.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
     if whole is None:
-        with _read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
+        with origin.read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(
                     f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
@@ -360,12 +344,12 @@ def _resumed(
     return training
 
 
-def held_out(header: Header, path: Path, *, say: Say = _silent) -> tuple[str, Part]:
+def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Part]:
     """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
 
     Raises CharRNNError where the text is gone or has changed.
     """
-    whole = own_corpus(header, path, say=say)
+    whole = origin.find(header, path, "Its held-out part is unknown; name a text: charrnn evaluate TEXT", say=say)
     return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
 
 
@@ -381,7 +365,7 @@ def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = No
     whole = None
     if header.corpus.training <= baselines.MOST:
         with contextlib.suppress(CharRNNError):
-            whole = own_corpus(header, path)
+            whole = origin.find(header, path, "")
     if whole is None:
         return None if known is None else kept or baselines.measure(header.vocabulary, known.counts, tokens)
     counts = baselines.count(whole) if known is None else known.counts
@@ -389,34 +373,6 @@ def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = No
     if content is None:
         content = (whole.test if len(whole.test) else whole.validation).text
     return baselines.measure(header.vocabulary, counts, tokens, model, (whole.training, content))
-
-
-def own_corpus(header: Header, path: Path, *, say: Say = _silent) -> Corpus:
-    """Read the corpus that a model learnt from. Raises CharRNNError where the text is gone or has changed."""
-    config = header.config
-    run = Run(path.parent)
-    texts = [_where_now(name, run) for name in config.data.texts]
-    missing = [name for name in texts if not Path(name).exists()]
-    if missing:
-        raise CharRNNError(f"{missing[0]}: the text that {path} learnt from is gone. Name one: charrnn evaluate TEXT")
-    assert config.train.seed is not None
-    data = config.data.model_copy(update={"texts": texts})
-    whole = tokenfile.find(run.tokens, data, config.train.seed, header.corpus, header.vocabulary)
-    if whole is None:
-        with _read(texts, data.encoding, header.corpus.name, say) as source:
-            if source.digest != header.corpus.sha256:
-                raise CharRNNError(
-                    f"{texts[0]}: the text has changed since {path} learnt from it, so its held-out part is unknown."
-                    " Name a text: charrnn evaluate TEXT"
-                )
-            whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
-    return whole
-
-
-def _where_now(name: str, run: Run) -> str:
-    """Find a run's own copy of standard input where the run folder is now."""
-    own = run.copy
-    return str(own.absolute()) if Path(name).name == own.name and not Path(name).exists() and own.exists() else name
 
 
 def _extended(old: Config, settings: Sequence[str]) -> Config:

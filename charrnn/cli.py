@@ -24,6 +24,7 @@ from charrnn.version import VERSION
 
 if TYPE_CHECKING:
     from charrnn.begin import Begun
+    from charrnn.copying import Codes
     from charrnn.corpus import Part, Tokens
     from charrnn.dynamic import Follower
     from charrnn.modelfile import Header
@@ -266,10 +267,12 @@ class _Stopper:
 @click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
 @click.option("--no-prime", is_flag=True, help="Print what was written alone, not what was given.")
 @click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500]; --suffix needs it.")
-@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [0.8].")
+@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [1].")
 @click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
-@click.option("--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest.")
+@click.option(
+    "--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest [0.02]."
+)
 @click.option("--greedy", is_flag=True, help="Always take the likeliest.")
 @click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 32.")
 @click.option(
@@ -282,6 +285,9 @@ class _Stopper:
 @click.option("--blank", metavar="CHAR", help="With --infill: what marks a missing character, instead of ＿ and _.")
 @click.option("--suffix", metavar="TEXT|-", help="Write -n characters between --prime and TEXT.")
 @click.option("--until", metavar="TEXT", help="Stop before TEXT would appear.")
+@click.option("--no-copy", type=int, metavar="N", help="Write no N characters as they stand in the training text.")
+@click.option("--no-repeat", type=int, metavar="N", help="Write no N characters a second time.")
+@click.option("--report", is_flag=True, help="Say afterwards what was copied and repeated, the longest run of each.")
 @click.option(
     "-k", "--num", default=1, show_default=True, metavar="N", help="How many samples; of a search the N best."
 )
@@ -307,6 +313,9 @@ def sample(
     blank: str | None,
     suffix: str | None,
     until: str | None,
+    no_copy: int | None,
+    no_repeat: int | None,
+    report: bool,
     num: int,
     each_line: bool,
     adapt: str | None,
@@ -350,7 +359,9 @@ def sample(
     if until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     if beam is not None or gaps:
-        named += [name for name, on in (("greedy", greedy), ("seed", seed is not None)) if on]
+        ruled = {"greedy": greedy, "seed": seed is not None, "no-copy": no_copy is not None}
+        ruled |= {"no-repeat": no_repeat is not None, "report": report and gaps}
+        named += [name for name, on in ruled.items() if on]
         if named:
             raise MisuseError(f"{searching} looks for the likeliest and draws nothing; leave out {', '.join(named)}.")
     if infill is not None:
@@ -368,6 +379,9 @@ def sample(
         raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
     if prime == "-" and suffix == "-":
         raise MisuseError("-p and --suffix cannot both be read from stdin; give one of them as text.")
+    for option, size in (("no-copy", no_copy), ("no-repeat", no_repeat)):
+        if size is not None and size < 2:
+            raise MisuseError(f"{option} is {size}; it must be at least 2.")
     if blank is not None and len(blank) != 1:
         raise MisuseError(f"--blank is {blank!r}; it must be one character.")
     if beam is not None and not gaps and num > beam:
@@ -377,11 +391,10 @@ def sample(
     if adapt == "-" and (each_line or "-" in {prime, infill, suffix}):
         raise MisuseError("--adapt and what is to be written cannot both be read from stdin; name a file to --adapt.")
     _check_rate("--adapt-rate", adapt_rate)
-    from charrnn.sample import TEMPERATURE
+    from charrnn.sample import MIN_P, TEMPERATURE
     from charrnn.scribe import Filler, Scribe, Searcher
 
     device = "cpu" if device == "auto" else device
-    filters = Filters(TEMPERATURE if temperature is None else temperature, top_k, top_p, min_p, greedy)
     path = _found(model)
     reader, vocabulary = _reader(path, device) if adapt is None else _adapted(path, device, adapt, encoding, adapt_rate)
     if gaps:
@@ -398,16 +411,51 @@ def sample(
         else:
             filler.whole(text, blank)
         return
+    temperature, min_p = TEMPERATURE if temperature is None else temperature, MIN_P if min_p is None else min_p
+    filters = Filters(temperature, top_k, top_p, min_p, greedy)
+    learnt, copies = None, None
+    if no_copy is not None or report:
+        from charrnn import copying, repetition
+
+        learnt = _learnt(path, needed=no_copy is not None)
+        copies = copying.Copies(learnt, no_copy) if learnt is not None and no_copy is not None else None
     length = 500 if length is None else length
     if beam is not None:
         scribe: Scribe | Searcher = Searcher(reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json)
     else:
         seed = secrets.randbelow(2**31) if seed is None else seed
-        scribe = Scribe(reader, vocabulary, filters, length, seed, no_prime=no_prime, as_json=as_json)
+        scribe = Scribe(
+            reader,
+            vocabulary,
+            filters,
+            length,
+            seed,
+            no_prime=no_prime,
+            as_json=as_json,
+            no_copy=copies,
+            no_repeat=no_repeat,
+            say=_note,
+        )
     if each_line:
         scribe.each_line(_stdin())
     else:
         scribe.from_prime(_stdin_text("primes") if prime == "-" else prime, num, until)
+    if report:
+        _note(repetition.report(scribe.printer.written, learnt))
+
+
+def _learnt(path: Path, *, needed: bool) -> Codes | None:
+    """Read the code points that a model learnt; if they are gone and not needed, say so and do without."""
+    from charrnn import modelfile, origin
+
+    lost = "Put it back, or leave out --no-copy" if needed else "So nothing can be said of what was copied"
+    try:
+        return origin.find(modelfile.read_header(path), path, f"{lost}.", say=_note).training.codes
+    except CharRNNError as error:
+        if needed:
+            raise
+        _note(str(error))
+        return None
 
 
 @cli.command(context_settings=_CONTEXT)

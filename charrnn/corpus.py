@@ -42,13 +42,26 @@ class Part:
     @property
     def text(self) -> str:
         """Give the part's text."""
-        pieces, known = [], 0
+        return "".join(self._pieces())
+
+    @property
+    def codes(self) -> Codes:
+        """Give the part's code points (N), each in as few bytes as the largest needs, in memory."""
+        largest = max(ord(max(self.vocabulary.characters)), int(self.unknown.max(initial=0)))
+        codes = np.empty(len(self), dtype=np.min_scalar_type(largest))
+        first = 0
+        for piece in self._pieces():
+            codes[first : first + len(piece)] = np.frombuffer(piece.encode("utf-32-le"), dtype="<u4")
+            first += len(piece)
+        return codes
+
+    def _pieces(self) -> Iterator[str]:
+        known = 0
         for first in range(0, len(self.tokens), _BLOCK):
             tokens = self.tokens[first : first + _BLOCK]
             escaped = int((tokens == self.vocabulary.escape).sum())
-            pieces.append(self.vocabulary.decode(tokens, self.unknown[known : known + escaped]))
+            yield self.vocabulary.decode(tokens, self.unknown[known : known + escaped])
             known += escaped
-        return "".join(pieces)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Shapes: B lanes, T steps, V vocabulary, E embedding, H hidden, G gates of a cell
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +108,22 @@ class State(NamedTuple):
             tuple(
                 cells.StepState(*(None if array is None else array.T[..., index].T for array in layer))
                 for layer in self.layers
+            )
+        )
+
+    def joined(self, others: Sequence[State]) -> State:
+        """Put the lanes of other states of the same model after these."""
+        states = [self.layers, *(other.layers for other in others)]
+        return State(
+            tuple(
+                cells.StepState(
+                    *(
+                        # columns stay columns
+                        None if arrays[0] is None else np.concatenate([array.T for array in arrays], -1).T
+                        for arrays in zip(*layers, strict=True)
+                    )
+                )
+                for layers in zip(*states, strict=True)
             )
         )
 

@@ -163,6 +163,10 @@ class Contexts(NamedTuple):
         """Choose, reorder or repeat lanes by index."""
         return Contexts(self.numbers[index])
 
+    def joined(self, others: Sequence[Contexts]) -> Contexts:
+        """Put the lanes of other states of the same model after these."""
+        return Contexts(np.concatenate([self.numbers, *(other.numbers for other in others)]))
+
 
 class Ngram:
     """A model of order n; see `reader.Reader`. Its features (..., n) are the numbers of the last grams, exact as

@@ -3,6 +3,7 @@ Shapes: B lanes, T steps, V vocabulary, F features."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,13 @@ class State(NamedTuple):
     def lanes(self, index: Tokens) -> State:
         """Choose, reorder or repeat lanes by index."""
         return State(self.carried.lanes(torch.from_numpy(index).to(self.carried.hidden.device)))
+
+    def joined(self, others: Sequence[State]) -> State:
+        """Put the lanes of other states of the same model after these."""
+        tensors = zip(self.carried, *(other.carried for other in others), strict=True)
+        hidden, cell, past = (None if each[0] is None else torch.cat(each, 1) for each in tensors)
+        assert hidden is not None
+        return State(stack.State(hidden, cell, past))
 
 
 class OnDevice:

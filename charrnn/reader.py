@@ -4,6 +4,7 @@ Shapes: B lanes, T steps, V vocabulary, F features."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,9 @@ class Carried(Protocol):
 
     def lanes(self, index: Tokens) -> Carried:
         """Choose, reorder or repeat lanes by index."""
+
+    def joined(self, others: Sequence[Any]) -> Carried:
+        """Put the lanes of other states of the same model after these."""
 
 
 class Reader(Protocol):

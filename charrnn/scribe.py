@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
 
 from charrnn import beam, infill
+from charrnn.copying import Copies
 from charrnn.filters import Filters
 from charrnn.infill import Filling, Gapped
 from charrnn.reader import Reader
@@ -22,21 +23,28 @@ _BATCH = 256  # more samples than this come in several batches, so that memory i
 _UTF8 = "Lines are read as UTF-8."
 
 
+def _silent(_: str) -> None:
+    pass
+
+
 class _Printer:
-    """Prints samples as text or as JSON."""
+    """Prints samples as text or as JSON, and keeps what was written."""
 
     def __init__(self, *, no_prime: bool, as_json: bool) -> None:
         self.no_prime, self.as_json = no_prime, as_json
+        self.written: list[str] = []
 
     def batch(self, samples: Iterable[Sample]) -> None:
         """Print samples whole and in order, an empty line between."""
         for made in samples:
+            self.written.append(made.text)
             between = "" if made.index == 0 else "\n"
             put(_json(_fields(made)) if self.as_json else between + _ended(self.whole(made)))
 
     def lines(self, samples: Iterable[Sample]) -> None:
         """Print samples that end where their line does."""
         for made in samples:
+            self.written.append(made.text)
             put(_json(_fields(made)) if self.as_json else self.whole(made) + "\n")
 
     def whole(self, made: Sample) -> str:
@@ -44,7 +52,7 @@ class _Printer:
 
 
 class Scribe:
-    """Draws samples and writes them to stdout as the options ask."""
+    """Draws samples and writes them to stdout as the options ask; hands to `say` which of them ended early."""
 
     def __init__(
         self,
@@ -56,16 +64,20 @@ class Scribe:
         *,
         no_prime: bool,
         as_json: bool,
+        no_copy: Copies | None = None,
+        no_repeat: int | None = None,
+        say: Callable[[str], object] = _silent,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
         self.length, self.seed, self.printer = length, seed, _Printer(no_prime=no_prime, as_json=as_json)
+        self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
 
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.printer.as_json or num > 1:
             for first in range(0, num, _BATCH):
                 writer = self._writer([prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until)
-                self.printer.batch(_finished(writer))
+                self.printer.batch(self._finished(writer))
             return
         writer = self._writer([prime], [0], until)
         last = "" if self.printer.no_prime else prime
@@ -76,12 +88,13 @@ class Scribe:
                 last = shown
         if not last.endswith("\n"):
             put("\n")
+        self.printer.written += [made.text for made in self._told(writer.samples)]
 
     def each_line(self, stdin: BinaryIO) -> None:
         """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
         lanes = 1 if stdin.isatty() else _LANES
         for first, primes in _blocks(stdin, lanes):
-            self.printer.lines(_finished(self._writer(primes, range(first, first + len(primes)), "\n")))
+            self.printer.lines(self._finished(self._writer(primes, range(first, first + len(primes)), "\n")))
 
     def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Writer:
         return Writer(
@@ -93,7 +106,23 @@ class Scribe:
             seed=self.seed,
             indices=list(indices),
             until=until,
+            no_copy=self.no_copy,
+            no_repeat=self.no_repeat,
         )
+
+    def _finished(self, writer: Writer) -> list[Sample]:
+        for _ in writer:
+            pass
+        return self._told(writer.samples)
+
+    def _told(self, samples: list[Sample]) -> list[Sample]:
+        for made in samples:
+            if made.ended_early:
+                self.say(
+                    f"Sample {made.index + 1} ended after {len(made.text)} characters:"
+                    " whatever it could go on with has been written before."
+                )
+        return samples
 
 
 class Searcher:
@@ -164,12 +193,6 @@ def _filled(filling: Filling, text: str, line: int) -> dict[str, Any]:
         "index": filling.index,
         "line": line,
     }
-
-
-def _finished(writer: Writer) -> list[Sample]:
-    for _ in writer:
-        pass
-    return writer.samples
 
 
 def _fields(made: Sample) -> dict[str, Any]:

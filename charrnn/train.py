@@ -464,7 +464,7 @@ class Training:
             self.vocabulary,
             [""],
             SAMPLE_LENGTH,
-            Filters(temperature=sample.TEMPERATURE),
+            Filters(sample.TEMPERATURE, min_p=sample.MIN_P),
             seed=self.config.train.seed,
             indices=[self.position.step],
         )

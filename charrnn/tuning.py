@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from charrnn import begin, dynamic
+from charrnn import dynamic, origin
 from charrnn.checkpoint import LOCK
 from charrnn.dynamic import Follower, Rule
 from charrnn.errors import CharRNNError
@@ -35,7 +35,7 @@ def choose(
     if rule is not None:
         return rule
     try:
-        validation = begin.own_corpus(header, path, say=say).validation.tokens
+        validation = origin.find(header, path, "", say=say).validation.tokens
     except CharRNNError:
         return None
     if len(validation) < _LEAST:

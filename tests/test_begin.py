@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from charrnn import begin, cloze, config, evaluate, modelfile, source, tokenfile, train
+from charrnn import begin, cloze, config, evaluate, modelfile, origin, source, tokenfile, train
 from charrnn.begin import Begun
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
@@ -175,7 +175,7 @@ def test_where_nothing_above_a_run_can_be_written_to_the_systems_own_place_is_ta
 
 def test_a_large_text_is_announced_before_it_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room, expected in ((len(TEXT), ["Reading text.txt (0 MB) ..."]), (len(TEXT) + 1, [])):
-        monkeypatch.setattr(begin, "_LARGE", room)
+        monkeypatch.setattr(origin, "_LARGE", room)
         said: list[str] = []
         finish(fresh(["text.txt"], folder=f"run-{room}", say=said.append))
         assert [note for note in said if note.startswith("Reading")] == expected
@@ -206,7 +206,7 @@ def test_a_long_text_that_changed_is_not_resumed(here: Path) -> None:
     with pytest.raises(CharRNNError, match=r"has changed since .*--init-from"):
         begin.resume(Run(Path("run")), CPU)
     path = here / "run" / "best.safetensors"
-    with pytest.raises(CharRNNError, match=r"has changed since .* its held-out part is unknown"):
+    with pytest.raises(CharRNNError, match=r"has changed since .* Its held-out part is unknown"):
         begin.held_out(modelfile.read_header(path), path)
 
 

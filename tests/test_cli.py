@@ -284,6 +284,65 @@ def test_a_sample_that_cannot_be_is_a_sentence(
     assert_sentence(result, result.exit_code, *words)
 
 
+# sample: neither copied nor repeated
+
+
+def grams(text: str, size: int) -> set[str]:
+    return {text[at : at + size] for at in range(len(text) - size + 1)}
+
+
+@pytest.mark.parametrize("how", [[], ["--greedy"], ["--top-k", "2"], ["-k", "3", "--json"], ["--until", "q"]])
+def test_nothing_is_copied_and_the_report_says_so(either: str, charrnn: Charrnn, how: list[str]) -> None:
+    common = ["sample", "-m", either, "-p", "the quick", "-n", "60", "--no-prime", *how]
+    result = charrnn(*common, "--no-copy", "4", "--report", "--seed", "1")
+    assert result.exit_code == 0, result.output
+    whole = result.stdout.removesuffix("\n")
+    texts = [json.loads(line)["text"] for line in whole.splitlines()] if "--json" in how else [whole]
+    assert not set.union(*(grams(text, 4) for text in texts)) & grams(TEXT[: int(len(TEXT) * 0.9 + 1e-6)], 4)
+    copied = re.search(
+        r"^Longest run copied from the training text: (?:(\d) characters?: .+|none)$", result.stderr, re.M
+    )
+    assert copied
+    assert int(copied[1] or 0) < 4
+    assert re.search(r"^Longest run that a sample has twice: ", result.stderr, re.M)
+
+
+def test_nothing_is_repeated_also_line_by_line(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "-n", "90", "--greedy", "--no-repeat", "5"]
+    written = charrnn(*common).stdout.removesuffix("\n")
+    assert len(written) == 90
+    assert len(grams(written, 5)) == 86
+    result = charrnn(*common, "--each-line", "--report", stdin="the\n\nquick\n")
+    assert result.stdout.count("\n") == 3
+    assert all(len(grams(line, 5)) == max(0, len(line) - 4) for line in result.stdout.splitlines())
+    assert "that a sample has twice: 5" not in result.stderr
+
+
+def test_a_sample_that_cannot_go_on_ends_with_a_sentence(either: str, charrnn: Charrnn) -> None:
+    result = charrnn("sample", "-m", either, "-n", "5000", "--no-copy", "2", "--no-repeat", "2", "--seed", "1")
+    assert result.exit_code == 0
+    assert 0 < len(result.stdout) < 5000
+    assert re.search(r"Sample 1 ended after \d+ characters: whatever it could go on with", result.stderr)
+
+
+def test_what_was_learnt_must_be_there_and_the_same(trained: Path, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", "text", "-n", "9"]
+    Path("text.txt").write_text(TEXT + "more\n", encoding="utf-8")
+    assert_sentence(charrnn(*common, "--no-copy", "8"), 1, "text.txt: the text has changed", "leave out --no-copy")
+    Path("text.txt").unlink()
+    assert_sentence(charrnn(*common, "--no-copy", "8"), 1, "learnt from is gone", "leave out --no-copy")
+    result = charrnn(*common, "--report")
+    assert (result.exit_code, len(result.stdout.removesuffix("\n"))) == (0, 9)
+    assert "nothing can be said of what was copied" in result.stderr
+    assert "twice" in result.stderr
+    assert charrnn(*common, "--no-repeat", "8").exit_code == 0
+
+
+def test_a_beam_can_be_reported_too(either: str, charrnn: Charrnn) -> None:
+    result = charrnn("sample", "-m", either, "-n", "9", "--beam", "2", "--report")
+    assert "Longest run copied from the training text: " in result.stderr
+
+
 # sample: the likeliest text
 
 

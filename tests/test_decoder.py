@@ -538,11 +538,16 @@ def readers(either: str) -> Readers:
 
 
 @pytest.mark.parametrize("filters", [Filters(0.8), Filters(1.3, top_k=9), Filters(greedy=True)], ids=str)
-def test_a_seed_is_the_same_text_with_and_without_torch(readers: Readers, filters: Filters) -> None:
+@pytest.mark.parametrize("no_repeat", [None, 4])
+def test_a_seed_is_the_same_text_with_and_without_torch(
+    readers: Readers, filters: Filters, no_repeat: int | None
+) -> None:
     written = []
     for reader, vocabulary in readers:
         primes = ["the quick", "", "鸟 fox", "q"]
-        writer = Writer(reader, vocabulary, primes, 60, filters, seed=5, indices=[0, 1, 2, 3], until="zz")
+        writer = Writer(
+            reader, vocabulary, primes, 60, filters, seed=5, indices=range(4), until="zz", no_repeat=no_repeat
+        )
         written.append((["".join(shown) for shown in zip(*writer, strict=True)], writer.samples))
     (left, left_samples), (right, right_samples) = written
     assert left == right

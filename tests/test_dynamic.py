@@ -382,6 +382,6 @@ def test_only_a_network_follows_a_text(runs: dict[str, Path], here: Path, charrn
     for arguments in (["evaluate", "--dynamic", "text.txt"], ["sample", "--adapt", "text.txt"]):
         result = charrnn(*arguments, "-m", str(runs["ngram"]))
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"Error: {arguments[1]} lets a network's weights follow a text; this model is no network but ngram." in (
+        assert f"Error: {arguments[1]} lets a network's weights follow a text; this model is no network: n-gram" in (
             result.stderr
         )

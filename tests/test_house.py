@@ -19,8 +19,8 @@ import charrnn
 HOUSE = Path(charrnn.__file__).parent
 # bottom up; on a floor a room may enter those named before it
 FLOORS = (
-    ("errors", "version", "allocator", "metrics", "cells", "filters", "curve"),
-    ("config", "text", "source", "vocabulary", "reader"),
+    ("errors", "version", "allocator", "metrics", "cells", "filters", "curve", "copying"),
+    ("config", "text", "source", "vocabulary", "reader", "repetition"),
     (
         "corpus",
         "feed",
@@ -34,6 +34,7 @@ FLOORS = (
         "tensorfile",
         "lines",
         "ngram",
+        "backtracking",
     ),
     (
         "decoder",
@@ -48,10 +49,10 @@ FLOORS = (
         "beam",
         "infill",
     ),
-    ("dynamic", "checkpoint", "plan"),
-    ("train", "counting"),
+    ("dynamic", "checkpoint", "plan", "origin"),
+    ("train", "counting", "tuning"),
     ("begin",),
-    ("api", "display", "tables", "scribe", "tuning"),
+    ("api", "display", "tables", "scribe"),
     ("__init__", "cli", "__main__"),
 )
 ORDER = [room for floor in FLOORS for room in floor]
@@ -182,6 +183,7 @@ WRITING: dict[str, tuple[str, list[str], str]] = {
     "samples as JSON": ("causal", ["sample", "-n", "9", "--json", "--top-k", "3", "--until", "q"], ""),
     "a sample of each line": ("causal", ["sample", "-n", "9", "--each-line"], LINES),
     "a sample of a model of both sides": ("bidirectional", ["sample", "-n", "9", "--device", "cpu"], ""),
+    "a sample without repeats": ("causal", ["sample", "-n", "9", "--no-repeat", "3"], ""),
     "a beam": ("causal", ["sample", "-n", "9", "--beam", "3"], ""),
     "a filling of one side": ("causal", ["sample", "--infill", "th_ quick __x"], ""),
     "a filling of both sides": ("bidirectional", ["sample", "--infill", "th_ quick __x"], ""),
@@ -224,6 +226,8 @@ COMMANDS: dict[str, tuple[list[str], str, AbstractSet[str]]] = {
     **{f"help of {name}": ([name, "--help"], "", {"click"}) for name in ("train", "sample", "evaluate", "info")},
     "sample": (["sample", "-n", "9"], "", LIGHT),
     "evaluate lines": (["evaluate", "--per-line", "-"], LINES, LIGHT),
+    # what was learnt is found by the run's settings, which pydantic checks
+    "sample without copies": (["sample", "-n", "9", "--no-copy", "9", "--report"], "", {*LIGHT, "pydantic", "yaml"}),
     # what a file says of its training is checked by pydantic, and the settings of a run are YAML
     "info": (["info"], "", {"click", "numpy", "pydantic", "yaml"}),
     "evaluate": (["evaluate", "-"], LINES, HEAVY),

@@ -99,6 +99,21 @@ def test_lanes_are_chosen_reordered_and_repeated() -> None:
     same(features, known)
 
 
+@torch.no_grad()
+def test_lanes_of_several_states_are_joined_in_order() -> None:
+    model = made("lstm", "tanh", {"num_layers": 2, "time_skip": 2})
+    reader, (first, second) = OnDevice(model), windows()
+    _, early = reader.read(first.numpy(), reader.start_state(B))
+    _, late = reader.read(second.numpy(), early)
+    joined = late.joined([early.lanes(np.array([1])), late])
+    assert all(
+        torch.equal(found, torch.cat((one, other[:, 1:2], one), 1))
+        for found, one, other in zip(joined.carried, late.carried, early.carried, strict=True)
+        if found is not None and one is not None and other is not None
+    )
+    assert joined.carried.past is not None
+
+
 def test_a_causal_model_and_a_backward_half_have_no_other_side() -> None:
     assert OnDevice(made("rnn", "relu", {})).sides is None
     model = made("rnn", "relu", {"bidirectional": True})

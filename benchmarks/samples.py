@@ -1,0 +1,154 @@
+"""What samples are like beside real text, setting by setting: temperature and min-p.
+
+    python benchmarks/samples.py MODEL [--characters 20000] [--temperatures 0.5,...] [--min-p 0,...] [--order 6]
+        [--copied 20] [--grams 4,8]
+
+Samples of 500 characters, without a prime, beside as many pieces of the second half of the validation part, under the
+same measures:
+
+    judge     bits/char under an n-gram model (Witten and Bell 1991, interpolated) of the first half of the validation
+              part, which the network never learnt from
+    learnt    the same, the n-gram model being of the training part: low also where a sample copies
+    own       bits/char under the network itself, at temperature 1; of the real text the same, each piece alone
+    distinct  how many of all n-grams are different ones, for each length of --grams
+    new words share of words, runs of letters, that the training part lacks: a measure of misspelling for texts that
+              have spaces
+    copied    share of characters within runs of at least --copied characters that the training part has
+    repeated  share of characters within runs of at least --copied characters that the same sample has elsewhere
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+import click
+import numpy as np
+
+from charrnn import checkpoint, corpus, decoder, lines, modelfile
+from charrnn.filters import Filters
+from charrnn.sample import Writer
+
+LENGTH = 500
+LETTERS = re.compile(r"[^\W\d_]+")
+
+
+def n_gram_bits(learnt: str, texts: Sequence[str], order: int) -> list[float]:
+    """Score texts under an interpolated n-gram model of another; gives each text's mean bits a character.
+
+    P_k(c | h) = (C(h c) + T(h) P_k-1(c | h')) / (C(h) + T(h)), h' being h without its first character, C counts, and
+    T(h) how many different characters follow h; P_0 is uniform over all characters seen anywhere.
+    """
+    whole = learnt + "".join("\n" + text for text in texts)
+    codes = np.frombuffer(whole.encode("utf-32-le"), dtype="<u4")
+    size, known = len(np.unique(codes)), len(learnt)
+    probability = np.full(len(codes), 1 / size)
+    context = np.zeros(len(codes), dtype=np.int64)  # name of the k - 1 characters before each place
+    for _ in range(order):
+        name, gram = np.unique(context * (int(codes.max()) + 1) + codes, return_inverse=True)
+        counts = np.bincount(gram[:known], minlength=len(name))
+        of_context = np.bincount(context[:known], minlength=int(context.max()) + 1)
+        different = np.bincount(name[counts > 0] // (int(codes.max()) + 1), minlength=len(of_context))
+        total = of_context[context] + different[context]
+        seen = total > 0
+        probability[seen] = (counts[gram[seen]] + different[context[seen]] * probability[seen]) / total[seen]
+        # the k characters before the next place are the gram that ends here, without what came before it
+        context = np.concatenate(([0], gram[:-1] + 1))
+    bits, scores, first = -np.log2(probability), [], known
+    for text in texts:
+        scores.append(float(bits[first + 1 : first + 1 + len(text)].mean()))
+        first += 1 + len(text)
+    return scores
+
+
+def distinct(pieces: Sequence[str], size: int) -> float:
+    """Give the share of different n-grams among all."""
+    found = [gram for piece in pieces for gram in grams(piece, size)]
+    return len(set(found)) / len(found)
+
+
+def within(piece: str, size: int, known: AbstractSet[str]) -> float:
+    """Give the share of characters within runs of `size` that are known."""
+    marked = np.zeros(len(piece), dtype=bool)
+    for at, gram in enumerate(grams(piece, size)):
+        if gram in known:
+            marked[at : at + size] = True
+    return float(marked.mean())
+
+
+def twice(piece: str, size: int) -> set[str]:
+    """Give the runs of `size` that come more than once."""
+    return {gram for gram, count in Counter(grams(piece, size)).items() if count > 1}
+
+
+def grams(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(len(text) - size + 1)]
+
+
+def numbers(_: object, __: object, value: str) -> list[float]:
+    return [float(each) for each in value.split(",")]
+
+
+@click.command()
+@click.argument("model")
+@click.option("--characters", default=20_000)
+@click.option("--temperatures", default="0.5,0.6,0.7,0.8,0.9,1.0", callback=numbers)
+@click.option("--min-p", "min_ps", default="0,0.02,0.05,0.1", callback=numbers)
+@click.option("--order", default=6)
+@click.option("--copied", default=20)
+@click.option("--grams", "sizes", default="4,8", callback=numbers)
+@click.option("--seed", default=1)
+def main(
+    model: str,
+    characters: int,
+    temperatures: list[float],
+    min_ps: list[float],
+    order: int,
+    copied: int,
+    sizes: list[float],
+    seed: int,
+) -> None:
+    path = checkpoint.find_model(model)
+    header = modelfile.read_header(path)
+    reader, vocabulary = decoder.load(path)
+    whole, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
+    assert digest == header.corpus.sha256, "the text has changed"
+    learnt, held_out = whole.training.text, whole.validation.text
+    half, number = len(held_out) // 2, characters // LENGTH
+    assert len(held_out) - half >= number * LENGTH, "the validation part is too short; name fewer --characters"
+    places = np.linspace(half, len(held_out) - LENGTH, number).astype(int)
+    real = [held_out[place : place + LENGTH] for place in places]
+    rows = {"real text": real}
+    scores = lines.side_by_side(reader, vocabulary, [vocabulary.encode(piece) for piece in real])
+    own = {"real text": sum(score.bits for score in scores) / (number * LENGTH)}
+    for min_p in min_ps:
+        for temperature in temperatures:
+            filters = Filters(temperature, min_p=min_p or None)
+            writer = Writer(reader, vocabulary, [""] * number, LENGTH, filters, seed=seed, indices=list(range(number)))
+            for _ in writer:
+                pass
+            name = f"t {temperature:g}, min-p {min_p:g}"
+            rows[name] = [sample.text for sample in writer.samples]
+            own[name] = sum(sample.nats for sample in writer.samples) / np.log(2) / (number * LENGTH)
+    texts = ["\n".join(pieces) for pieces in rows.values()]
+    judged, trained = n_gram_bits(held_out[:half], texts, order), n_gram_bits(learnt, texts, order)
+    words, known = set(LETTERS.findall(learnt)), set(grams(learnt, copied))
+    heads = "".join(f"  distinct-{size:.0f}" for size in sizes)
+    print(f"{path}; {number} samples of {LENGTH} characters each, seed {seed}; order {order}; runs of {copied}")
+    print(f"{'':18}  judge  learnt    own{heads}  new words  copied  repeated")
+    for (name, pieces), judge, train in zip(rows.items(), judged, trained, strict=True):
+        found = [word for piece in pieces for word in LETTERS.findall(piece[piece.find(" ") + 1 : piece.rfind(" ")])]
+        new = np.mean([word not in words for word in found]) if found else 0.0
+        copy = np.mean([within(piece, copied, known) for piece in pieces])
+        again = np.mean([within(piece, copied, twice(piece, copied)) for piece in pieces])
+        shares = "".join(f"  {distinct(pieces, int(size)):10.3f}" for size in sizes)
+        print(
+            f"{name:18}  {judge:5.3f}  {train:6.3f}  {own[name]:5.3f}{shares}  {new:9.1%}  {copy:6.1%}  {again:8.1%}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
