@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -353,26 +354,41 @@ def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Par
     return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
 
 
-def simpler(header: Header, path: Path, tokens: Tokens, content: str | None = None) -> Baselines | None:
-    """Give what simpler models need for N tokens: of the text `content`, or if None of the model's held-out part.
+class Simpler:
+    """Reckons what simpler models need, as far as the text that a model learnt from is at hand, unchanged, and not too
+    long: it is read and counted once, and only if need be."""
 
-    What was not kept at training is reckoned, as far as the training text is at hand, unchanged, and not too long.
-    """
-    known = header.baselines
-    kept = None if known is None or content is not None else known.test or known.validation
-    if kept is not None and kept.whole:
-        return kept
-    whole = None
-    if header.corpus.training <= baselines.MOST:
-        with contextlib.suppress(CharRNNError):
-            whole = origin.find(header, path, "")
-    if whole is None:
-        return None if known is None else kept or baselines.measure(header.vocabulary, known.counts, tokens)
-    counts = baselines.count(whole) if known is None else known.counts
-    model = baselines.chosen(whole, None if known is None else known.validation.order)
-    if content is None:
-        content = (whole.test if len(whole.test) else whole.validation).text
-    return baselines.measure(header.vocabulary, counts, tokens, model, (whole.training, content))
+    def __init__(self, header: Header, path: Path) -> None:
+        self.header, self.path = header, path
+
+    @cached_property
+    def corpus(self) -> Corpus | None:
+        """Read what the model learnt from; None where that cannot be."""
+        if self.header.corpus.training <= baselines.MOST:
+            with contextlib.suppress(CharRNNError):
+                return origin.find(self.header, self.path, "")
+        return None
+
+    @cached_property
+    def model(self) -> ngram.Ngram | None:
+        """Count the best n-gram model."""
+        known = self.header.baselines
+        order = None if known is None else known.validation.order
+        return None if self.corpus is None else baselines.chosen(self.corpus, order)
+
+    def needs(self, tokens: Tokens, content: str | None = None) -> Baselines | None:
+        """Give what they need for N tokens: of the text `content`, or if None of the model's held-out part."""
+        known, vocabulary = self.header.baselines, self.header.vocabulary
+        kept = None if known is None or content is not None else known.test or known.validation
+        if kept is not None and kept.whole:
+            return kept
+        whole = self.corpus
+        if whole is None:
+            return None if known is None else kept or baselines.measure(vocabulary, known.counts, tokens)
+        counts = baselines.count(whole) if known is None else known.counts
+        if content is None:
+            content = (whole.test if len(whole.test) else whole.validation).text
+        return baselines.measure(vocabulary, counts, tokens, self.model, (whole.training, content))
 
 
 def _extended(old: Config, settings: Sequence[str]) -> Config:

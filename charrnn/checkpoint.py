@@ -22,7 +22,7 @@ BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
 TOKENS, COPY = "corpus.safetensors", "corpus.txt"
 # what an attempt that died before it began may leave behind, and what else it may have made
 _NOTHING = {LOCK, TOKENS, TOKENS + ".tmp", COPY + ".tmp"}
-_MADE = _NOTHING | {COPY, "config.yaml", "config.yaml.tmp"}
+_MADE = _NOTHING | {COPY, "config.yaml", "config.yaml.tmp", "metrics.jsonl", "samples.txt"}
 
 
 class Run:

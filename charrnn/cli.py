@@ -535,6 +535,7 @@ def evaluate(
             follower = _follower(
                 path, header, model, dynamic_rate, dynamic_decay, choose=bool(sources or header.corpus.test)
             )
+        simpler = begin.Simpler(header, path)
         for source, given in sources or [_held_out(header, path)]:
             if isinstance(given, str):
                 tokens, content = header.vocabulary.encode(given), given
@@ -552,9 +553,9 @@ def evaluate(
                         place += 1
             else:
                 rows.append(_scored(shown, source, header, model, tokens, exact, follower))
-                simpler = begin.simpler(header, path, tokens, given if isinstance(given, str) else None)
-                if simpler is not None:
-                    rows[-1]["baselines"] = simpler.fields()
+                needs = simpler.needs(tokens, given if isinstance(given, str) else None)
+                if needs is not None:
+                    rows[-1]["baselines"] = needs.fields()
                 if as_json:
                     click.echo(json.dumps(rows[-1], ensure_ascii=False))
     if rows and not as_json:

@@ -304,6 +304,16 @@ def test_an_order_that_the_text_has_not_is_a_sentence_and_leaves_nothing(
     assert not Path("checkpoints/text").exists()
 
 
+def test_an_interrupted_count_leaves_nothing(here: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ngram, "tables", interrupted)
+    result = charrnn("train", "text.txt", "-s", "model.cell=ngram")
+    assert result.exit_code == 130
+    assert list(Path("checkpoints").iterdir()) == []
+
+
 # Files that cannot be
 
 
