@@ -232,7 +232,7 @@ class Training:
         """Read one window and take one optimizer step; where a number is not finite, go back instead.
 
         Gives the report of the step that was taken `lag` steps before, None while there was none: its figures are there
-        by now, and a GPU need not wait until they are read. What followed a step that was not finite is undone with it.
+        by now, and a GPU need not wait until they are read. A step that was not finite is undone, with those behind it.
         """
         began = time.perf_counter()
         train, position = self.config.train, self.position

@@ -244,7 +244,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None
     monkeypatch.setattr(objective, "nats", nats)
 
 
-def test_a_loss_that_is_not_finite_never_reaches_the_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_never_stays_in_the_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = started("run")
     poison(monkeypatch, lambda call: call == 8)
     reports = run_until(begun)
@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(here: Path, monkeyp
     assert all(bool(weights.isfinite().all()) for weights in begun.training.model.state_dict().values())
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights(here: Path) -> None:
+def test_a_gradient_that_is_not_finite_never_stays_in_the_weights(here: Path) -> None:
     begun = started("run")
     weights = network(begun).head
     assert weights is not None
