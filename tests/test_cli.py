@@ -559,10 +559,14 @@ def test_gaps_in_what_is_no_text_are_a_sentence(runs: dict[str, Path], charrnn: 
 # evaluate
 
 
+BASELINES = {"uniform", "unigram", "xz", "ngram"}
+
+
 def test_the_table_scores_the_held_out_part_by_default(trained: Path, charrnn: Charrnn) -> None:
     result = charrnn("evaluate")
     assert result.exit_code == 0, result.output
-    head, row = result.stdout.splitlines()
+    head, row, *simpler = result.stdout.splitlines()
+    assert len(simpler) == len(BASELINES)
     assert head.split() == ["model", "text", "characters", "bits/char", "perplexity", "accuracy"]
     assert "48" in row.split()  # a twentieth of 948
     assert "Scoring the test part of text.txt (48 characters)" in result.stderr
@@ -571,12 +575,14 @@ def test_the_table_scores_the_held_out_part_by_default(trained: Path, charrnn: C
 def test_several_models_and_texts_make_one_table(trained: Path, charrnn: Charrnn) -> None:
     Path("其他.txt").write_text("另一篇文章", encoding="utf-8")
     result = charrnn("evaluate", "-m", "text", "-m", str(trained), "text.txt", "其他.txt")
-    assert len(result.stdout.splitlines()) == 5
+    assert len(result.stdout.splitlines()) == 5 + 2 * len(BASELINES)
 
 
 def test_json_carries_nats_and_counts(trained: Path, charrnn: Charrnn) -> None:
     score = json.loads(charrnn("evaluate", "text.txt", "--json").stdout)
-    assert sorted(score) == ["accuracy", "bits_per_character", "characters", "model", "nats", "perplexity", "text"]
+    names = {"accuracy", "baselines", "bits_per_character", "characters", "model", "nats", "perplexity", "text"}
+    assert set(score) == names
+    assert set(score["baselines"]) == BASELINES
     assert score["characters"] == len(TEXT)
     assert score["bits_per_character"] == pytest.approx(score["nats"] / score["characters"] / 0.6931471805599453)
 
@@ -624,9 +630,9 @@ CLOZE = {"cloze_bits_per_character", "cloze_accuracy", "backward_bits_per_charac
 
 def test_a_bidirectional_model_has_a_second_table_of_its_own(runs: dict[str, Path], charrnn: Charrnn) -> None:
     causal, both = str(runs["causal"]), str(runs["bidirectional"])
-    assert len(charrnn("evaluate", "-m", causal, "-", stdin="the fox").stdout.splitlines()) == 2
+    assert len(charrnn("evaluate", "-m", causal, "-", stdin="the fox").stdout.splitlines()) == 2 + len(BASELINES)
     first, second = charrnn("evaluate", "-m", causal, "-m", both, "-", stdin="the fox").stdout.split("\n\n")
-    assert [line.split()[0] for line in first.splitlines()] == ["model", causal, both]
+    assert [line.split()[0] for line in first.splitlines()][:3] == ["model", causal, both]
     head, row = second.splitlines()
     names = ["given both sides (cloze)", "text", "characters", "cloze bits/char", "accuracy", "backward bits/char"]
     assert re.split("  +", head) == names
