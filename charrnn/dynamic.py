@@ -148,7 +148,7 @@ def adapt(
         window = _window(tokens[None], first, vocabulary.newline)
         costs, state = _costs(model, vocabulary, window, state, generator)
         length = window.targets.size
-        score += Score(length * float(costs.forward), length)
+        score += Score(length * float(costs.forward.detach()), length)
         if not math.isfinite(score.nats):
             raise _ran_away(first, rule, "--adapt-rate")
         learner.learn(costs.total())

@@ -212,6 +212,7 @@ def test_a_model_of_both_sides_learns_for_all_of_its_heads() -> None:
     assert score.characters == len(OTHER)
     window = dynamic._window(tokens[None], 0, VOCABULARY.newline)
 
+    @torch.no_grad()
     def costs(of: CharRNN) -> objective.Costs:
         return dynamic._costs(of, VOCABULARY, window, of.start_state(1), torch.Generator().manual_seed(1))[0]
 
