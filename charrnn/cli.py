@@ -702,9 +702,7 @@ def _reader(path: Path, device: str) -> tuple[Reader, Vocabulary]:
 def _check_follows(option: str, header: Header) -> None:
     model = header.config.model
     if model.cell in model.OWN:
-        raise MisuseError(
-            f"{option} lets a network's weights follow a text; this model is no network but {model.cell}."
-        )
+        raise MisuseError(f"{option} lets a network's weights follow a text; this model is no network: {model.kind}.")
 
 
 def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | None) -> tuple[Reader, Vocabulary]:

@@ -98,7 +98,8 @@ BASE = prices(FOLLOWER, TEXT[:90])
 @given(st.integers(0, 89), st.sampled_from(sorted(set(TEXT) | {"鸟"})))
 def test_no_character_is_learnt_before_it_is_scored(place: int, character: str) -> None:
     changed = prices(FOLLOWER, TEXT[:place] + character + TEXT[place + 1 : 90])
-    np.testing.assert_array_equal(changed[:place], BASE[:place])
+    # up to the last bits: matrix products round by where their operands lie; a character learnt early moves prices by 1e-3
+    np.testing.assert_allclose(changed[:place], BASE[:place], rtol=1e-6)
 
 
 def test_a_step_is_that_of_the_paper() -> None:
@@ -383,6 +384,7 @@ def test_only_a_network_follows_a_text(runs: dict[str, Path], here: Path, charrn
     for arguments in (["evaluate", "--dynamic", "text.txt"], ["sample", "--adapt", "text.txt"]):
         result = charrnn(*arguments, "-m", str(runs["ngram"]))
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"Error: {arguments[1]} lets a network's weights follow a text; this model is no network: n-gram" in (
-            result.stderr
+        assert (
+            f"Error: {arguments[1]} lets a network's weights follow a text; this model is no network: ngram of order"
+            in (result.stderr)
         )
