@@ -98,7 +98,7 @@ BASE = prices(FOLLOWER, TEXT[:90])
 @given(st.integers(0, 89), st.sampled_from(sorted(set(TEXT) | {"鸟"})))
 def test_no_character_is_learnt_before_it_is_scored(place: int, character: str) -> None:
     changed = prices(FOLLOWER, TEXT[:place] + character + TEXT[place + 1 : 90])
-    # up to the last bits: matrix products round by where their operands lie; a character learnt early moves prices by 1e-3
+    # up to the last bits: matrix products round by where their operands lie
     np.testing.assert_allclose(changed[:place], BASE[:place], rtol=1e-6)
 
 
