@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from charrnn.cells import GATES
 from charrnn.errors import CharRNNError, MisuseError
 
 Auto = Literal["auto"]
@@ -177,6 +178,15 @@ class ModelConfig(Section):
         if self.cell == "hmm":
             return f"hmm of {self.hidden_size} states"
         return f"{self.num_layers} x {self.hidden_size} {self.cell}"
+
+    def products(self, vocabulary_size: int) -> int:
+        """Count the multiplications of one character, forwards: the weights that it meets."""
+        if self.cell == "hmm":
+            return int(self.hidden_size) * (int(self.hidden_size) + vocabulary_size)
+        hidden, embedding, layers = int(self.hidden_size), int(self.embedding_size), int(self.num_layers)
+        stack = GATES[self.cell] * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
+        halves, heads, joint = (2, 3, 6 * hidden * hidden) if self.bidirectional else (1, 1, 0)
+        return halves * stack + joint + heads * hidden * vocabulary_size
 
     @property
     def foreign(self) -> list[str]:

@@ -95,6 +95,17 @@ class Header:
         return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.startswith(EXTRA))
 
     @property
+    def read(self) -> int:
+        """Count the characters that training had read by the latest evaluation."""
+        train = self.config.train
+        return self.latest.step * int(train.batch_size) * train.sequence_length if self.latest else 0
+
+    @property
+    def flops(self) -> float:
+        """Count the floating-point operations of that, in products alone: two each, once forwards and twice back."""
+        return 6.0 * self.read * self.config.model.products(len(self.vocabulary))
+
+    @property
     def latest(self) -> Evaluated | None:
         """Give the evaluation that these weights were saved at or after."""
         return self.history[-1] if self.history else None

@@ -12,7 +12,6 @@ import torch
 
 from charrnn import objective
 from charrnn.bidirectional import LOOKAHEAD, make_model
-from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig
 from charrnn.errors import CharRNNError
 from charrnn.evaluate import fast_at_bf16
@@ -121,9 +120,9 @@ def _fit_model(
     flops_per_second: float | None = None
     for place, hidden_size in enumerate(ladder):
         sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
-        weights = products(sized.model, vocabulary_size)
+        weights = sized.model.products(vocabulary_size)
         # each half learns for itself
-        learnt = products(sized.model.model_copy(update={"bidirectional": False}), vocabulary_size)
+        learnt = sized.model.model_copy(update={"bidirectional": False}).products(vocabulary_size)
         last = place == len(ladder) - 1
         # a first trial tells what to expect of the others: only promising ones are tried themselves
         if (
@@ -195,17 +194,6 @@ def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training:
 def _dropout(epochs: float) -> float:
     """Regularise the more, the more often each character is seen: what is seen once cannot be learnt by heart."""
     return next((dropout for limit, dropout in _DROPOUTS if epochs < limit), _DROPOUTS[-1][1])
-
-
-def products(model: ModelConfig, vocabulary_size: int) -> int:
-    """Count the multiplications of one character, forwards: the weights that it meets."""
-    if model.cell == "hmm":
-        return int(model.hidden_size) * (int(model.hidden_size) + vocabulary_size)
-    gates = GATES[model.cell]
-    hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
-    stack = gates * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
-    halves, heads, joint = (2, 3, 6 * hidden * hidden) if model.bidirectional else (1, 1, 0)
-    return halves * stack + joint + heads * hidden * vocabulary_size
 
 
 def _rate(config: Config, vocabulary_size: int, device: torch.device, rival: float = 0.0) -> float:

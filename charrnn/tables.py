@@ -128,6 +128,7 @@ def page(path: Path, header: Header) -> str:
         reading = "once, " if model.counted else f"{evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, "
         lines += [
             f"trained       {reading}{evaluated.seconds:.0f} seconds, seed {header.config.train.seed}",
+            *([] if model.counted else [f"read          {header.read:,} characters, {header.flops:.2g} FLOPs"]),
             f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
             f" {evaluated.correct / evaluated.characters:.2%}",
         ]

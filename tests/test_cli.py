@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from charrnn.modelfile import read_header
 from tests.conftest import TEXT, Charrnn, settings
 
 
@@ -682,6 +683,11 @@ def test_info_says_what_a_model_is_and_lists_the_runs(trained: Path, charrnn: Ch
         "bits/char at 4",
     ):
         assert word in result.stdout
+    header = read_header(trained / "best.safetensors")
+    train, vocabulary = header.config.train, len(header.vocabulary)
+    read = 20 * int(train.batch_size) * train.sequence_length
+    # LSTM 2 x 5 on an embedding of 4: four gates of both inputs and states, and the head; forwards and twice back
+    assert f"{read:,} characters, {6 * read * (4 * 5 * (4 + 5 + 10) + 5 * vocabulary):.2g} FLOPs" in result.stdout
     assert "runs under" not in charrnn("info", "-m", "text").stdout
 
 

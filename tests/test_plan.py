@@ -19,7 +19,7 @@ def planned(training: int, *settings: str, vocabulary: int = 65, rate: float = 1
         patch.setattr(
             plan,
             "_rate",
-            lambda sized, size, device, rival=0.0: rate * speed(sized) / plan.products(sized.model, size),
+            lambda sized, size, device, rival=0.0: rate * speed(sized) / sized.model.products(size),
         )
         return plan.plan(chosen, vocabulary, training, training // 18, CPU, fine_tuning=fine_tuning)
 
@@ -68,7 +68,7 @@ def test_the_planned_reading_fits_the_time() -> None:
             if chosen.train.steps is None
             else (chosen.train.steps * int(chosen.train.batch_size) * chosen.train.sequence_length)
         )
-        seconds = float(reading) * plan.products(chosen.model, 65) / (2 * rate)
+        seconds = float(reading) * chosen.model.products(65) / (2 * rate)
         assert seconds <= 15 * 60
 
 
@@ -126,7 +126,7 @@ def test_the_counted_products_are_the_models_matrices() -> None:
         from charrnn.model import CharRNN
 
         matrices = [w for name, w in CharRNN(chosen, 7).named_parameters() if w.dim() > 1 and name != "embedding"]
-        assert plan.products(chosen, 7) == sum(weights.numel() for weights in matrices)
+        assert chosen.products(7) == sum(weights.numel() for weights in matrices)
 
 
 def test_a_real_trial_gives_a_rate() -> None:
@@ -138,7 +138,7 @@ def test_a_real_trial_gives_a_rate() -> None:
 
 def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def rate(sized: Config, size: int, device: torch.device, rival: float = 0.0) -> float:
-        return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / plan.products(sized.model, size)
+        return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / sized.model.products(size)
 
     monkeypatch.setattr(plan, "_rate", rate)
     chosen = plan.plan(config.load(None, ()), 65, 1_000_000, 50_000, CPU).config
