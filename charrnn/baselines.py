@@ -17,7 +17,7 @@ from charrnn.metrics import NATS_PER_BIT
 from charrnn.vocabulary import Vocabulary
 
 SOON = 1 << 21  # characters of a training part, up to which all is reckoned before the training begins
-MOST = 1 << 24  # and up to which it is reckoned at all
+MOST = 1 << 22  # and up to which it is reckoned at all: longer ones would keep a user waiting for minutes
 
 
 @dataclass(frozen=True)
@@ -118,20 +118,22 @@ def measure(
     base = len(known) * vocabulary.known_nats + (len(tokens) - len(known)) * vocabulary.escape_nats
     seen = np.maximum(np.array(counts, dtype=np.float64), 1.0)
     prices = np.log(seen.sum()) - np.log(seen)
+    bits = growth(texts[0].text, texts[1]) if texts is not None and len(texts[1]) <= MOST else None
     return Baselines(
         len(tokens),
         base + len(known) * math.log(len(vocabulary)),
         base + float((np.bincount(known, minlength=len(vocabulary)) * prices).sum()),
-        None if texts is None else growth(texts[0].text, texts[1]) * NATS_PER_BIT,
+        None if bits is None else bits * NATS_PER_BIT,
         None if model is None else model.score(vocabulary, tokens).nats,
         None if model is None else model.order,
     )
 
 
-def growth(before: str, text: str) -> float:
-    """Give by how many bits xz grows when a text is appended to another."""
+def growth(before: str, text: str) -> float | None:
+    """Give by how many bits xz grows when a text is appended to another; None if by none, as may be for a few letters:
+    it counts in whole bytes."""
     alone = _packed(before)
-    return 8.0 * (_packed(before + text) - alone)
+    return 8.0 * grown if (grown := _packed(before + text) - alone) > 0 else None
 
 
 @lru_cache(maxsize=2)  # the training text is packed once for all texts that are appended to it
@@ -139,4 +141,5 @@ def _packed(text: str) -> int:
     raw = text.encode()
     # the strongest there is; a dictionary no larger than the text, which would only take memory
     strongest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": max(4096, len(raw))}
-    return len(lzma.compress(raw, format=lzma.FORMAT_XZ, filters=[strongest]))
+    # without the frame, which is padded to four bytes
+    return len(lzma.compress(raw, format=lzma.FORMAT_RAW, filters=[strongest]))

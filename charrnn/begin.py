@@ -358,8 +358,8 @@ class Simpler:
     """Reckons what simpler models need, as far as the text that a model learnt from is at hand, unchanged, and not too
     long: it is read and counted once, and only if need be."""
 
-    def __init__(self, header: Header, path: Path) -> None:
-        self.header, self.path = header, path
+    def __init__(self, header: Header, path: Path, say: Say = silent) -> None:
+        self.header, self.path, self.say = header, path, say
 
     @cached_property
     def corpus(self) -> Corpus | None:
@@ -374,7 +374,11 @@ class Simpler:
         """Count the best n-gram model."""
         known = self.header.baselines
         order = None if known is None else known.validation.order
-        return None if self.corpus is None else baselines.chosen(self.corpus, order)
+        if self.corpus is None:
+            return None
+        if len(self.corpus.training) > baselines.SOON:
+            self.say("Counting what the model learnt from, for the n-gram model to compare it with ...")
+        return baselines.chosen(self.corpus, order)
 
     def needs(self, tokens: Tokens, content: str | None = None) -> Baselines | None:
         """Give what they need for N tokens: of the text `content`, or if None of the model's held-out part."""

@@ -186,6 +186,8 @@ def _fresh(
     if start is not None:
         begin.check_fine_tuning(start, config)
     if config.model.counted:
+        if device not in {"auto", "cpu"}:
+            raise MisuseError(f"An n-gram model is counted on the CPU; leave out --device {device}.")
         return begin.fresh_count(config, folder, stdin=_stdin(), say=say)
     return begin.fresh(
         config, folder, begin.choose_device(device), init_from=start, stdin=_stdin(), say=say, began=began
@@ -519,11 +521,14 @@ def evaluate(
                 assert isinstance(given, str)
                 _put_lines(reader, vocabulary, given, _column(name, path, models))
         return
-    from charrnn import begin, tables
+    from charrnn import begin, checkpoint, modelfile, tables
     from charrnn import evaluate as scoring
     from charrnn.metrics import NATS_PER_BIT
     from charrnn.ondevice import reader as reading
 
+    if dynamic:  # before any is scored, which takes long
+        for name in models:
+            _check_follows("--dynamic", modelfile.read_header(checkpoint.find_model(name)))
     rows: list[dict[str, Any]] = []
     for name in models or (None,):
         path = _found(name)
@@ -535,7 +540,7 @@ def evaluate(
             follower = _follower(
                 path, header, model, dynamic_rate, dynamic_decay, choose=bool(sources or header.corpus.test)
             )
-        simpler = begin.Simpler(header, path)
+        simpler = begin.Simpler(header, path, _note)
         for source, given in sources or [_held_out(header, path)]:
             if isinstance(given, str):
                 tokens, content = header.vocabulary.encode(given), given
@@ -708,11 +713,11 @@ def _check_follows(option: str, header: Header) -> None:
 def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | None) -> tuple[Reader, Vocabulary]:
     """Open a model, and let it read a text and learn from it before anyone else reads with it."""
     from charrnn import decoder, dynamic, text, tuning
-    from charrnn.ondevice import OnDevice
+    from charrnn.ondevice import reader
 
-    content = text.read([name], encoding, _stdin())
     header, model = _opened(path, device)
     _check_follows("--adapt", header)
+    content = text.read([name], encoding, _stdin())
     rule = tuning.kept(path) or dynamic.Rule()
     rule = rule if rate is None else dynamic.Rule(rate, rule.decay)
     with _bar(len(content)) as bar:
@@ -720,7 +725,7 @@ def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | No
     bits = score.bits_per_character
     _note(f"Adapted to {name}: {len(content):,} characters, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
     if model.embedding.device.type != "cpu":
-        return OnDevice(model), header.vocabulary
+        return reader(model), header.vocabulary
     architecture = decoder.Architecture.of(header.config.model.model_dump())
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     return decoder.make(architecture, arrays), header.vocabulary

@@ -119,8 +119,8 @@ class Scribe:
         for made in samples:
             if made.ended_early:
                 self.say(
-                    f"Sample {made.index + 1} ended after {len(made.text)} characters:"
-                    " whatever it could go on with has been written before."
+                    f"Sample {made.index + 1} ended early, {len(made.text):,} of {self.length:,} characters long:"
+                    " all that it could go on with is barred by --no-copy or --no-repeat. A larger number bars less."
                 )
         return samples
 

@@ -41,7 +41,8 @@ def choose(
     if len(validation) < _LEAST:
         return None
     length = min(len(validation), dynamic.CHOOSING)
-    say(f"Choosing how fast the weights follow, once, on {length:,} characters of the validation part ...")
+    once = ", once," if (path.parent / LOCK).exists() else ""
+    say(f"Choosing how fast the weights follow{once} on {length:,} characters of the validation part ...")
     rule, tried = follower.choose(validation, progress)
     scores = [
         {"rate": each.rate, "decay": each.decay, "bits_per_character": score.bits_per_character}

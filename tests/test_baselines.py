@@ -31,10 +31,12 @@ def test_uniform_and_unigram_by_hand() -> None:
 
 def test_xz_needs_what_a_text_adds_to_the_packed_one() -> None:
     def packed(text: str) -> int:
-        return len(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+        strongest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}
+        return len(lzma.compress(text.encode(), lzma.FORMAT_RAW, filters=[strongest]))
 
     more = "a quick 鸟 jumps over my box\n" * 3
     assert baselines.growth(TEXT, more) == 8 * (packed(TEXT + more) - packed(TEXT))
+    assert baselines.growth(TEXT, "") is None
 
 
 def corpus(training: str, validation: str) -> Corpus:

@@ -323,7 +323,10 @@ def test_a_sample_that_cannot_go_on_ends_with_a_sentence(either: str, charrnn: C
     result = charrnn("sample", "-m", either, "-n", "5000", "--no-copy", "2", "--no-repeat", "2", "--seed", "1")
     assert result.exit_code == 0
     assert 0 < len(result.stdout) < 5000
-    assert re.search(r"Sample 1 ended after \d+ characters: whatever it could go on with", result.stderr)
+    assert re.search(
+        r"Sample 1 ended early, \d[\d,]* of 5,000 characters long: all that it could go on with is barred",
+        result.stderr,
+    )
 
 
 def test_what_was_learnt_must_be_there_and_the_same(trained: Path, charrnn: Charrnn) -> None:
