@@ -176,7 +176,13 @@ def _fresh(
 
         start = checkpoint.find_model(init_from)
         base = begin.fine_tuning_base(start)
-    config = configuration.load(source, settings, base)
+    try:
+        config = configuration.load(source, settings, base)
+    except MisuseError:
+        other = [setting for setting in settings if setting.replace(" ", "") in {"model.cell=ngram", "model.cell=hmm"}]
+        if start is not None and other:  # what it complains of are settings of the other model
+            raise MisuseError(f"--init-from keeps the architecture of {start}; leave out {other[0]}.") from None
+        raise
     if texts:
         config = config.with_values(data={"texts": list(texts)})
     if not config.data.texts:

@@ -217,3 +217,11 @@ def test_a_lying_size_is_a_sentence(size: object, learnt: Path) -> None:
     for read in (decoder.load, modelfile.read_model):
         with pytest.raises(CharRNNError):
             read(learnt / "lying.safetensors")
+
+
+def test_a_network_cannot_become_a_markov_model(runs: dict[str, Path], here: Path, charrnn: Charrnn) -> None:
+    start = str(runs["causal"])
+    result = charrnn("train", "text.txt", "--init-from", start, "-s", "model.cell=hmm")
+    assert result.exit_code == 2
+    assert "--init-from keeps the architecture of" in result.stderr
+    assert result.stderr.rstrip().endswith("leave out model.cell=hmm.")
