@@ -46,7 +46,7 @@ class Rule:
     average weight goes with each segment.
     """
 
-    rate: float = 0.2
+    rate: float = 0.4
     decay: float = 0.002
 
 
