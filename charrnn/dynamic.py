@@ -170,7 +170,7 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
     """Give the root mean square of each weight's gradient over segments of one lane, in the order of parameters().
 
     The segments are of a text that the model writes itself: so no text need be at hand, and the mean squares are the
-    diagonal of its Fisher information. The paper takes the training text; measured, both do about as well.
+    diagonal of its Fisher information. The paper takes the training text; in trials both did about as well.
     """
     model = copy.deepcopy(model).eval()
     model.use_own_loops(True)
