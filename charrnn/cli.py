@@ -598,11 +598,7 @@ def _scored(
         "model": shown,
         "text": source,
         **mode,
-        "characters": score.characters,
-        "nats": score.nats,
-        "bits_per_character": score.bits_per_character,
-        "perplexity": score.perplexity,
-        "accuracy": score.accuracy,
+        **score.fields,
         **(cloze.fields(sides.backward, sides.cloze) if sides else {}),
     }
 

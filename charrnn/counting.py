@@ -117,11 +117,5 @@ def _line(evaluated: Evaluated) -> dict[str, object]:
         "order": evaluated.step,
         "seconds": evaluated.seconds,
         "training_bits_per_character": evaluated.training_bits_per_character,
-        "validation": {
-            "nats": score.nats,
-            "characters": score.characters,
-            "bits_per_character": score.bits_per_character,
-            "perplexity": score.perplexity,
-            "accuracy": score.accuracy,
-        },
+        "validation": score.fields,
     }

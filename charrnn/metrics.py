@@ -21,6 +21,17 @@ class Score:
         return Score(self.nats + other.nats, self.characters + other.characters, self.correct + other.correct)
 
     @property
+    def fields(self) -> dict[str, float | int]:
+        """Give what JSON says of it."""
+        return {
+            "characters": self.characters,
+            "nats": self.nats,
+            "bits_per_character": self.bits_per_character,
+            "perplexity": self.perplexity,
+            "accuracy": self.accuracy,
+        }
+
+    @property
     def bits(self) -> float:
         """Give the total cost in bits."""
         return self.nats / NATS_PER_BIT

@@ -580,12 +580,5 @@ def _line(evaluated: Evaluated) -> dict[str, Any]:
         "epoch": evaluated.epoch,
         "seconds": evaluated.seconds,
         "training_bits_per_character": evaluated.training_bits_per_character,
-        "validation": {
-            "nats": score.nats,
-            "characters": score.characters,
-            "bits_per_character": score.bits_per_character,
-            "perplexity": score.perplexity,
-            "accuracy": score.accuracy,
-            **sides,
-        },
+        "validation": {**score.fields, **sides},
     }
