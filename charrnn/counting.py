@@ -62,7 +62,7 @@ class Counting:
     def _write(self, model: Ngram) -> str:
         seed = self.config.train.seed
         assert seed is not None
-        filters = Filters(temperature=sample.TEMPERATURE)
+        filters = Filters(sample.TEMPERATURE, min_p=sample.MIN_P)
         writer = sample.Writer(model, self.corpus.vocabulary, [""], SAMPLE_LENGTH, filters, seed=seed, indices=[0])
         for _ in writer:
             pass
