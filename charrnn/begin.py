@@ -20,7 +20,7 @@ from charrnn import baselines, checkpoint, corpus, modelfile, ngram, origin, pla
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
 from charrnn.baselines import Baselines
-from charrnn.bidirectional import make_model
+from charrnn.bidirectional import Network, make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Dealt, Part, Tokens
@@ -193,9 +193,9 @@ def _started(
         say(note)
 
     # what may fail comes before a long text is encoded, which takes minutes
-    model = make_model(config.model, len(vocabulary))
-    model.initialise(torch.Generator().manual_seed(seed))
+    model: Network | None = None
     if init_from is not None:
+        model = make_model(config.model, len(vocabulary))
         header, old = modelfile.read_model(init_from)
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
         say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")

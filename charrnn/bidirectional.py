@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from charrnn.config import ModelConfig
 from charrnn.hmm import HiddenMarkov
-from charrnn.model import CharRNN
+from charrnn.model import CharRNN, start_bias
 from charrnn.reader import WIDEST
 from charrnn.stack import Stack, State
 
@@ -41,12 +41,12 @@ class BidirectionalRNN(CharRNN):
             self.joint_hidden = nn.Linear(2 * size, 2 * size, bias=False)  # W
             self.joint_output = nn.Linear(2 * size, size, bias=False)  # U
 
-    def initialise(self, generator: Generator) -> None:
+    def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
         """Draw all weights: the forward half's first, as it would be drawn alone."""
-        super().initialise(generator)
+        super().initialise(generator, frequencies)
         self.backward_stack.initialise_layers(generator)
-        nn.init.zeros_(self.backward_bias)
-        nn.init.zeros_(self.joint_bias)
+        start_bias(self.backward_bias, frequencies)
+        start_bias(self.joint_bias, frequencies)
         nn.init.zeros_(self.joint_width)
         nn.init.zeros_(self.joint_trust)
         with torch.no_grad():

@@ -78,10 +78,13 @@ class HiddenMarkov(nn.Module):
         """Give the weights by which others see where, and in what type, this model computes."""
         return self.emission
 
-    def initialise(self, generator: Generator) -> None:
-        """Draw all weights: hidden states must differ from the first step on."""
+    def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
+        """Draw all weights: hidden states must differ from the first step on, each around the frequencies (V)."""
         nn.init.normal_(self.transition, generator=generator)
         nn.init.normal_(self.emission, generator=generator)
+        if frequencies is not None:
+            with torch.no_grad():
+                self.emission.add_(frequencies.log()[:, None])
 
     def start_state(self, batch_size: int) -> State:
         """Give the state before any text, for B lanes: all hidden states are equally likely."""

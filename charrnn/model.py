@@ -28,11 +28,13 @@ class CharRNN(Stack):
         self.head = None if config.tie_weights else nn.Parameter(torch.empty(vocabulary_size, self.feature_size))
         self.head_bias = nn.Parameter(torch.empty(vocabulary_size))
 
-    def initialise(self, generator: Generator) -> None:
+    def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
         """Draw all weights: recurrent ones as config.init says, the rest uniform or normal, biases 0.
 
         orthogonal (Saxe et al. 2014) and identity (Le et al. 2015) keep a signal's size over many steps; xavier
         (Glorot and Bengio 2010); torch is what torch.nn does. An LSTM's forget bias starts at 1, but for torch.
+        The head's bias starts at the logarithms of the characters' frequencies (V), if given: what any text teaches
+        first need not be learnt, which takes thousands of steps where characters are many and rare.
         """
         # unit size, so that characters differ from the first step on; as a head, 1 / sqrt(E) keeps the logits small
         std = 1 / math.sqrt(self.embedding.shape[1]) if self.config.tie_weights else 1.0
@@ -40,7 +42,7 @@ class CharRNN(Stack):
         self.initialise_layers(generator)
         if self.head is not None:
             nn.init.xavier_uniform_(self.head, generator=generator)
-        nn.init.zeros_(self.head_bias)
+        start_bias(self.head_bias, frequencies)
 
     def forward(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T) from a state; gives logits (B, T, V) of what follows each, and the state after the last.
@@ -66,6 +68,12 @@ class CharRNN(Stack):
         if self.training or tokens.is_cuda or bool((tokens == self.vocabulary_size).any()):
             return F.embedding(tokens, torch.cat((self.embedding, self.embedding.mean(0, keepdim=True))))
         return F.embedding(tokens, self.embedding)
+
+
+@torch.no_grad()
+def start_bias(bias: Tensor, frequencies: Tensor | None) -> None:
+    """Start a head's bias (V) where it foretells every character by its frequency (V) alone; at 0 without them."""
+    bias.zero_() if frequencies is None else bias.copy_(frequencies.log())
 
 
 def nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float) -> Tensor:

@@ -24,6 +24,13 @@ _LADDER = (128, 192, 256, 384, 512, 768, 1024)
 _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
 _CHARACTERS_PER_WEIGHT = 1.5  # fewer characters read in all than this and a smaller model learns more in the time
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
+_SMALL, _SMALL_DROPOUT = 400_000, 0.3  # a text below so many characters is overfitted sooner: so much at least
+_ENOUGH = (
+    9_000,
+    5,
+    0.4,
+)  # so many characters are learnt by heart after so many epochs; longer texts, by this power, later
+_MOST_EPOCHS, _FEWEST = 40, 200  # and steps, that the shortest text needs
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
@@ -64,7 +71,7 @@ def plan(
         notes.append(f"The validation part has only {validation} characters; its scores are rough.")
     batch_size = train.batch_size
     if batch_size == "auto":
-        batch_size, most = 8, 128 if device.type != "cpu" else 32 if vocabulary_size <= _MANY_CHARACTERS else 16
+        batch_size, most = 2, 128 if device.type != "cpu" else 32 if vocabulary_size <= _MANY_CHARACTERS else 16
         while batch_size < most and training >= 2 * batch_size * sequence_length * 40:
             batch_size *= 2
     if batch_size * sequence_length > training:
@@ -191,9 +198,16 @@ def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training:
     }
 
 
-def _dropout(epochs: float) -> float:
+def _dropout(epochs: float, training: int) -> float:
     """Regularise the more, the more often each character is seen: what is seen once cannot be learnt by heart."""
-    return next((dropout for limit, dropout in _DROPOUTS if epochs < limit), _DROPOUTS[-1][1])
+    dropout = next((dropout for limit, dropout in _DROPOUTS if epochs < limit), _DROPOUTS[-1][1])
+    return max(dropout, _SMALL_DROPOUT) if training < _SMALL and epochs >= _DROPOUTS[0][0] else dropout
+
+
+def _enough(training: int) -> int:
+    """Choose the epochs after which a text of so many characters is known by heart, and a network only gets worse."""
+    characters, epochs, power = _ENOUGH
+    return max(3, min(_MOST_EPOCHS, round(epochs * (training / characters) ** power)))
 
 
 def _rate(config: Config, vocabulary_size: int, device: torch.device, rival: float = 0.0) -> float:
@@ -272,7 +286,7 @@ def _fit_steps(
     elif isinstance(epochs, int):
         total = epochs * per_epoch
     else:
-        enough = max(40 * per_epoch, 2000) if training < 5_000_000 else 20 * per_epoch
+        enough = max(_enough(training) * per_epoch, _FEWEST)
         total = max(1, min(affordable, enough))
         if total >= 4 * per_epoch:  # below, a whole number of epochs would waste much of the time
             epochs = total // per_epoch
@@ -286,19 +300,19 @@ def _fit_steps(
     cheaper = 1.5 if config.model.bidirectional else 3.0
     affordable_evaluations = 0.1 * total * lanes * length * cheaper / max(validation, 1)
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
-    evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
+    evaluations = max(5, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
     if config.model.cell == "hmm":
         peak = _HMM_RATE
     elif vocabulary_size > _MANY_CHARACTERS:
-        peak = min(peak, 2e-3)  # most rows are seen seldom: larger steps leave it at the characters' mere frequencies
+        peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
     peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
     if config.model.cell == "rnn":
         peak /= 5  # without gates the same rate makes it jump
     if fine_tuning:
         peak /= 3  # what was learnt before is worth keeping
     if dropout == "auto":
-        dropout = _dropout(total * lanes * length / training)
+        dropout = _dropout(total * lanes * length / training, training)
     return config.with_values(
         model={} if config.model.cell == "hmm" else {"dropout": dropout},
         train={

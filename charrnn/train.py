@@ -169,7 +169,8 @@ class Training:
         self.vocabulary = corpus.vocabulary
         if model is None:
             model = make_model(config.model, len(self.vocabulary))
-            model.initialise(torch.Generator().manual_seed(config.train.seed))
+            frequencies = torch.from_numpy(corpus.training.frequencies)
+            model.initialise(torch.Generator().manual_seed(config.train.seed), frequencies)
         self.model = model.to(device)
         self.model.use_own_loops(config.train.kernel == "own")
         self.optimizer = make_optimizer(config.train, self.model)

@@ -77,7 +77,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, folders = tmp_path_factory.mktemp("runs"), {}
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     for kind, both in (("causal", "false"), ("bidirectional", "true")):
-        given = settings("train.steps=20", f"model.bidirectional={both}")
+        given = settings(
+            "train.steps=300", "train.eval_every=75", "train.learning_rate=0.05", f"model.bidirectional={both}"
+        )
         result = CliRunner().invoke(cli, ["train", str(folder / "text.txt"), "-q", "-o", str(folder / kind), *given])
         assert result.exit_code == 0, result.output
         folders[kind] = folder / kind

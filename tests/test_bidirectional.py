@@ -203,6 +203,17 @@ def test_the_forward_half_is_drawn_as_the_causal_model_is(cell: str, activation:
             np.testing.assert_array_equal(weights[name], drawn)
 
 
+def test_all_three_heads_start_at_the_frequencies() -> None:
+    model = bare("lstm", "tanh", {})
+    assert isinstance(model, BidirectionalRNN)
+    frequencies = torch.arange(1, V + 1, dtype=torch.float64)
+    frequencies /= frequencies.sum()
+    model.initialise(Generator().manual_seed(0), frequencies)
+    nothing = torch.zeros(model.feature_size)
+    for logits in (model.logits(nothing), model.backward_logits(nothing), model.joint_logits(nothing, nothing, 3)):
+        np.testing.assert_allclose(logits.softmax(-1).detach(), frequencies, rtol=1e-6)
+
+
 @every_model
 def test_first_weights_come_from_the_generator_alone_and_all_of_them(
     cell: str, activation: str, options: dict[str, Any]

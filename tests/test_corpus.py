@@ -474,3 +474,13 @@ def test_a_window_looks_as_far_ahead_whenever_it_is_asked_for() -> None:
 
 def test_without_a_lookahead_nothing_is_said_of_what_follows() -> None:
     assert lanes_of().window(0, 0).following is None
+
+
+# Frequencies
+
+
+def test_frequencies_are_shares_of_the_training_part_and_never_zero() -> None:
+    # a newline is known even where the text has none; x is left out, being rare
+    whole = build(one("ab" * 45 + "aaaaaaaaax" + "b" * 100), DataConfig(split=(0.5, 0.5, 0.0), min_count=2), 0, "t")
+    assert whole.vocabulary.characters == "ab\n"
+    np.testing.assert_allclose(whole.training.frequencies, np.array([54.5, 45.5, 0.5]) / 100.5)

@@ -34,6 +34,17 @@ def some_tokens(seed: int = 0) -> Tensor:
     return torch.randint(V + 1, (B, T), generator=Generator().manual_seed(seed))
 
 
+def test_hidden_states_start_apart_but_around_the_frequencies() -> None:
+    model = HiddenMarkov(ModelConfig(cell="hmm", hidden_size=2000), V).double()
+    frequencies = torch.arange(1, V + 1, dtype=torch.float64)
+    frequencies /= frequencies.sum()
+    model.initialise(Generator().manual_seed(0), frequencies)
+    emission = cells.emission(model.emission).detach().log()
+    around, wanted = emission.mean(1), frequencies.log()
+    np.testing.assert_allclose(around - around.mean(), wanted - wanted.mean(), atol=0.1)
+    assert float(emission[0].std()) > 0.5
+
+
 # By hand
 
 

@@ -379,6 +379,24 @@ def test_the_forget_bias_starts_at_1_and_every_other_at_0(init: str) -> None:
         assert not bool(model.head_bias.any())
 
 
+@pytest.mark.parametrize("init", ["orthogonal", "torch"])
+@pytest.mark.parametrize("options", [{}, {"tie_weights": True}])
+def test_what_a_network_foretells_at_first_is_how_often_each_character_occurs(
+    init: str, options: dict[str, Any]
+) -> None:
+    model, plain = (initialised("gru", "tanh", init, **options) for _ in range(2))
+    frequencies = torch.arange(1, V + 1, dtype=torch.float64)
+    frequencies /= frequencies.sum()
+    model.initialise(Generator().manual_seed(0), frequencies)
+    foretold = model.logits(torch.zeros(model.feature_size)).softmax(-1)
+    np.testing.assert_allclose(foretold.detach(), frequencies, rtol=1e-6)
+    drawn = plain.state_dict()
+    for name, weights in model.state_dict().items():
+        np.testing.assert_array_equal(weights, frequencies.log().float() if name == "head_bias" else drawn[name])
+    model.initialise(Generator().manual_seed(0))  # and forgets them where it is told none
+    assert not bool(model.head_bias.any())
+
+
 @every_cell
 def test_xavier_and_torch_stay_within_their_bounds(cell: str, activation: str) -> None:
     for layer in layers_of(initialised(cell, activation, "xavier", hidden_size=40, num_layers=1)):
