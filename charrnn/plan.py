@@ -25,12 +25,10 @@ _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000
 _CHARACTERS_PER_WEIGHT = 1.5  # fewer characters read in all than this and a smaller model learns more in the time
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _SMALL, _SMALL_DROPOUT = 400_000, 0.3  # a text below so many characters is overfitted sooner: so much at least
-_ENOUGH = (
-    9_000,
-    5,
-    0.4,
-)  # so many characters are learnt by heart after so many epochs; longer texts, by this power, later
-_MOST_EPOCHS, _FEWEST = 40, 200  # and steps, that the shortest text needs
+# so many characters are known by heart after so many epochs; longer texts later, by this power
+_ENOUGH = (9_000, 5, 0.4)
+_MOST_EPOCHS = 40
+_FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
@@ -286,7 +284,9 @@ def _fit_steps(
     elif isinstance(epochs, int):
         total = epochs * per_epoch
     else:
-        enough = max(_enough(training) * per_epoch, _FEWEST)
+        # a Markov chain has too few weights to know a text by heart
+        most = _MOST_EPOCHS if config.model.cell == "hmm" else _enough(training)
+        enough = max(most * per_epoch, _FEWEST_STEPS)
         total = max(1, min(affordable, enough))
         if total >= 4 * per_epoch:  # below, a whole number of epochs would waste much of the time
             epochs = total // per_epoch

@@ -72,6 +72,14 @@ def test_the_planned_reading_fits_the_time() -> None:
         assert seconds <= 15 * 60
 
 
+def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
+    epochs = [planned(n, rate=1e15).config.train.epochs for n in (9_000, 30_000, 300_000, 3_000_000)]
+    assert epochs == [5, 8, 20, 40]
+    assert float(planned(9_000, rate=1e15).config.model.dropout) == 0.3
+    assert planned(400, rate=1e15).config.train.epochs == 100  # of two steps each
+    assert planned(9_000, "model.cell=hmm", rate=1e15).config.train.epochs == 40
+
+
 def test_what_the_user_set_is_kept() -> None:
     chosen = planned(
         500_000,
