@@ -1,16 +1,18 @@
 """What `charrnn train TEXT` reaches with no flag, beside presets of fixed sizes: every training plans its own time.
 
     python benchmarks/presets.py TEXT... [--sizes 10000,300000,3000000] [--presets tiny,small,base,large] [--time 10m]
-        [--seed 1] [--to FOLDER] [-s SECTION.KEY=VALUE]
+        [--rest 50000] [--seed 1] [--to FOLDER] [-s SECTION.KEY=VALUE]
 
-Cuts each text to its first characters (a size above the text's takes all of it), trains on it without a flag and
-then with each preset, and prints sizes, what was read, floating-point operations and the best score on the
-validation part. The last column compares with the best preset: below zero, no flag is better. `--time` gives every
-training the same time instead of what it plans for itself. The test parts are not looked at.
+Cuts each text to its first characters, trains on them without a flag and then with each preset, and scores what comes
+after them, which no training has seen (of a text that ends there, the validation part: small, and rough). Prints
+sizes, what was read, floating-point operations and the score. The last line of each size compares with the best
+preset: below zero, no flag is better. `--time` gives every training the same time instead of what it plans for
+itself. Runs that lie in the folder already are taken as they are.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,19 +22,22 @@ import click
 from charrnn import checkpoint, modelfile, text
 
 
-def trained(path: Path, name: str, arguments: list[str], folder: Path) -> modelfile.Header:
-    """Train in a process of its own, or go on with or take a run that lies there already; gives its best model."""
-    run = folder / f"{path.stem}-{name}"
-    command = [sys.executable, "-m", "charrnn", "train", "-q"]
-    if (run / "last.safetensors").exists():
-        command += ["--resume", "-m", str(run)]
-    else:
-        command += [str(path), "-o", str(run), *arguments]
-    log = folder / f"{run.name}.log"
-    with log.open("ab") as out:
-        if subprocess.run(command, stdout=out, stderr=out, check=False).returncode != 0:
-            raise click.ClickException(f"{' '.join(command)} failed: see {log}")
-    return modelfile.read_header(checkpoint.find_model(str(run)))
+def called(*arguments: str) -> str:
+    """Run a command in a process of its own; gives what it printed."""
+    command = [sys.executable, "-m", "charrnn", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise click.ClickException(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def scored(run: Path, rest: Path) -> tuple[modelfile.Header, float]:
+    """Give a run's best model, and its bits/char on what came after its text."""
+    header = modelfile.read_header(checkpoint.find_model(str(run)))
+    if rest.stat().st_size > 0:
+        return header, json.loads(called("evaluate", "-m", str(run), str(rest), "--json"))["bits_per_character"]
+    assert header.latest is not None
+    return header, header.latest.bits_per_character
 
 
 @click.command()
@@ -40,11 +45,19 @@ def trained(path: Path, name: str, arguments: list[str], folder: Path) -> modelf
 @click.option("--sizes", default="10000,300000,3000000")
 @click.option("--presets", default="tiny,small,base,large")
 @click.option("--time", "span")
+@click.option("--rest", "after", default=50_000)
 @click.option("--seed", default=1)
 @click.option("--to", "folder", default="benchmarks/presets", type=click.Path(path_type=Path))
 @click.option("-s", "--set", "settings", multiple=True)
 def main(
-    texts: tuple[Path, ...], sizes: str, presets: str, span: str | None, seed: int, folder: Path, settings: tuple[str]
+    texts: tuple[Path, ...],
+    sizes: str,
+    presets: str,
+    span: str | None,
+    after: int,
+    seed: int,
+    folder: Path,
+    settings: tuple[str, ...],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     common = ["--seed", str(seed), *(["--time", span] if span else []), *(f for s in settings for f in ("-s", s))]
@@ -52,14 +65,16 @@ def main(
     for name in texts:
         content = text.read([str(name)])
         for size in sorted({min(int(size), len(content)) for size in sizes.split(",")}):
-            path = folder / f"{name.stem}-{size}.txt"
+            path, rest = (folder / f"{name.stem}-{size}{part}.txt" for part in ("", "-rest"))
             path.write_text(content[:size], encoding="utf-8")
+            rest.write_text(content[size : size + after], encoding="utf-8")
             scores: dict[str, float] = {}
             for preset in ("", *presets.split(",")):
-                header = trained(path, preset or "auto", [*(["-c", preset] if preset else []), *common], folder)
+                run = folder / f"{path.stem}-{preset or 'auto'}"
+                if not run.exists():
+                    called("train", "-q", str(path), "-o", str(run), *(["-c", preset] if preset else []), *common)
+                header, scores[preset] = scored(run, rest)
                 model = header.config.model
-                assert header.latest is not None
-                scores[preset] = header.latest.bits_per_character
                 kind = f"{model.num_layers} x {model.hidden_size} {model.cell}, {model.dropout:g}"
                 print(
                     f"{name.name[-16:]:16} {size:10,}  {preset or 'no flag':7} {kind:22} {header.parameters:10,}"

@@ -3,6 +3,7 @@ Tries steps of the very training it plans; the figures behind the rules are in d
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -205,7 +206,7 @@ def _dropout(epochs: float, training: int) -> float:
 def _enough(training: int) -> int:
     """Choose the epochs after which a text of so many characters is known by heart, and a network only gets worse."""
     characters, epochs, power = _ENOUGH
-    return max(3, min(_MOST_EPOCHS, round(epochs * (training / characters) ** power)))
+    return max(3, min(_MOST_EPOCHS, round(epochs * math.pow(training / characters, power))))
 
 
 def _rate(config: Config, vocabulary_size: int, device: torch.device, rival: float = 0.0) -> float:
