@@ -7,12 +7,13 @@ Cuts each text to its first characters, trains on them without a flag and then w
 after them, which no training has seen (of a text that ends there, the validation part: small, and rough). Prints
 sizes, what was read, floating-point operations and the score. The last line of each size compares with the best
 preset: below zero, no flag is better. `--time` gives every training the same time instead of what it plans for
-itself. Runs that lie in the folder already are taken as they are.
+itself. Runs that were finished in the folder before are taken as they are.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def scored(run: Path, rest: Path) -> tuple[modelfile.Header, float]:
 @click.option("--time", "span")
 @click.option("--rest", "after", default=50_000)
 @click.option("--seed", default=1)
-@click.option("--to", "folder", default="benchmarks/presets", type=click.Path(path_type=Path))
+@click.option("--to", "folder", default="checkpoints/presets", type=click.Path(path_type=Path))
 @click.option("-s", "--set", "settings", multiple=True)
 def main(
     texts: tuple[Path, ...],
@@ -72,7 +73,12 @@ def main(
             for preset in ("", *presets.split(",")):
                 run = folder / f"{path.stem}-{preset or 'auto'}"
                 if not run.exists():
-                    called("train", "-q", str(path), "-o", str(run), *(["-c", preset] if preset else []), *common)
+                    begun = run.with_name(
+                        f"{run.name}.begun"
+                    )  # one that was broken off is not to be taken for a result
+                    shutil.rmtree(begun, ignore_errors=True)
+                    called("train", "-q", str(path), "-o", str(begun), *(["-c", preset] if preset else []), *common)
+                    begun.rename(run)
                 header, scores[preset] = scored(run, rest)
                 model = header.config.model
                 kind = f"{model.num_layers} x {model.hidden_size} {model.cell}, {model.dropout:g}"

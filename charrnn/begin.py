@@ -176,8 +176,7 @@ def _started(
     say: Say,
 ) -> Training:
     """Plan a training and write down what it is."""
-    seed, vocabulary, card = config.train.seed, dealt.vocabulary, _card(dealt, shown)
-    assert seed is not None
+    vocabulary, card = dealt.vocabulary, _card(dealt, shown)
     say(f"Read {dealt.read:,} characters. Trying out {device} ...")
     keep_freed_memory()
     settled = plan.plan(

@@ -57,7 +57,7 @@ class Part:
 
     @property
     def frequencies(self) -> npt.NDArray[np.float64]:
-        """Give each known character's share of the part (V), half a time more often than it occurs: none is 0."""
+        """Give each known character's share of the part (V), as if it came half a time more, so that none is 0."""
         counts: npt.NDArray[np.float64] = np.full(len(self.vocabulary), 0.5)
         for first in range(0, len(self.tokens), _BLOCK):
             counts += np.bincount(self.tokens[first : first + _BLOCK], minlength=len(counts) + 1)[: len(counts)]

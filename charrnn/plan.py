@@ -301,7 +301,8 @@ def _fit_steps(
     cheaper = 1.5 if config.model.bidirectional else 3.0
     affordable_evaluations = 0.1 * total * lanes * length * cheaper / max(validation, 1)
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
-    evaluations = max(5, int(min(_EVALUATIONS, affordable_evaluations, readable_evaluations)))
+    # a short training is over before anyone has read five, and yet has to be seen when it turns to overfitting
+    evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, max(5, readable_evaluations))))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
     if config.model.cell == "hmm":
         peak = _HMM_RATE

@@ -25,7 +25,9 @@ def settings() -> list[str]:
 
 def test_presets_are_the_files_of_configs() -> None:
     assert configuration.presets() == NAMES
-    assert {"tiny", "small", "base", "gru", "rnn", "irnn", "poems", "names", "code"} <= set(NAMES)
+    assert {"tiny", "small", "base", "gru", "rnn", "irnn", "large", "bidirectional", "poems", "names", "code"} <= set(
+        NAMES
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

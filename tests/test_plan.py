@@ -77,6 +77,7 @@ def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
     assert epochs == [5, 8, 20, 40]
     assert float(planned(9_000, rate=1e15).config.model.dropout) == 0.3
     assert planned(400, rate=1e15).config.train.epochs == 100  # of two steps each
+    assert planned(9_000, rate=1e15).config.train.eval_every == 180 // 5
     assert planned(9_000, "model.cell=hmm", rate=1e15).config.train.epochs == 40
 
 
