@@ -12,6 +12,7 @@ from charrnn import allocator
 
 FAULTS = """
 import resource
+import statistics
 import torch
 from charrnn.allocator import keep_freed_memory
 asked = {asked} and keep_freed_memory()
@@ -19,10 +20,12 @@ def step():
     return float(torch.ones(16 << 20).sum())  # 64 MB, freed at once
 for _ in range(8):
     step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
+faults = []
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, asked)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(statistics.median(faults), asked)  # the system may take back a page, or the heap move, now and then
 """
 
 
@@ -38,7 +41,7 @@ def test_memory_that_a_step_freed_is_there_for_the_next() -> None:
     given_back, _ = faults(False)
     kept, asked = faults(True)
     assert asked
-    assert kept < given_back / 20 or given_back < 200  # huge pages fault too seldom to tell
+    assert kept < given_back / 20 or given_back < 50  # huge pages fault too seldom to tell
 
 
 def test_elsewhere_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
