@@ -149,10 +149,10 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
             f"best validation scores (their mean counts) {top.bits_per_character:.4f} bits/char forwards,"
             f" {top.cloze.bits_per_character:.4f} given both sides (epoch {top.epoch:.2f})"
         )
-    return f"{first}: {score}, in {best}. {_advice(history, top, config)}"
+    return f"{first}: {score}, in {best}. {_advice(history, top, config, finished)}"
 
 
-def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> str:
+def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config, finished: Finished) -> str:
     """Tell too little time, too small, overfitting and levelled off apart, and name one setting to try.
 
     The gap is judged at the best evaluation; training's cost is with dropout, and so too high. Where the rate has
@@ -172,7 +172,7 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> s
             f" {last.bits_per_character:.4f} at the end): try -s model.{other}, or more text."
         )
     if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
-        return f"It was still improving, or would be with a longer schedule: try {_longer(config)}."
+        return f"It was still improving, or would be with a longer schedule: try {_longer(config, finished)}."
     if gap < 0.05:
         return (
             "It learnt all that it could hold (training and validation agree):"
@@ -182,9 +182,9 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config) -> s
     return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2}{same}."
 
 
-def _longer(config: Config) -> str:
+def _longer(config: Config, finished: Finished) -> str:
     train = config.train
-    if train.time is not None:
+    if train.time is not None and (finished.reason == "time" or (train.steps is None and train.epochs is None)):
         return f"--time {2 * train.time / 60:g}m" if train.time >= 60 else f"--time {2 * train.time:g}s"
     if train.steps is not None:
         return f"-s train.steps={2 * train.steps}"

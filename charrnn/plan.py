@@ -92,8 +92,10 @@ def plan(
     length = train.sequence_length
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     reading = _reading(config, training)
-    took = _minutes(train.time) if train.time else f"about {_minutes(reading / rate)} here"
-    told = f"{took}" if train.time else f"{span}, {took}"
+    told = f"{span}, about {_minutes(reading / rate)} here"
+    if train.time:
+        bounded = bool(reading) and reading / rate < 0.9 * train.time
+        told = f"{told}, of the {_minutes(train.time)} given" if bounded else _minutes(train.time)
     notes.append(
         f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {model.kind}{stack},"
         f" {train.batch_size} lanes of {length}, {train.precision}"
@@ -277,7 +279,11 @@ def _fit_steps(
     per_epoch = -(-(training // lanes) // length)
     affordable = int(0.9 * seconds * rate / training * per_epoch)  # steps; a tenth of the time goes to evaluations
     epochs, steps = train.epochs, train.steps
+    # a Markov chain has too few weights to know a text by heart
+    enough = max((_MOST_EPOCHS if config.model.cell == "hmm" else _enough(training)) * per_epoch, _FEWEST_STEPS)
     if train.time is not None:
+        if steps is None and not isinstance(epochs, int) and affordable > enough and config.model.cell != "hmm":
+            epochs = max(1, enough // per_epoch)  # the rest of the time could only do harm
         total = int(epochs) * per_epoch if isinstance(epochs, int) else affordable
         total = max(1, min(total, steps) if steps is not None else total)
     elif steps is not None:
@@ -285,9 +291,6 @@ def _fit_steps(
     elif isinstance(epochs, int):
         total = epochs * per_epoch
     else:
-        # a Markov chain has too few weights to know a text by heart
-        most = _MOST_EPOCHS if config.model.cell == "hmm" else _enough(training)
-        enough = max(most * per_epoch, _FEWEST_STEPS)
         total = max(1, min(affordable, enough))
         if total >= 4 * per_epoch:  # below, a whole number of epochs would waste much of the time
             epochs = total // per_epoch

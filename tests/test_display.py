@@ -54,6 +54,12 @@ def test_longer_means_more_of_what_limits() -> None:
         assert advice in display.closing(Finished("done", improving, 40), chosen, Path("best"))
 
 
+def test_of_two_bounds_the_one_that_was_reached_is_to_be_moved() -> None:
+    improving, chosen = history((3.0, 3.0), (2.0, 2.0)), settled("train.epochs=7", "train.time=10m")
+    assert "-s train.epochs=14" in display.closing(Finished("done", improving, 40), chosen, Path("best"))
+    assert "--time 20m" in display.closing(Finished("time", improving, 40), chosen, Path("best"))
+
+
 def test_the_closing_paragraph_says_why_it_ended() -> None:
     reasons = {"patience": "no better for 5 evaluations", "stopped": "Stopped and saved", "time": "time is used up"}
     for reason, words in reasons.items():

@@ -81,6 +81,18 @@ def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
     assert planned(9_000, "model.cell=hmm", rate=1e15).config.train.epochs == 40
 
 
+def test_time_to_spare_is_not_spent_on_learning_by_heart() -> None:
+    spare = planned(9_000, "train.time=10m", rate=1e15)
+    assert (spare.config.train.epochs, spare.config.train.time) == (5, 600.0)
+    assert "5 epochs, about" in spare.notes[-1]
+    assert "of the 10 minutes given" in spare.notes[-1]
+    scarce = planned(9_000_000, "train.time=10m", rate=1e10)
+    assert (scarce.config.train.epochs, scarce.config.train.steps) == (None, None)
+    assert scarce.notes[-1].endswith(": 10 minutes.")
+    assert planned(9_000, "train.time=10m", "train.epochs=90", rate=1e15).config.train.epochs == 90
+    assert planned(9_000, "train.time=10m", "model.cell=hmm", rate=1e15).config.train.epochs is None
+
+
 def test_what_the_user_set_is_kept() -> None:
     chosen = planned(
         500_000,
