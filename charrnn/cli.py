@@ -133,7 +133,7 @@ def train(
     \b
     Example:
       charrnn train poems.txt
-      charrnn train src/ -c small -s model.dropout=0.3 --time 10m
+      charrnn train letters/ -c small -s model.dropout=0.3 --time 10m
       charrnn train --resume
     """
     given = list(settings)
@@ -275,7 +275,7 @@ class _Stopper:
 @click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
 @click.option("--no-prime", is_flag=True, help="Print what was written alone, not what was given.")
 @click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500]; --suffix needs it.")
-@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 bolder, above 1 wilder [1].")
+@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 safer, above 1 wilder [1].")
 @click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
 @click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
 @click.option(

@@ -237,8 +237,9 @@ class TrainConfig(Section):
     )
     epochs: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
         "auto",
-        takes="a whole number from 1, or auto",
-        description="Passes over the training part; auto fits the time, null leaves it to steps or time.",
+        takes="a whole number from 1, auto or null",
+        description="Passes over the training part; auto fits the time, and what the text bears before a "
+        "network knows it by heart; null leaves it to steps or time.",
     )
     steps: Annotated[Positive | None, BeforeValidator(_optional)] = setting(
         None, takes="a whole number from 1, or null", description="Optimizer steps in all, instead of epochs."
@@ -250,7 +251,7 @@ class TrainConfig(Section):
     ] = setting(
         None,
         takes="a time such as 90s, 10m or 1h30m, or null",
-        description="Wall-clock budget, e.g. 10m; the schedule anneals to it.",
+        description="Wall-clock budget, e.g. 10m; the schedule anneals to it, or to auto epochs where these take less.",
     )
     learning_rate: Rate | Auto = setting("auto", takes="a number above 0, or auto", description="The peak rate.")
     optimizer: Literal["adamw", "rmsprop", "sgd"] = setting(
@@ -285,13 +286,13 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto",
         takes="auto, fp32 or bf16",
-        description="Number format of the products; auto tries both and takes the faster.",
+        description="Number format of the products; auto tries what the device has and takes the faster.",
     )
     kernel: Literal["auto", "torch", "own"] = setting(
         "auto",
         takes="auto, torch or own",
         description="Who runs the layers through time: torch's kernels, where there is one, or charrnn's own loops; "
-        "auto tries both.",
+        "auto tries both on a CPU.",
     )
     eval_every: Positive | Auto = setting(
         "auto", takes="a whole number from 1, or auto", description="Steps between evaluations."

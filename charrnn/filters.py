@@ -14,7 +14,7 @@ Probabilities = npt.NDArray[np.float64]
 
 
 def softmax(logits: Probabilities, temperature: float = 1.0) -> Probabilities:
-    """Turn logits (..., V) into probabilities at a temperature: below 1 bolder, above 1 wilder."""
+    """Turn logits (..., V) into probabilities at a temperature: below 1 safer, above 1 wilder."""
     below = logits - logits.max(-1, keepdims=True)
     if temperature < 1e-100:  # all but the likeliest would be at minus infinity, or beyond
         below = np.where(below < 0.0, -np.inf, 0.0)

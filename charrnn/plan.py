@@ -105,7 +105,10 @@ def plan(
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} seconds"
+    return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.2g} minutes"
 
 
 def _reading(config: Config, training: int) -> float:
@@ -208,7 +211,7 @@ def _dropout(epochs: float, training: int) -> float:
 def _enough(training: int) -> int:
     """Choose the epochs after which a text of so many characters is known by heart, and a network only gets worse."""
     characters, epochs, power = _ENOUGH
-    return max(3, min(_MOST_EPOCHS, round(epochs * math.pow(training / characters, power))))
+    return max(3, round(epochs * math.pow(training / characters, power)))
 
 
 def _rate(config: Config, vocabulary_size: int, device: torch.device, rival: float = 0.0) -> float:
@@ -280,10 +283,10 @@ def _fit_steps(
     affordable = int(0.9 * seconds * rate / training * per_epoch)  # steps; a tenth of the time goes to evaluations
     epochs, steps = train.epochs, train.steps
     # a Markov chain has too few weights to know a text by heart
-    enough = max((_MOST_EPOCHS if config.model.cell == "hmm" else _enough(training)) * per_epoch, _FEWEST_STEPS)
+    most = math.inf if config.model.cell == "hmm" else max(_enough(training) * per_epoch, _FEWEST_STEPS)
     if train.time is not None:
-        if steps is None and not isinstance(epochs, int) and affordable > enough and config.model.cell != "hmm":
-            epochs = max(1, enough // per_epoch)  # the rest of the time could only do harm
+        if steps is None and not isinstance(epochs, int) and affordable > most:
+            epochs = max(1, int(most) // per_epoch)  # the rest of the time could only do harm
         total = int(epochs) * per_epoch if isinstance(epochs, int) else affordable
         total = max(1, min(total, steps) if steps is not None else total)
     elif steps is not None:
@@ -291,7 +294,7 @@ def _fit_steps(
     elif isinstance(epochs, int):
         total = epochs * per_epoch
     else:
-        total = max(1, min(affordable, enough))
+        total = max(1, int(min(affordable, most, max(_MOST_EPOCHS * per_epoch, _FEWEST_STEPS))))
         if total >= 4 * per_epoch:  # below, a whole number of epochs would waste much of the time
             epochs = total // per_epoch
             total = epochs * per_epoch
