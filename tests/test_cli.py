@@ -151,7 +151,7 @@ def test_all_mistakes_in_settings_come_at_once(here: Path, charrnn: Charrnn) -> 
         result,
         2,
         "mine.yaml: train.learning_rte is not a setting. Did you mean learning_rate?",
-        "mine.yaml: train.epochs is 'many'; it takes a whole number from 1, or auto",
+        "mine.yaml: train.epochs is 'many'; it takes a whole number from 1, auto or null",
         "mine.yaml: modle is not a section. Did you mean model?",
         "model.cell is 'grue'; it takes lstm, gru, rnn, ngram or hmm",
     )
