@@ -1,4 +1,4 @@
-# make test     lint, types and tests        make demo    one minute of training, and what came of it
+# make test     lint, types and tests        make demo    a minute of training, and what came of it
 # make slow     the tests that take minutes  make clean   remove what make made, but no model
 # make gpu      the tests that need a CUDA device
 # make bench    how fast it is here, beside torch.nn and the machine's own limits; about ten minutes
@@ -26,7 +26,7 @@ gpu: $(VENV)/installed-dev
 
 # charrnn takes checkpoints/beijing-2, -3 ... by itself where a demo has been before
 demo: $(VENV)/installed
-	@printf '\n=== One minute with data/beijing.txt ===\n\n'
+	@printf '\n=== A minute, at most, with data/beijing.txt ===\n\n'
 	@model=$$($(BIN)/charrnn train data/beijing.txt --time 60s) \
 	&& printf '\n=== What it writes after 我爱北京 ===\n\n' \
 	&& $(BIN)/charrnn sample -m "$$model" -p 我爱北京 -n 120 \
