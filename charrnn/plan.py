@@ -285,7 +285,7 @@ def _fit_steps(
     # a Markov chain has too few weights to know a text by heart
     most = math.inf if config.model.cell == "hmm" else max(_enough(training) * per_epoch, _FEWEST_STEPS)
     if train.time is not None:
-        if steps is None and not isinstance(epochs, int) and affordable > most:
+        if epochs == "auto" and steps is None and affordable > most:
             epochs = max(1, int(most) // per_epoch)  # the rest of the time could only do harm
         total = int(epochs) * per_epoch if isinstance(epochs, int) else affordable
         total = max(1, min(total, steps) if steps is not None else total)

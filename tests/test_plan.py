@@ -90,7 +90,8 @@ def test_time_to_spare_is_not_spent_on_learning_by_heart() -> None:
     assert (scarce.config.train.epochs, scarce.config.train.steps) == (None, None)
     assert scarce.notes[-1].endswith(": 10 minutes.")
     assert planned(9_000, "train.time=10m", "train.epochs=90", rate=1e15).config.train.epochs == 90
-    assert planned(9_000, "train.time=10m", "model.cell=hmm", rate=1e15).config.train.epochs is None
+    for otherwise in ("model.cell=hmm", "train.epochs=null"):
+        assert planned(9_000, "train.time=10m", otherwise, rate=1e15).config.train.epochs is None
 
 
 def test_what_the_user_set_is_kept() -> None:
