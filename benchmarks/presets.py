@@ -73,9 +73,8 @@ def main(
             for preset in ("", *presets.split(",")):
                 run = folder / f"{path.stem}-{preset or 'auto'}"
                 if not run.exists():
-                    begun = run.with_name(
-                        f"{run.name}.begun"
-                    )  # one that was broken off is not to be taken for a result
+                    # one that was broken off is not to be taken for a result
+                    begun = run.with_name(f"{run.name}.begun")
                     shutil.rmtree(begun, ignore_errors=True)
                     called("train", "-q", str(path), "-o", str(begun), *(["-c", preset] if preset else []), *common)
                     begun.rename(run)

@@ -93,9 +93,10 @@ def plan(
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     reading = _reading(config, training)
     told = f"{span}, about {_minutes(reading / rate)} here"
-    if train.time:
-        bounded = bool(reading) and reading / rate < 0.9 * train.time
-        told = f"{told}, of the {_minutes(train.time)} given" if bounded else _minutes(train.time)
+    if train.time and 0 < reading / rate < 0.9 * train.time:
+        told += f", of the {_minutes(train.time)} given"
+    elif train.time:
+        told = _minutes(train.time)
     notes.append(
         f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {model.kind}{stack},"
         f" {train.batch_size} lanes of {length}, {train.precision}"
