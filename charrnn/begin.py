@@ -102,7 +102,8 @@ def fresh(
     def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Training:
         return _started(config, dealt, run, shown, device, init_from, start, say)
 
-    return _begun(config, folder, stdin, say, started)
+    known = "" if init_from is None else modelfile.read_header(init_from).vocabulary.characters
+    return _begun(config, folder, stdin, say, started, known)
 
 
 def fresh_count(
@@ -128,8 +129,9 @@ def _begun(
     stdin: BinaryIO | None,
     say: Say,
     started: Callable[[Config, Dealt, Run, str], Work],
+    known: str = "",
 ) -> Begun[Work]:
-    """Draw a seed, read and deal the text, claim a run folder and start there."""
+    """Draw a seed, read and deal the text, claim a run folder and start there; characters `known` stay known."""
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     names = config.data.texts
@@ -143,7 +145,7 @@ def _begun(
     shown = "standard input" if names[0] == STDIN else names[0]
     above = _above(folder or checkpoint.RUNS / text.stem(names[0]))
     with origin.read(names, config.data.encoding, shown, say, stdin, above) as source:
-        dealt = corpus.build(source, config.data, seed, shown)
+        dealt = corpus.build(source, config.data, seed, shown, known=known)
         if folder is None:
             run = checkpoint.claim(text.stem(names[0]))
         else:
@@ -197,7 +199,7 @@ def _started(
         model = make_model(config.model, len(vocabulary))
         header, old = modelfile.read_model(init_from)
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
-        say(f"Starting from {init_from}: {known:,} of {len(vocabulary):,} characters are known to it.")
+        say(f"Starting from {init_from}: its {known:,} characters, and {len(vocabulary) - known:,} new ones.")
     config, whole = _tokens(config, dealt, run)
     run.write_config(config)
     simpler = baselines.reckon(whole)
@@ -315,7 +317,7 @@ def _resumed(
                     f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
                     f" Restore it, or go on with the new text by --init-from {run.folder}"
                 )
-            dealt = corpus.build(source, config.data, seed, header.corpus.name)
+            dealt = corpus.build(source, config.data, seed, header.corpus.name, vocabulary=header.vocabulary)
             whole = tokenfile.keep(dealt, config.data, seed, source.stamps, run.tokens)
     tensors = modelfile.read_tensors(run.last)
     model = modelfile.build_model(run.last, header, tensors)

@@ -75,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Hold a text's three parts; the vocabulary is the training part's."""
+    """Hold a text's three parts; the vocabulary is the training part's, and what was known before."""
 
     training: Part
     validation: Part
@@ -218,8 +218,11 @@ def read(data: DataConfig, seed: int, name: str) -> tuple[Corpus, str]:
         return build(source, data, seed, name).in_memory(), source.digest
 
 
-def build(source: Source, data: DataConfig, seed: int, name: str) -> Dealt:
-    """Split a text and collect its vocabulary. Raises CharRNNError for a text too short or too plain."""
+def build(
+    source: Source, data: DataConfig, seed: int, name: str, *, vocabulary: Vocabulary | None = None, known: str = ""
+) -> Dealt:
+    """Split a text and collect its vocabulary, with all characters `known` from before; one that was collected
+    already, the model's own, is taken as it is. Raises CharRNNError for a text too short or too plain."""
     length = source.length
     if length < MINIMUM:
         raise CharRNNError(f"{name} has {length} characters; training needs at least {MINIMUM}.")
@@ -239,7 +242,8 @@ def build(source: Source, data: DataConfig, seed: int, name: str) -> Dealt:
             f"{name}: data.split {list(data.split)} leaves {training} characters to learn."
             " Give the training part a larger share."
         )
-    vocabulary = Vocabulary.counted(counts[0], data.min_count)
+    if vocabulary is None:
+        vocabulary = Vocabulary.counted(counts[0], data.min_count, known)
     unknown = vocabulary.tokens(np.arange(len(counts[0]), dtype=np.uint32)) == vocabulary.escape
     layout = Layout(
         tuple(int((deal.owners == part).sum()) for part in range(len(PARTS))),

@@ -13,6 +13,9 @@ from charrnn.config import ModelConfig
 from charrnn.hmm import HiddenMarkov
 from charrnn.stack import Stack, State
 
+# weights with a row for each character (V, ...)
+BY_CHARACTER = frozenset({"emission", "embedding", "head", "head_bias", "backward_bias", "joint_bias"})
+
 
 class CharRNN(Stack):
     """Predict each next character of B lanes. Holds no state: `model(tokens, state) -> (logits, state)`.
@@ -103,7 +106,7 @@ def transplant(
     to, source = (torch.tensor([pair[side] for pair in known], dtype=torch.long) for side in (0, 1))
     before, after = old.state_dict(), new.state_dict()
     for name, weights in after.items():
-        if name in {"emission", "embedding", "head", "head_bias", "backward_bias", "joint_bias"}:
+        if name in BY_CHARACTER:
             weights.copy_(before[name].mean(0, keepdim=True).expand_as(weights))
             weights[to] = before[name][source]
         else:

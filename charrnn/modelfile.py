@@ -134,6 +134,7 @@ def _metadata(header: Header) -> dict[str, str]:
             "characters": header.vocabulary.characters,
             "seen": header.vocabulary.seen,
             "novel": header.vocabulary.novel,
+            "unseen": header.vocabulary.unseen,
         },
         "corpus": asdict(header.corpus),
         "history": [asdict(evaluated) for evaluated in header.history],

@@ -40,7 +40,8 @@ def find(header: Header, path: Path, lost: str, *, say: Say = silent) -> Corpus:
         with read(texts, data.encoding, header.corpus.name, say) as source:
             if source.digest != header.corpus.sha256:
                 raise CharRNNError(f"{texts[0]}: the text has changed since {path} learnt from it. {lost}")
-            whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name))
+            own = header.vocabulary
+            whole = tokenfile.hold(corpus.build(source, data, config.train.seed, header.corpus.name, vocabulary=own))
     return whole
 
 

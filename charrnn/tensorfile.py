@@ -57,10 +57,10 @@ class Contents:
         characters.encode()  # a lone surrogate is a ValueError
         if "\n" not in characters or len(set(characters)) != len(characters):
             raise ValueError("vocabulary")
-        seen, novel = int(recorded["seen"]), int(recorded["novel"])
-        if not 0 <= novel <= seen or seen < 1:
+        seen, novel, unseen = int(recorded["seen"]), int(recorded["novel"]), int(recorded.get("unseen", 0))
+        if not 0 <= novel <= seen or seen < 1 or not 0 <= unseen < len(characters):
             raise ValueError("vocabulary counts")
-        return Vocabulary(characters, seen, novel)
+        return Vocabulary(characters, seen, novel, unseen)
 
 
 def read(path: Path, *, arrays: bool = False) -> Contents:

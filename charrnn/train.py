@@ -27,6 +27,7 @@ from charrnn.feed import feed
 from charrnn.filters import Filters
 from charrnn.lines import Progress
 from charrnn.metrics import NATS_PER_BIT, Score
+from charrnn.model import BY_CHARACTER
 from charrnn.modelfile import CorpusCard, Evaluated, Header
 from charrnn.ondevice import OnDevice
 from charrnn.readback import Readback
@@ -434,13 +435,20 @@ class Training:
         return WentBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
 
     def _clipped_norm(self) -> Tensor:
-        """Add the L1 gradient, clip by value and norm; gives the norm before any clipping."""
+        """Add the L1 gradient, clip by value and norm; gives the norm before any clipping.
+
+        The text would teach of characters that it lacks only that they never come: their rows stay as they are.
+        """
         train = self.config.train
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         if train.l1 > 0.0:
             for parameter in parameters:
                 if parameter.dim() > 1 and parameter.grad is not None:
                     parameter.grad.add_(parameter.detach().sign(), alpha=train.l1)
+        if self.vocabulary.unseen:
+            for name, parameter in self.model.named_parameters():
+                if name in BY_CHARACTER and parameter.grad is not None:
+                    parameter.grad[-self.vocabulary.unseen :].zero_()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         cut = norm
         if train.clip_value is not None:
@@ -454,9 +462,10 @@ class Training:
     def _shrink(self, amount: float) -> None:
         """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019)."""
         if amount > 0.0:
-            for parameter in self.model.parameters():
+            for name, parameter in self.model.named_parameters():
                 if parameter.dim() > 1:
-                    parameter.mul_(1.0 - amount)
+                    own = len(parameter) - (self.vocabulary.unseen if name in BY_CHARACTER else 0)
+                    parameter[:own].mul_(1.0 - amount)
 
     def _write(self) -> str:
         assert self.config.train.seed is not None

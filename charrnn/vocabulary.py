@@ -23,13 +23,15 @@ _PAIRED = 1 << 18  # characters from which on it pays to count them in pairs
 class Vocabulary:
     """Map characters to tokens and back.
 
-    `characters` are the V known ones, most frequent first; `seen` is N, the characters of the training part;
-    `novel` is how many of those were seen once or left out, the Good-Turing count of novelty.
+    `characters` are the V known ones, most frequent first; `seen` is N, the characters of the training part; `novel`
+    is how many of those were seen once or left out, the Good-Turing count of novelty. The last `unseen` characters are
+    not in the training part: the model began as another one, which knows them.
     """
 
     characters: str
     seen: int
     novel: int
+    unseen: int = 0
     _table: _Tokens = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -48,16 +50,23 @@ class Vocabulary:
         return cls.counted(counts, min_count)
 
     @classmethod
-    def counted(cls, counts: Counts, min_count: int = 1) -> Vocabulary:
-        """Do the same for a training text whose characters were counted."""
+    def counted(cls, counts: Counts, min_count: int = 1, known: str = "") -> Vocabulary:
+        """Do the same for a training text whose characters were counted.
+
+        Characters `known` from before are kept, be they in the text or not, and are no news when they are seen once.
+        """
         kept = counts >= min_count
         kept &= counts > 0
         kept[ord("\n")] = True
+        novel = counts == 1
+        novel |= ~kept
+        novel[_codes(known)] = False
         codes = np.flatnonzero(kept)
         order = np.lexsort((codes, -counts[codes]))
-        novel = int(counts[~kept].sum()) + int((counts[kept] == 1).sum())
         characters = codes[order].astype("<u4").tobytes().decode("utf-32-le")
-        return cls(characters, int(counts.sum()), novel)
+        have = set(characters)
+        before = "".join(character for character in known if character not in have)
+        return cls(characters + before, int(counts.sum()), int(counts[novel].sum()), len(before))
 
     def __len__(self) -> int:
         return len(self.characters)

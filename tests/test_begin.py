@@ -18,7 +18,7 @@ from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.filters import Filters
-from charrnn.model import CharRNN
+from charrnn.model import BY_CHARACTER, CharRNN
 from charrnn.ondevice import OnDevice
 from charrnn.sample import Writer
 from tests.conftest import TEXT, TINY
@@ -346,7 +346,63 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
         assert torch.equal(old.head[before], new.head[after])
     fresh_one = begun.training.vocabulary.characters.index("鸟")
     torch.testing.assert_close(new.embedding[fresh_one], old.embedding.mean(0))
-    assert any("characters are known to it" in note for note in said)
+    news = sorted(set((here / "new.txt").read_text()) - set(header.vocabulary.characters))
+    assert any(f"its {len(header.vocabulary)} characters, and {len(news)} new ones." in note for note in said)
+
+
+def test_fine_tuning_forgets_no_character(here: Path) -> None:
+    """What the new text lacks keeps its rows, and is held-out text's to find: also when the run is resumed, or scored,
+    from the text and not from tokens that were kept."""
+    old = finish(fresh(["text.txt"], folder="old")).training
+    (here / "few.txt").write_text("the fox sat 鸟 at the oats\n" * 40 + "zebra\n" * 15)
+    path = here / "old" / "best.safetensors"
+    chosen = config.load(None, [*TINY, "train.steps=4"], begin.fine_tuning_base(path))
+    begun = finish(begin.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path("new"), CPU, init_from=path))
+    vocabulary = begun.training.vocabulary
+    assert set(old.vocabulary.characters) | {"鸟"} == set(vocabulary.characters)
+    assert len(vocabulary) == len(old.vocabulary) + 1
+    assert "z" not in (here / "few.txt").read_text()[: begun.training.card.training]
+    assert not (begun.training.validation == vocabulary.escape).any()
+    best = here / "new" / "best.safetensors"
+    part = begin.held_out(modelfile.read_header(best), best)[1]
+    assert part.vocabulary == vocabulary
+    resumed = finish(begin.resume(Run(Path("new")), CPU, settings=["train.steps=6"]))
+    assert resumed.training.vocabulary == vocabulary
+    assert resumed.training.position.step == 6
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["model.cell=lstm"],
+        ["model.tie_weights=true", "model.embedding_size=5"],
+        ["model.bidirectional=true"],
+        ["model.cell=hmm"],
+    ],
+    ids=["lstm", "tied", "both directions", "hmm"],
+)
+@pytest.mark.parametrize("options", [[], ["train.optimizer=sgd", "train.l1=0.01"]], ids=["adamw", "sgd and l1"])
+def test_what_the_text_lacks_stays_as_it_was(here: Path, model: list[str], options: list[str]) -> None:
+    """And what it has is learnt, all rows that a character has in any head."""
+    how = [setting for setting in TINY if setting.startswith("train.")] + ["train.steps=6"]
+    sizes = ["model.hidden_size=5"] if "model.cell=hmm" in model else [*TINY[:4]]
+    fixed = config.load(None, [*how, *sizes, *model]).with_values(data={"texts": ["text.txt"]})
+    finish(begin.fresh(fixed, Path("old"), CPU))
+    (here / "few.txt").write_text("the fox sat at the oats\n" * 40)
+    path = here / "old" / "best.safetensors"
+    header, old = modelfile.read_model(path)
+    chosen = config.load(None, [*how, "train.weight_decay=1", *options], begin.fine_tuning_base(path))
+    begun = finish(begin.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path("new"), CPU, init_from=path))
+    characters, before = begun.training.vocabulary.characters, old.state_dict()
+    lacking = sorted(set(header.vocabulary.characters) - set("the fox sat at the oats\n"))
+    assert begun.training.vocabulary.unseen == len(lacking) > 0
+    names = BY_CHARACTER & before.keys()
+    assert names
+    for name in names:
+        after = begun.training.model.state_dict()[name]
+        for character in header.vocabulary.characters:
+            row, now = before[name][header.vocabulary.characters.index(character)], after[characters.index(character)]
+            assert torch.equal(row, now) == (character in lacking), (name, character)
 
 
 def test_fine_tuning_a_bidirectional_model_begins_where_it_ended(here: Path) -> None:

@@ -135,6 +135,7 @@ def test_a_tensor_with_another_size_than_its_bytes_is_refused(trained: Path) -> 
     [
         {"vocabulary": {"characters": "aab\n", "seen": 5, "novel": 0}},
         {"vocabulary": {"characters": "ab", "seen": 5, "novel": 9}},
+        {"vocabulary": {"characters": "ab\n", "seen": 5, "novel": 1, "unseen": 3}},
         {"vocabulary": "ab"},
         {"config": {"model": {"cell": "transformer"}}},
         {"corpus": {}},

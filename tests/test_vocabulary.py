@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from charrnn import vocabulary
 from charrnn.model import nats
-from charrnn.vocabulary import SCALARS, Vocabulary
+from charrnn.vocabulary import SCALARS, Vocabulary, count, no_counts
 
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from("ab\n月𠮷😀"), min_size=1)
 
@@ -35,6 +35,18 @@ def test_min_count_leaves_out_the_rare_but_never_the_newline() -> None:
     known = Vocabulary.of("aaabbc\n", min_count=2)
     assert known.characters == "ab\n"
     assert known.encode("abc\nd").tolist() == [0, 1, 3, 2, 3]
+
+
+def test_characters_known_before_stay_known_and_are_no_news() -> None:
+    """b, c and z are seen once; of them only c was not known before. y is known and not seen."""
+    counts = no_counts()
+    count(np.array([ord(character) for character in "aabcz"], dtype=np.uint32), counts)
+    known = Vocabulary.counted(counts, known="yzb")
+    assert known.characters == "abcz\ny"
+    assert (known.seen, known.novel) == (5, 1)
+    assert Vocabulary.counted(counts, min_count=2, known="yzb").characters == "a\nyzb"
+    assert Vocabulary.counted(counts, min_count=2, known="yzb").novel == 1
+    assert Vocabulary.counted(counts, min_count=2).novel == 3
 
 
 def test_unknown_characters_are_the_escape_and_show_as_the_replacement_character() -> None:
