@@ -23,7 +23,7 @@ class TextModel:
 
     @property
     def characters(self) -> str:
-        """Give the characters that the model knows, most frequent first."""
+        """Give the characters that the model knows: those of its training part, most frequent first, then others."""
         return self._vocabulary.characters
 
     def sample(

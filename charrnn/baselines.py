@@ -54,8 +54,8 @@ class Baselines:
 
 @dataclass(frozen=True)
 class Reckoned:
-    """Hold how often each character of the vocabulary comes in the training part (V), most frequent first, and what
-    simpler models need for the held-out parts; None for a test part that has no character."""
+    """Hold how often each character of the vocabulary comes in the training part (V), and what simpler models need for
+    the held-out parts; None for a test part that has no character."""
 
     counts: tuple[int, ...]
     validation: Baselines
@@ -87,10 +87,13 @@ def count(corpus: Corpus) -> tuple[int, ...]:
 def chosen(corpus: Corpus, order: int | None = None) -> ngram.Ngram:
     """Count n-gram models up to an order, or if None up to the one that the validation part needs least with."""
     best, least = None, math.inf
-    vocabulary = corpus.vocabulary
-    for model in ngram.grow(corpus.training.tokens, vocabulary.newline, len(vocabulary)):
+    vocabulary, training, validation = corpus.vocabulary, corpus.training.tokens, corpus.validation.tokens
+    if vocabulary.unseen:
+        vocabulary = vocabulary.alone(count(corpus))
+        training, validation = _within(vocabulary, training), _within(vocabulary, validation)
+    for model in ngram.grow(training, vocabulary.newline, len(vocabulary)):
         if order is None:
-            nats = model.score(vocabulary, corpus.validation.tokens).nats
+            nats = model.score(vocabulary, validation).nats
             if nats >= least:
                 break
             least = nats
@@ -111,9 +114,13 @@ def measure(
     """Reckon what simpler models need for N tokens, given the counts of training (V), and where they are at hand an
     n-gram model and the training part, with the text that the tokens stand for.
 
-    The frequencies, and all characters alike, leave to the escape what the vocabulary gives it. A newline that the
+    They know the characters of the training part only, whatever the vocabulary has from an earlier model. The
+    frequencies, and all characters alike, leave to the escape what that vocabulary gives it. A newline that the
     training part does not have counts as seen once.
     """
+    if vocabulary.unseen:
+        vocabulary = vocabulary.alone(counts)
+        tokens, counts = _within(vocabulary, tokens), counts[: len(vocabulary)]
     known = tokens[tokens != vocabulary.escape]
     base = len(known) * vocabulary.known_nats + (len(tokens) - len(known)) * vocabulary.escape_nats
     seen = np.maximum(np.array(counts, dtype=np.float64), 1.0)
@@ -127,6 +134,11 @@ def measure(
         None if model is None else model.score(vocabulary, tokens).nats,
         None if model is None else model.order,
     )
+
+
+def _within(vocabulary: Vocabulary, tokens: Tokens) -> Tokens:
+    """Turn tokens (N) of a larger vocabulary, which begins with this one, into this one's."""
+    return np.asarray(np.minimum(tokens, tokens.dtype.type(vocabulary.escape)))
 
 
 def growth(before: str, text: str) -> float | None:

@@ -188,6 +188,7 @@ def _started(
         card.validation,
         device,
         fine_tuning=init_from is not None,
+        unseen=vocabulary.unseen,
     )
     config = settled.config
     for note in settled.notes:
@@ -199,7 +200,7 @@ def _started(
         model = make_model(config.model, len(vocabulary))
         header, old = modelfile.read_model(init_from)
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
-        say(f"Starting from {init_from}: its {known:,} characters, and {len(vocabulary) - known:,} new ones.")
+        say(f"Starting from {init_from} and its {known:,} characters; {len(vocabulary) - known:,} more are new.")
     config, whole = _tokens(config, dealt, run)
     run.write_config(config)
     simpler = baselines.reckon(whole)

@@ -88,7 +88,8 @@ class DataConfig(Section):
     min_count: Positive = setting(
         1,
         takes="a whole number from 1",
-        description="Characters seen less often in the training part are left out of the vocabulary.",
+        description="Characters seen less often in the training part are left out of the vocabulary, "
+        "except those that the model of --init-from knows.",
     )
 
     @model_validator(mode="after")

@@ -58,9 +58,14 @@ def plan(
     device: torch.device,
     *,
     fine_tuning: bool = False,
+    unseen: int = 0,
 ) -> Plan:
-    """Settle every `auto` for a training part and a validation part of so many characters on a device."""
+    """Settle every `auto` for a training part and a validation part of so many characters on a device.
+
+    So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing.
+    """
     notes: list[str] = []
+    distinct = vocabulary_size - unseen
     train = config.train
     sequence_length = train.sequence_length
     if sequence_length > training // 2:
@@ -70,7 +75,7 @@ def plan(
         notes.append(f"The validation part has only {validation} characters; its scores are rough.")
     batch_size = train.batch_size
     if batch_size == "auto":
-        batch_size, most = 2, 128 if device.type != "cpu" else 32 if vocabulary_size <= _MANY_CHARACTERS else 16
+        batch_size, most = 2, 128 if device.type != "cpu" else 32 if distinct <= _MANY_CHARACTERS else 16
         while batch_size < most and training >= 2 * batch_size * sequence_length * 40:
             batch_size *= 2
     if batch_size * sequence_length > training:
@@ -86,7 +91,7 @@ def plan(
         while lanes > 8 and seconds * rate < _STEPS * lanes * sequence_length:
             lanes //= 2
         config = config.with_values(train={"batch_size": lanes})
-    config = _fit_steps(config, dropout, vocabulary_size, training, validation, rate, seconds, fine_tuning)
+    config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     stack = "" if model.cell == "hmm" else f", embedding {model.embedding_size}, dropout {model.dropout:g}"
     length = train.sequence_length
@@ -98,7 +103,7 @@ def plan(
     elif train.time:
         told = _minutes(train.time)
     notes.append(
-        f"Learning {training:,} characters ({vocabulary_size:,} distinct) with {model.kind}{stack},"
+        f"Learning {training:,} characters ({distinct:,} distinct) with {model.kind}{stack},"
         f" {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
@@ -270,7 +275,7 @@ def _tried(config: Config, vocabulary_size: int, device: torch.device, rival: fl
 def _fit_steps(
     config: Config,
     dropout: float | str,
-    vocabulary_size: int,
+    distinct: int,
     training: int,
     validation: int,
     rate: float,
@@ -313,7 +318,7 @@ def _fit_steps(
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
     if config.model.cell == "hmm":
         peak = _HMM_RATE
-    elif vocabulary_size > _MANY_CHARACTERS:
+    elif distinct > _MANY_CHARACTERS:
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
     peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
     if config.model.cell == "rnn":

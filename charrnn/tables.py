@@ -119,7 +119,7 @@ def page(path: Path, header: Header) -> str:
         f"architecture  {model.kind}{stack}",
         f"tables        {header.parameters:,} numbers" if model.counted else f"parameters    {header.parameters:,}",
         f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
-        *([f"kept          {vocabulary.unseen:,} of them, which the text lacks"] if vocabulary.unseen else []),
+        *([f"kept          {vocabulary.unseen:,} of them, which its training part lacks"] if vocabulary.unseen else []),
         f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
         f"corpus        {corpus.name}: {corpus.characters:,} characters"
         f" ({corpus.training:,} training, {corpus.validation:,} validation, {corpus.test:,} test)",

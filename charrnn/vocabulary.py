@@ -4,6 +4,7 @@ One character is one token, always: V known characters are tokens 0 to V-1, ever
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +54,10 @@ class Vocabulary:
     def counted(cls, counts: Counts, min_count: int = 1, known: str = "") -> Vocabulary:
         """Do the same for a training text whose characters were counted.
 
-        Characters `known` from before are kept, be they in the text or not, and are no news when they are seen once.
+        Characters `known` from before are kept, however seldom they are, and are no news when they are seen once.
         """
         kept = counts >= min_count
+        kept[_codes(known)] = True
         kept &= counts > 0
         kept[ord("\n")] = True
         novel = counts == 1
@@ -67,6 +69,12 @@ class Vocabulary:
         have = set(characters)
         before = "".join(character for character in known if character not in have)
         return cls(characters + before, int(counts.sum()), int(counts[novel].sum()), len(before))
+
+    def alone(self, counts: Sequence[int]) -> Vocabulary:
+        """Give the vocabulary of the training part, where characters come so often (V), without those that only an
+        earlier model knew. Token t is min(t, V') there, since all that is unseen becomes the escape."""
+        own = self.characters[: len(self) - self.unseen]
+        return Vocabulary(own, self.seen, self.seen - sum(times for times in counts[: len(own)] if times > 1))
 
     def __len__(self) -> int:
         return len(self.characters)

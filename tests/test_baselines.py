@@ -39,13 +39,29 @@ def test_xz_needs_what_a_text_adds_to_the_packed_one() -> None:
     assert baselines.growth(TEXT, "") is None
 
 
-def corpus(training: str, validation: str) -> Corpus:
-    vocabulary = Vocabulary.of(training)
-    made = [
-        Part(vocabulary.encode(text), np.zeros(1, np.int64), np.zeros(0, np.uint32), vocabulary)
-        for text in (training, validation, "")
-    ]
+def corpus(training: str, validation: str, min_count: int = 1, known: str = "") -> Corpus:
+    counts = np.bincount([ord(character) for character in training], minlength=0x110000)
+    vocabulary = Vocabulary.counted(counts, min_count, known)
+    made = []
+    for text in (training, validation, ""):
+        unknown = np.array([ord(each) for each in text if each not in vocabulary.characters], dtype=np.uint32)
+        made.append(Part(vocabulary.encode(text), np.zeros(1, np.int64), unknown, vocabulary))
     return Corpus(made[0], made[1], made[2], vocabulary, False)
+
+
+@pytest.mark.parametrize("min_count", [1, 13])
+def test_what_an_earlier_model_knows_is_not_given_to_simpler_ones(min_count: int) -> None:
+    """They learn from the training part: j comes 12 times there, Q and 鸟 never."""
+    texts = TEXT, TEXT[:100] + "Q鸟Q jug"
+    alone, tuned = corpus(*texts, min_count), corpus(*texts, min_count, known="Q鸟az龙\n")
+    assert (alone.vocabulary.unseen, tuned.vocabulary.unseen) == (0, 3)
+    assert baselines.reckon(tuned).validation == baselines.reckon(alone).validation
+    counts = baselines.count(tuned)
+    assert tuned.vocabulary.alone(counts) == alone.vocabulary
+    assert len(counts) == len(tuned.vocabulary)
+    assert measure(tuned.vocabulary, counts, tuned.validation.tokens) == measure(
+        alone.vocabulary, baselines.count(alone), alone.validation.tokens
+    )
 
 
 def test_the_order_is_the_one_that_the_validation_part_needs_least_with() -> None:

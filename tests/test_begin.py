@@ -347,7 +347,7 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
     fresh_one = begun.training.vocabulary.characters.index("鸟")
     torch.testing.assert_close(new.embedding[fresh_one], old.embedding.mean(0))
     news = sorted(set((here / "new.txt").read_text()) - set(header.vocabulary.characters))
-    assert any(f"its {len(header.vocabulary)} characters, and {len(news)} new ones." in note for note in said)
+    assert any(f"its {len(header.vocabulary)} characters; {len(news)} more are new." in note for note in said)
 
 
 def test_fine_tuning_forgets_no_character(here: Path) -> None:

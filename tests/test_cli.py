@@ -94,8 +94,10 @@ def test_init_from_fine_tunes(trained: Path, charrnn: Charrnn) -> None:
     Path("new.txt").write_text("quizzical foxes 狐狸 jump\n" * 20, encoding="utf-8")
     result = charrnn("train", "new.txt", "--init-from", "text", "-s", "train.steps=2", "--seed", "1")
     assert result.exit_code == 0, result.output
-    assert re.search(r"Starting from .*: its \d+ characters, and [1-9]\d* new ones\.", result.stderr)
-    assert re.search(r"^kept +\d+ of them, which the text lacks$", charrnn("info", "-m", "new").stdout, re.MULTILINE)
+    assert re.search(r"Starting from .* and its \d+ characters; [1-9]\d* more are new\.", result.stderr)
+    assert re.search(
+        r"^kept +\d+ of them, which its training part lacks$", charrnn("info", "-m", "new").stdout, re.MULTILINE
+    )
     assert "kept  " not in charrnn("info", "-m", "text").stdout
 
 

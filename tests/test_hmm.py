@@ -208,7 +208,7 @@ def test_it_is_fine_tuned_on_new_characters(learnt: Path, charrnn: Charrnn) -> N
     Path("more.txt").write_text("鸟 the bird flies over the lazy dog again\n" * 10, encoding="utf-8")
     result = charrnn("train", "more.txt", "--init-from", "text", "-s", "train.steps=3", "-s", "train.batch_size=2")
     assert result.exit_code == 0, result.output
-    assert "characters, and 1 new ones." in result.stderr
+    assert "characters; 1 more are new." in result.stderr
     assert "鸟" in modelfile.read_header(Path("checkpoints/more/best.safetensors")).vocabulary.characters
 
 

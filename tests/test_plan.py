@@ -12,7 +12,14 @@ from charrnn.plan import Plan
 CPU = torch.device("cpu")
 
 
-def planned(training: int, *settings: str, vocabulary: int = 65, rate: float = 1e9, fine_tuning: bool = False) -> Plan:
+def planned(
+    training: int,
+    *settings: str,
+    vocabulary: int = 65,
+    rate: float = 1e9,
+    fine_tuning: bool = False,
+    unseen: int = 0,
+) -> Plan:
     """Plan for a text of so many characters, on a device of so many weight multiplications a second."""
     chosen = config.load(None, settings)
     with pytest.MonkeyPatch.context() as patch:
@@ -21,7 +28,7 @@ def planned(training: int, *settings: str, vocabulary: int = 65, rate: float = 1
             "_rate",
             lambda sized, size, device, rival=0.0: rate * speed(sized) / sized.model.products(size),
         )
-        return plan.plan(chosen, vocabulary, training, training // 18, CPU, fine_tuning=fine_tuning)
+        return plan.plan(chosen, vocabulary, training, training // 18, CPU, fine_tuning=fine_tuning, unseen=unseen)
 
 
 def speed(sized: Config) -> float:
@@ -195,3 +202,17 @@ def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPat
         ],
     )
     assert plan._rate(chosen, 9, CPU) == 3 * 7 / 1.0
+
+
+def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
+    """Lanes and steps suit the text's own characters, and so does what is said; only time is spent on all."""
+    sizes = "model.hidden_size=256", "model.num_layers=1", "model.embedding_size=64"
+    chinese, english, alone = (
+        planned(1_000_000, *sizes, vocabulary=vocabulary, unseen=unseen, rate=1e11, fine_tuning=True)
+        for vocabulary, unseen in ((5_000, 0), (5_000, 4_935), (65, 0))
+    )
+    assert english.config.train.batch_size == alone.config.train.batch_size == 32
+    assert chinese.config.train.batch_size == 16
+    rates = [each.config.train.learning_rate for each in (chinese, english, alone)]
+    assert rates == pytest.approx([8e-3 / 3, 15e-3 / 3, 15e-3 / 3])
+    assert "(65 distinct)" in english.notes[-1]
