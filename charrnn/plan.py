@@ -33,6 +33,7 @@ _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
+_NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
 _MANY_CHARACTERS = 2_000
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
@@ -86,11 +87,15 @@ def plan(
     seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
-        # little time: narrower steps, but more of them
+        # little time: narrower steps, but more of them, where they take less time for it
         lanes = int(config.train.batch_size)
         while lanes > 8 and seconds * rate < _STEPS * lanes * sequence_length:
             lanes //= 2
-        config = config.with_values(train={"batch_size": lanes})
+            narrower = config.with_values(train={"batch_size": lanes})
+            slower = _rate(narrower, vocabulary_size, device)
+            if slower < _NARROWER * rate:
+                break
+            config, rate = narrower, slower
     config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     stack = "" if model.cell == "hmm" else f", embedding {model.embedding_size}, dropout {model.dropout:g}"
@@ -149,8 +154,8 @@ def _fit_model(
         ):
             continue
         sized, rate = _fastest(sized, ways, vocabulary_size, device)
-        if rate > 0.0:  # what is best at one size will do for the others; of what did not fit nothing is known
-            ways = [{"precision": sized.train.precision, "kernel": sized.train.kernel}]
+        if rate > 0.0:  # the format best at one size will do for the others; of what did not fit nothing is known
+            ways = [way for way in ways if way["precision"] == sized.train.precision]
             flops_per_second = rate * weights
         if last and rate == 0.0:
             raise out_of_memory(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -216,3 +218,34 @@ def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
     rates = [each.config.train.learning_rate for each in (chinese, english, alone)]
     assert rates == pytest.approx([8e-3 / 3, 15e-3 / 3, 15e-3 / 3])
     assert "(65 distinct)" in english.notes[-1]
+
+
+@pytest.mark.parametrize(("narrower", "lanes"), [(1.0, 8), (0.8, 8), (0.7, 32)])
+def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
+    narrower: float, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`narrower` is the rate of half as many lanes, as a share; the time is too short for 600 steps of 32."""
+
+    def rate(sized: Config, *_: object) -> float:
+        return 1e4 * math.pow(narrower, math.log2(32 / int(sized.train.batch_size)))
+
+    monkeypatch.setattr(plan, "_rate", rate)
+    chosen = config.load(None, ["model.hidden_size=256", "train.time=30"])
+    result = plan.plan(chosen, 65, 1_000_000, 50_000, CPU)
+    assert result.config.train.batch_size == lanes
+    assert result.config.train.steps is None
+
+
+def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own loops are the faster ones from 512 units on."""
+
+    def rate(sized: Config, size: int, *_: object) -> float:
+        width = int(sized.model.hidden_size)
+        fast = (sized.train.kernel == "own") == (width >= 512) and sized.train.precision == "bf16"
+        return (2e10 if fast else 1e10) / sized.model.products(size)
+
+    monkeypatch.setattr(plan, "_rate", rate)
+    for time, kernel in ((60, "torch"), (6_000, "own")):
+        settled = plan.plan(config.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU).config
+        assert (int(settled.model.hidden_size) >= 512) == (kernel == "own")
+        assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
