@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from charrnn import objective
-from charrnn.bidirectional import LOOKAHEAD, make_model
+from charrnn.bidirectional import LOOKAHEAD, Network, make_model
 from charrnn.config import Config, ModelConfig
 from charrnn.errors import CharRNNError
 from charrnn.evaluate import fast_at_bf16
@@ -39,7 +39,9 @@ _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
 _HOPELESS = 3  # times slower than another way in its first step, which is always a slow one
-_TRIED_STEPS = 32  # of a window, to choose between ways to run it on a CPU
+_PROMISING = 0.6  # of the best way's rate in short windows: the choice among such ways falls in whole ones
+_TRIED_STEPS = 32  # of a short window
+_GROWTH = 2.0  # a CPU's operations per second at any width, at most, as a multiple of those at the smallest
 _AHEAD = 4  # windows that a GPU is given at once: it need not wait for the next, as it need not in training
 
 
@@ -92,10 +94,10 @@ def plan(
         while lanes > 8 and seconds * rate < _STEPS * lanes * sequence_length:
             lanes //= 2
             narrower = config.with_values(train={"batch_size": lanes})
-            slower = _rate(narrower, vocabulary_size, device)
-            if slower < _NARROWER * rate:
+            (rate_there,) = _rates(narrower, [{}], vocabulary_size, device)
+            if rate_there < _NARROWER * rate:
                 break
-            config, rate = narrower, slower
+            config, rate = narrower, rate_there
     config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     stack = "" if model.cell == "hmm" else f", embedding {model.embedding_size}, dropout {model.dropout:g}"
@@ -139,7 +141,12 @@ def _fit_model(
     if config.model.hidden_size != "auto":
         ladder = [int(config.model.hidden_size)]
     ways = _ways(config, device)
-    flops_per_second: float | None = None
+    flops_per_second = 0.0  # not known
+    if len(ladder) > 1 and device.type == "cpu":
+        # the smallest takes an instant, and tells which are far out of reach; a GPU is slow at small ones alone
+        sized = config.with_values(model=_sizes(config.model, ladder[-1], vocabulary_size, training))
+        rate = max(_rates(_shortened(sized), ways, vocabulary_size, device))
+        flops_per_second = _GROWTH * rate * sized.model.products(vocabulary_size)
     for place, hidden_size in enumerate(ladder):
         sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
         weights = sized.model.products(vocabulary_size)
@@ -148,7 +155,7 @@ def _fit_model(
         last = place == len(ladder) - 1
         # a first trial tells what to expect of the others: only promising ones are tried themselves
         if (
-            flops_per_second is not None
+            flops_per_second
             and not last
             and flops_per_second * seconds / weights < (0.8 * _CHARACTERS_PER_WEIGHT * learnt)
         ):
@@ -187,16 +194,17 @@ def _fastest(
     config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device
 ) -> tuple[Config, float]:
     """Choose among ways to run; gives characters per second as tried."""
-    if len(ways) > 1:
-        # on a GPU, launching a window of few steps takes as long as running it, whatever the way
-        most = _TRIED_STEPS if device.type == "cpu" else config.train.sequence_length
-        short = config.with_values(train={"sequence_length": min(most, config.train.sequence_length)})
-        rates: list[float] = []
-        for way in ways:
-            rates.append(_rate(short.with_values(train=way), vocabulary_size, device, max(rates, default=0.0)))
-        ways = [ways[rates.index(max(rates))]]
-    config = config.with_values(train=ways[0])
-    return config, _rate(config, vocabulary_size, device)
+    # on a GPU, launching a window of few steps takes as long as running it, whatever the way
+    if len(ways) > 1 and device.type == "cpu":
+        rates = _rates(_shortened(config), ways, vocabulary_size, device)
+        ways = [way for way, rate in zip(ways, rates, strict=True) if rate >= _PROMISING * max(rates)]
+    rates = _rates(config, ways, vocabulary_size, device)
+    best = rates.index(max(rates))
+    return config.with_values(train=ways[best]), rates[best]
+
+
+def _shortened(config: Config) -> Config:
+    return config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
 
 
 def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
@@ -225,17 +233,6 @@ def _enough(training: int) -> int:
     return max(3, round(epochs * math.pow(training / characters, power)))
 
 
-def _rate(config: Config, vocabulary_size: int, device: torch.device, rival: float = 0.0) -> float:
-    """Try a few steps, or a single one where that is far slower than a rival; gives characters per second, 0 where the
-    memory is too small."""
-    try:
-        return _tried(config, vocabulary_size, device, rival)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return 0.0
-
-
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Say whether an error of torch's means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "memory" in str(error) or "overflow" in str(error).lower()
@@ -249,32 +246,52 @@ def out_of_memory(device: torch.device) -> CharRNNError:
     )
 
 
-def _tried(config: Config, vocabulary_size: int, device: torch.device, rival: float) -> float:
+def _rates(config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device) -> list[float]:
+    """Try a few steps in each way, in turns, or a single one where that is far slower than another's; gives characters
+    per second of each, 0 where the memory is too small."""
+    sized = [config.with_values(train=way) for way in ways]
+    seconds = [math.inf] * len(ways)
+    model: Network | None = None
+    for _ in range(3):  # the first is to warm up
+        for place in [place for place, taken in enumerate(seconds) if taken <= _HOPELESS * min(seconds)]:
+            try:
+                model = model or _blank(config, vocabulary_size, device)
+                seconds[place] = min(seconds[place], _tried(model, sized[place], device))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                seconds[place] = math.inf
+    characters = int(config.train.batch_size) * config.train.sequence_length
+    return [characters / taken for taken in seconds]
+
+
+def _blank(config: Config, vocabulary_size: int, device: torch.device) -> Network:
     model = make_model(config.model, vocabulary_size).to(device).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
+    return model
+
+
+def _tried(model: Network, config: Config, device: torch.device) -> float:
+    """Take a step; gives its seconds."""
     model.use_own_loops(config.train.kernel == "own")
     generator = torch.Generator(device).manual_seed(0)
     lanes, length = int(config.train.batch_size), config.train.sequence_length
     tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
     window = Batch(tokens, tokens, tokens.new_zeros(lanes, length + LOOKAHEAD // 2))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
-    best, ahead = float("inf"), 1 if device.type == "cpu" else _AHEAD
-    for _ in range(3):  # the first is to warm up
-        start = time.perf_counter()
-        for _ in range(ahead):
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-                costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
-            loss = costs.total()
-            loss.backward()  # type: ignore[no-untyped-call]
-            model.zero_grad()
-            loss = loss.detach()
-            del costs  # and with it what the way back needed: the next round shall find the memory free
-        float(loss)  # waits for a GPU, which does one thing after the other
-        best = min(best, (time.perf_counter() - start) / ahead)
-        if _HOPELESS * lanes * length / best < rival:
-            break
-    return lanes * length / best
+    ahead = 1 if device.type == "cpu" else _AHEAD
+    start = time.perf_counter()
+    for _ in range(ahead):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+            costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
+        loss = costs.total()
+        loss.backward()  # type: ignore[no-untyped-call]
+        model.zero_grad()
+        loss = loss.detach()
+        del costs  # and with it what the way back needed: the next round shall find the memory free
+    float(loss)  # waits for a GPU, which does one thing after the other
+    return (time.perf_counter() - start) / ahead
 
 
 def _fit_steps(

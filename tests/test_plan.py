@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +13,11 @@ from charrnn.config import Config
 from charrnn.plan import Plan
 
 CPU = torch.device("cpu")
+
+
+def one_by_one(rate: Callable[[Config, int], float]) -> Callable[..., list[float]]:
+    """Make what tries ways out of what tells the rate of one."""
+    return lambda sized, ways, size, device: [rate(sized.with_values(train=way), size) for way in ways]
 
 
 def planned(
@@ -25,11 +31,7 @@ def planned(
     """Plan for a text of so many characters, on a device of so many weight multiplications a second."""
     chosen = config.load(None, settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            plan,
-            "_rate",
-            lambda sized, size, device, rival=0.0: rate * speed(sized) / sized.model.products(size),
-        )
+        patch.setattr(plan, "_rates", one_by_one(lambda sized, size: rate * speed(sized) / sized.model.products(size)))
         return plan.plan(chosen, vocabulary, training, training // 18, CPU, fine_tuning=fine_tuning, unseen=unseen)
 
 
@@ -168,10 +170,10 @@ def test_a_real_trial_gives_a_rate() -> None:
 
 
 def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rate(sized: Config, size: int, device: torch.device, rival: float = 0.0) -> float:
+    def rate(sized: Config, size: int) -> float:
         return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / sized.model.products(size)
 
-    monkeypatch.setattr(plan, "_rate", rate)
+    monkeypatch.setattr(plan, "_rates", one_by_one(rate))
     chosen = plan.plan(config.load(None, ()), 65, 1_000_000, 50_000, CPU).config
     assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "own")
 
@@ -203,7 +205,7 @@ def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPat
             "train.kernel=torch",
         ],
     )
-    assert plan._rate(chosen, 9, CPU) == 3 * 7 / 1.0
+    assert plan._rates(chosen, [{"kernel": "torch"}, {"kernel": "own"}], 9, CPU) == [3 * 7 / 1.0, 3 * 7 / 1.0]
 
 
 def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
@@ -226,10 +228,10 @@ def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
 ) -> None:
     """`narrower` is the rate of half as many lanes, as a share; the time is too short for 600 steps of 32."""
 
-    def rate(sized: Config, *_: object) -> float:
+    def rate(sized: Config, size: int) -> float:
         return 1e4 * math.pow(narrower, math.log2(32 / int(sized.train.batch_size)))
 
-    monkeypatch.setattr(plan, "_rate", rate)
+    monkeypatch.setattr(plan, "_rates", one_by_one(rate))
     chosen = config.load(None, ["model.hidden_size=256", "train.time=30"])
     result = plan.plan(chosen, 65, 1_000_000, 50_000, CPU)
     assert result.config.train.batch_size == lanes
@@ -239,13 +241,48 @@ def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
 def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Own loops are the faster ones from 512 units on."""
 
-    def rate(sized: Config, size: int, *_: object) -> float:
+    def rate(sized: Config, size: int) -> float:
         width = int(sized.model.hidden_size)
         fast = (sized.train.kernel == "own") == (width >= 512) and sized.train.precision == "bf16"
         return (2e10 if fast else 1e10) / sized.model.products(size)
 
-    monkeypatch.setattr(plan, "_rate", rate)
+    monkeypatch.setattr(plan, "_rates", one_by_one(rate))
     for time, kernel in ((60, "torch"), (6_000, "own")):
         settled = plan.plan(config.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU).config
         assert (int(settled.model.hidden_size) >= 512) == (kernel == "own")
         assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
+
+
+def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are tried in turns, so that what slows the machine for a while slows them alike."""
+    tried: list[str] = []
+
+    def step(model: object, sized: Config, device: torch.device) -> float:
+        way = f"{sized.train.precision} {sized.train.kernel}"
+        tried.append(way)
+        if way == "bf16 own":
+            raise torch.OutOfMemoryError("out of memory")
+        return {"fp32 torch": 2.0, "fp32 own": 1.0, "bf16 torch": 9.0}[way] + 1.0 / len(tried)
+
+    monkeypatch.setattr(plan, "_tried", step)
+    settings = ["model.hidden_size=4", "model.num_layers=1", "model.embedding_size=4", "model.dropout=0"]
+    chosen = config.load(None, [*settings, "train.batch_size=3", "train.sequence_length=7"])
+    ways = [{"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
+    rates = plan._rates(chosen, ways, 9, CPU)
+    turn = ["fp32 torch", "fp32 own"]
+    assert tried == [*turn, "bf16 torch", "bf16 own", *turn, *turn]
+    assert rates == [21 / (2 + 1 / 7), 21 / (1 + 1 / 8), 21 / (9 + 1 / 3), 0.0]
+
+
+def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the largest size takes seconds, a good part of a short training."""
+    tried: list[int] = []
+
+    def rate(sized: Config, size: int) -> float:
+        tried.append(int(sized.model.hidden_size))
+        return 2e10 / sized.model.products(size)
+
+    monkeypatch.setattr(plan, "_rates", one_by_one(rate))
+    chosen = plan.plan(config.load(None, ["train.time=2m"]), 65, 3_000_000, 150_000, CPU).config
+    assert set(tried) == {128, 384, 256}
+    assert chosen.model.hidden_size == 256
