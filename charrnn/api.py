@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from charrnn import beam, decoder, infill, lines, text
+from charrnn.copying import Copies
 from charrnn.filters import Filters
 from charrnn.infill import Filling, Gapped
 from charrnn.metrics import Score
@@ -20,6 +21,7 @@ class TextModel:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._model, self._vocabulary = decoder.load(path)
+        self._copies: Copies | None = None
 
     @property
     def characters(self) -> str:
@@ -37,14 +39,18 @@ class TextModel:
         min_p: float | None = MIN_P,
         greedy: bool = False,
         until: str | None = None,
+        no_copy: int | None = None,
+        no_repeat: int | None = None,
         seed: int | None = None,
     ) -> str:
         """Write on from `prime` and give the continuation, at most `length` characters.
 
-        The same seed gives the same text as `charrnn sample --seed`. Raises MisuseError for a value out of range.
+        It holds no run of `no_copy` characters that the training text has, and none of `no_repeat` characters twice;
+        where nothing else can follow, it ends early. The same seed gives the same text as `charrnn sample --seed`.
+        Raises MisuseError for a value out of range, CharRNNError for `no_copy` where the training text is gone.
         """
         filters = Filters(temperature, top_k, top_p, min_p, greedy)
-        return "".join(self._flow(prime, length, filters, until, seed))
+        return "".join(self._flow(prime, length, filters, until, no_copy, no_repeat, seed))
 
     def stream(
         self,
@@ -52,11 +58,13 @@ class TextModel:
         length: int = 500,
         *,
         until: str | None = None,
+        no_copy: int | None = None,
+        no_repeat: int | None = None,
         seed: int | None = None,
         filters: Filters | None = None,
     ) -> Iterator[str]:
-        """Do the same as `sample`, but give each character as it is made."""
-        return self._flow(prime, length, filters or Filters(TEMPERATURE, min_p=MIN_P), until, seed)
+        """Do the same as `sample`, but give each character as it is made, or as it is certain to stay."""
+        return self._flow(prime, length, filters or Filters(TEMPERATURE, min_p=MIN_P), until, no_copy, no_repeat, seed)
 
     def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
         """Find the `width` likeliest continuations of `prime` by beam search, best first; see `beam.search`."""
@@ -76,7 +84,36 @@ class TextModel:
         text.check_characters(content, "text")
         return lines.side_by_side(self._model, self._vocabulary, [self._vocabulary.encode(content)])[0]
 
-    def _flow(self, prime: str, length: int, filters: Filters, until: str | None, seed: int | None) -> Iterator[str]:
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        writer = Writer(self._model, self._vocabulary, [prime], length, filters, seed=seed, indices=[0], until=until)
+    def _flow(
+        self,
+        prime: str,
+        length: int,
+        filters: Filters,
+        until: str | None,
+        no_copy: int | None,
+        no_repeat: int | None,
+        seed: int | None,
+    ) -> Iterator[str]:
+        writer = Writer(
+            self._model,
+            self._vocabulary,
+            [prime],
+            length,
+            filters,
+            seed=secrets.randbelow(2**31) if seed is None else seed,
+            indices=[0],
+            until=until,
+            no_copy=None if no_copy is None else self._learnt(no_copy),
+            no_repeat=no_repeat,
+        )
         return (shown for (shown,) in writer if shown)
+
+    def _learnt(self, size: int) -> Copies:
+        """Know the training text's runs of `size` characters; those of the last size asked for are kept."""
+        if self._copies is None or self._copies.size != size:
+            from charrnn import modelfile, origin
+
+            lost = "Put it back, or leave out no_copy."
+            learnt = origin.find(modelfile.read_header(self.path), self.path, lost).training.codes
+            self._copies = Copies(learnt, size)
+        return self._copies

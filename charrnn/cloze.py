@@ -66,12 +66,9 @@ def score(
     half = model.backward_half
     backward = evaluate.evaluate(half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, progress=progress)
     reader = _BothSides(model, vocabulary, tokens, progress)
-    lanes = evaluate.lanes(len(tokens))
     warmups = [_WARMUPS * found.warmup for found in (forward, backward) if found.warmup is not None]
-    if len(warmups) < 2 or max(warmups) > len(tokens) // lanes:
-        cloze = reader.score(1, 0, 0)
-    else:
-        cloze = reader.score(lanes, *warmups)
+    lanes = min(evaluate.lanes(len(tokens)), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
+    cloze = reader.score(lanes, *warmups) if lanes > 1 else reader.score(1, 0, 0)
     return TwoSided(backward.score, cloze, backward.tried)
 
 

@@ -26,7 +26,9 @@ from charrnn.vocabulary import Vocabulary
 _WINDOW = 256
 _LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
 _CHARACTERS = 1 << 14  # of all lanes: more at a time are no faster, and a window less exactly where it should end
-_LANES = 256
+_LANES, _FEWEST = 256, 8
+_WARMUPS = 16  # in a lane, at least: what is read for the seams alone stays a small share
+_SWEEPS = 8
 WARMUP = 64
 _TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
 
@@ -34,7 +36,7 @@ _TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
 @dataclass(frozen=True)
 class Evaluation:
     """Hold a text's score and how it was read: `warmup` in characters, None for the single exact pass; `tried` is
-    the last warm-up that was tried, to begin with another time."""
+    the warm-up to begin with another time."""
 
     score: Score
     warmup: int | None
@@ -50,9 +52,9 @@ class Characters:
     ranks: npt.NDArray[np.int64]
 
 
-def lanes(length: int) -> int:
-    """Choose in how many lanes to read a text of so many characters."""
-    return min(_LANES, length // 1024, math.isqrt(length))
+def lanes(length: int, warmup: int = WARMUP) -> int:
+    """Choose in how many lanes to read a text of so many characters after a warm-up of so many."""
+    return min(_LANES, length // (_WARMUPS * warmup), math.isqrt(length))
 
 
 @torch.inference_mode()
@@ -67,30 +69,27 @@ def evaluate(
 ) -> Evaluation:
     """Score N tokens as one text that follows a newline.
 
-    The text is cut into lanes that are read side by side, each after a warm-up on the W characters before it. W doubles
-    from `warmup` until the seams agree with the state carried across, to within 0.0005 bits per character of the whole
-    text as `in_lanes` reckons it. If W would fill a lane (some cells never forget), or if `exact`, the text is read in
-    a single pass. That is done in full precision, and so is all around a seam; the rest of long lanes is read in bf16,
-    where the device is fast at it and a first window read in both ways agrees to within another 0.0005 bits. An n-gram
-    model is always exact.
+    The text is cut into lanes that are read side by side, each after a warm-up on the `warmup` characters before it.
+    Where the seams do not agree with the state carried across, to within 0.0005 bits per character of the whole
+    text as `in_lanes` reckons it, all lanes are read again from the states at the ends of those before them. If that
+    brings them no nearer (some cells never forget), or if `exact`, the text is read in a single pass. That is done in
+    full precision, and so is all around a seam; the rest of long lanes is read in bf16, where the device is fast at it
+    and first windows read in both ways agree to within another 0.0005 bits. An n-gram model is always exact.
     """
     if isinstance(model, Ngram):
         return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
     model.eval()
     reader = _Reader(model, vocabulary, tokens, progress)
-    count = lanes(len(tokens))
+    warmup = max(WARMUP, min(warmup, len(tokens) // (_WARMUPS * _FEWEST)))
+    count = lanes(len(tokens), warmup)
     if exact or count < 2:
         return Evaluation(reader.single_pass(), None, warmup)
     length = -(-len(tokens) // count)
-    starts = length * np.arange(count)
-    tried = warmup
-    while 2 * warmup <= length:
-        tried = warmup
-        score = reader.in_lanes(starts, length, warmup)
-        if score is not None:
-            return Evaluation(score, warmup, warmup)
-        warmup *= 2
-    return Evaluation(reader.single_pass(), None, tried, never_forgets=True)
+    found = reader.in_lanes(length * np.arange(count), length, warmup)
+    if found is None:
+        return Evaluation(reader.single_pass(), None, warmup, never_forgets=True)
+    score, warmed = found
+    return Evaluation(score, warmed, warmup if warmed == warmup else 2 * warmup)
 
 
 @torch.inference_mode()
@@ -120,6 +119,7 @@ class _Reader:
         self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
         # whether products in bf16 do for this text; None while that has not been tried
         self.bf16_will_do: bool | None = None if fast_at_bf16(model.embedding) else False
+        self._compared = np.zeros(3)  # characters read in both ways, the sum of their differences, and of the squares
 
     def read(self, places: npt.NDArray[np.int64], state: State, rounded: bool = False) -> tuple[Tensor, Tensor, State]:
         """Read the characters at places (K, T), `rounded` with products in bf16; gives logits (K, T, V), targets
@@ -145,33 +145,45 @@ class _Reader:
         costs, _ = self._sweep(np.zeros(1, dtype=np.int64), len(self.tokens), self.model.start_state(1))
         return costs
 
-    def in_lanes(self, starts: npt.NDArray[np.int64], length: int, warmup: int) -> Score | None:
-        """Score in lanes; None where a seam shows.
+    def in_lanes(self, starts: npt.NDArray[np.int64], length: int, warmup: int) -> tuple[Score, int] | None:
+        """Score in lanes; gives also on how many characters each was warmed up, or None where seams go on to show.
 
         What follows each seam is read twice: from the warmed-up state and from the state carried across, which knows
         a whole lane more. The carried costs count. What is left is what such a difference still does further on: its
         mean over the last quarter of what was read twice, as if it never shrank again, over whole lanes; signed, since
-        lanes err both ways, with two standard errors on top.
+        lanes err both ways, with two standard errors on top. If that is too much, the states carried across are the
+        next to start from, as long as each round at least halves it: rounding must not be what is left, so that bf16 is
+        given up before the lanes are.
         """
-        warmed = self._warmed(starts[1:], warmup)
+        state = join(self.model.start_state(1), self._warmed(starts[1:], warmup))
         checked = min(length, 2 * warmup)
-        first: list[tuple[Tensor, Tensor]] = []
-        score, ends = self._sweep(starts, length, join(self.model.start_state(1), warmed), keep=(checked, first))
-        second: list[tuple[Tensor, Tensor]] = []
-        self._sweep(starts[1:], checked, ends.lanes(slice(0, -1)), keep=(checked, second))
-        costs, correct = (
-            torch.cat([pair[which] for pair in second], 1)[:, :checked]
-            - torch.cat([pair[which] for pair in first], 1)[1:, :checked]
-            for which in (0, 1)
-        )
-        lasting = costs[:, -max(1, checked // 4) :].mean(1) * length
-        if float(lasting.sum().abs() + 2 * lasting.square().sum().sqrt()) > _TOLERANCE * len(self.tokens):
-            return None
-        return score + Score(float(costs.sum()), 0, int(correct.sum()))
+        shown, warmed = math.inf, warmup
+        for _ in range(_SWEEPS):
+            first: list[tuple[Tensor, Tensor]] = []
+            score, ends = self._sweep(starts, length, state, keep=(checked, first))
+            carried = ends.lanes(slice(0, -1))
+            second: list[tuple[Tensor, Tensor]] = []
+            self._sweep(starts[1:], checked, carried, keep=(checked, second))
+            costs, correct = (
+                torch.cat([pair[which] for pair in second], 1)[:, :checked]
+                - torch.cat([pair[which] for pair in first], 1)[1:, :checked]
+                for which in (0, 1)
+            )
+            lasting = costs[:, -max(1, checked // 4) :].mean(1) * length
+            left = float(lasting.sum().abs() + 2 * lasting.square().sum().sqrt())
+            if left <= _TOLERANCE * len(self.tokens):
+                return score + Score(float(costs.sum()), 0, int(correct.sum())), warmed
+            if left > shown / 2:
+                if not self.bf16_will_do:
+                    return None
+                self.bf16_will_do, left = False, math.inf
+            state, shown, warmed = join(self.model.start_state(1), carried), left, warmed + length
+        return None
 
-    def _agrees(self, places: npt.NDArray[np.int64], state: State, left: int) -> bool:
+    def _agrees(self, places: npt.NDArray[np.int64], state: State, left: int) -> bool | None:
         """Read a window in both ways, if there are `left` steps enough to gain by it; say whether its mean cost, and so
-        that of the text, is the same to within the tolerance, two standard errors included."""
+        that of the text, is the same to within the tolerance, two standard errors included; None where this and the
+        windows before do not tell yet."""
         if left < 4 * places.shape[1]:
             return False
         inside = torch.from_numpy(places < len(self.tokens))
@@ -180,8 +192,12 @@ class _Reader:
             logits, targets, _ = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
             costs.append(self.price(logits, targets).cpu().double() * inside)
         difference = costs[1] - costs[0]
-        bound = difference.sum().abs() + 2 * difference.square().sum().sqrt()
-        return float(bound) <= _TOLERANCE * int(inside.sum())
+        self._compared += np.array([int(inside.sum()), float(difference.sum()), float(difference.square().sum())])
+        count, total, squares = self._compared
+        error, allowed = 2 * math.sqrt(squares), _TOLERANCE * count
+        if abs(total) + error <= allowed:
+            return True
+        return False if abs(total) - error > allowed or count > len(self.tokens) / 8 else None
 
     def _warmed(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
         state = self.model.start_state(len(starts))

@@ -62,7 +62,12 @@ class CharRNN(Stack):
     def logits(self, features: Tensor, bias: Tensor | None = None) -> Tensor:
         """Turn features (..., H or E) into logits (..., V), with the head's bias (V) or another one."""
         bias = self.head_bias if bias is None else bias
-        return F.linear(features, self.embedding if self.head is None else self.head, bias)
+        weights = self.embedding if self.head is None else self.head
+        features = features.contiguous()  # a kernel may give steps first, and bf16 products of such are 17 times slower
+        if torch.is_autocast_enabled(features.device.type):
+            # in bf16, which has 8 bits, a rare character's bias would drown the rest: it is added in fp32
+            return F.linear(features, weights) + bias
+        return F.linear(features, weights, bias)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Look up tokens (B, T); gives vectors (B, T, E)."""

@@ -51,6 +51,7 @@ class Position:
     epoch: int = 0
     window: int = 0  # of this epoch, the next to read
     seconds: float = 0.0
+    startup: float = 0.0  # seconds of them that were over before the first step
     rate_scale: float = 1.0  # halved by each going back
     rollbacks: int = 0
     evaluated: int = 0  # step of the last evaluation
@@ -190,7 +191,7 @@ class Training:
         self.feed = feed(self.lanes, device)
         self.validation = corpus.validation.tokens
         self.state = self.model.start_state(config.train.batch_size)
-        self.position = Position(seconds=seconds, device=device.type)
+        self.position = Position(seconds=seconds, startup=seconds, device=device.type)
         self.history: list[Evaluated] = []
         self.lag = _LAG if device.type == "cuda" else 0
         self._enqueued: deque[_Enqueued] = deque()
@@ -210,8 +211,10 @@ class Training:
         by_steps = self.position.step / self.total if self.total is not None else 0.0
         by_time = 0.0
         if self.config.train.time is not None:
-            # the evaluation that ends it must fit in
-            by_time = self.position.seconds / max(self.config.train.time - self.position.evaluation_seconds, 1e-9)
+            # the evaluation that ends it must fit in; what passed before the first step is no progress: the rate would
+            # not start from its beginning
+            given = self.config.train.time - self.position.evaluation_seconds - self.position.startup
+            by_time = (self.position.seconds - self.position.startup) / max(given, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
     @property

@@ -304,6 +304,17 @@ def test_a_time_budget_is_kept_and_annealed_to(here: Path) -> None:
     assert begun.training.position.seconds == pytest.approx(1.5, abs=1.0)
 
 
+def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
+    """Or the rate would jump to half its peak at the first step, and not warm up."""
+    training = started("run", "train.time=100", "train.steps=null", "train.epochs=null").training
+    training.position.seconds = training.position.startup = 20.0
+    assert training.progress == 0.0
+    training.position.seconds = 60.0
+    assert training.progress == 0.5
+    training.position.seconds, training.position.evaluation_seconds = 50.0, 20.0
+    assert training.progress == 0.5  # room is left for the last evaluation
+
+
 def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
     options = config.load(None, ["train.learning_rate=2", "train.warmup_steps=4"]).train
     assert [train.rate_at(options, step, 0.0) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
