@@ -1,6 +1,7 @@
 """Scoring against learning on a CPU: characters a second of `evaluate` in lanes, and of the training step beside it.
 
-python benchmarks/evaluation.py [--cells lstm,gru,rnn] [--sizes 2x512] [--characters 1000000] [--rounds 3]
+python benchmarks/evaluation.py [--cells lstm,gru,rnn] [--sizes 2x512] [--lanes 64] [--characters 1000000]
+    [--distinct 65] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from functools import partial
 import click
 import numpy as np
 import torch
-from training import CHARACTERS, training
+from training import CHARACTERS, CPU, training
 from turns import in_turns, report
 
 from charrnn import evaluate
@@ -21,9 +22,10 @@ from charrnn.allocator import keep_freed_memory
 @click.option("--cells", default="lstm,gru,rnn")
 @click.option("--sizes", default="2x512")
 @click.option("--characters", default=1_000_000)
+@click.option("--distinct", default=CHARACTERS)
 @click.option("--lanes", default=64)
 @click.option("--rounds", default=3)
-def main(cells: str, sizes: str, characters: int, lanes: int, rounds: int) -> None:
+def main(cells: str, sizes: str, characters: int, distinct: int, lanes: int, rounds: int) -> None:
     keep_freed_memory()  # as the commands do
     for cell in cells.split(","):
         for size in sizes.split(","):
@@ -31,10 +33,10 @@ def main(cells: str, sizes: str, characters: int, lanes: int, rounds: int) -> No
             ways, amounts = {}, {}
             for precision in ("fp32", "bf16"):
                 for kernel in ("torch", "own"):
-                    made = training(cell, hidden, layers, lanes, 128, precision, kernel)
+                    made = training(cell, hidden, layers, lanes, 128, precision, kernel, CPU, distinct)
                     ways[f"training, {precision} {kernel}"] = made.step
                     amounts[f"training, {precision} {kernel}"] = float(lanes * 128)
-            tokens = np.random.default_rng(1).integers(0, CHARACTERS, characters).astype(np.uint8)
+            tokens = np.random.default_rng(1).integers(0, distinct, characters).astype(made.vocabulary.dtype)
             made.model.use_own_loops(False)  # as `charrnn evaluate` reads
             ways["evaluation"] = partial(evaluate.evaluate, made.model, made.vocabulary, tokens)
             amounts["evaluation"] = float(characters)

@@ -99,9 +99,10 @@ def training(
     precision: str,
     kernel: str,
     device: torch.device = CPU,
+    distinct: int = CHARACTERS,
 ) -> Training:
-    vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 32 + CHARACTERS - 1)) + "\n")
-    tokens = np.random.default_rng(0).integers(0, CHARACTERS, 4 * lanes * length).astype(vocabulary.dtype)
+    vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 32 + distinct - 1)) + "\n")
+    tokens = np.random.default_rng(0).integers(0, distinct, 4 * lanes * length).astype(vocabulary.dtype)
     part = Part(tokens, np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint32), vocabulary)
     config = Config.model_validate(
         {
