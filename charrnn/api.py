@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from charrnn import beam, decoder, infill, lines, text
+from charrnn import beam, copying, decoder, infill, lines, text
 from charrnn.copying import Copies
 from charrnn.filters import Filters
 from charrnn.infill import Filling, Gapped
@@ -113,6 +113,7 @@ class TextModel:
         if self._copies is None or self._copies.size != size:
             from charrnn import modelfile, origin
 
+            copying.check_size(size)  # before a whole text is read
             lost = "Put it back, or leave out no_copy."
             learnt = origin.find(modelfile.read_header(self.path), self.path, lost).training.codes
             self._copies = Copies(learnt, size)

@@ -23,18 +23,17 @@ from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
-_WARMUPS = 3  # times what each half needs alone
 _LOGITS = 1 << 24  # numbers at a time, at most: 64 MB
 
 
 @dataclass(frozen=True)
 class TwoSided:
     """Hold what a bidirectional model's other two heads make of a text: `backward`, each character by those after it,
-    and `cloze`, each by all others. `tried` is the last warm-up that the backward half tried."""
+    and `cloze`, each by all others. `warmup` is what to begin with another time for the backward half."""
 
     backward: Score
     cloze: Score
-    tried: int
+    warmup: int
 
 
 def fields(backward: Score, cloze: Score) -> dict[str, float]:
@@ -60,16 +59,15 @@ def score(
     """Score N tokens as one text between two newlines, whose forward evaluation is known.
 
     Backwards the text is read as `evaluate` reads it, from the end; the cloze score is taken in lanes only where both
-    halves found lanes to agree with a single pass, and after three times the warm-ups that they found: they mended
-    what differs within two of them after a seam by the state carried across, which is not done here.
+    halves found lanes to agree with a single pass, and after as many characters as each of them was found to remember.
     """
     half = model.backward_half
     backward = evaluate.evaluate(half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, progress=progress)
     reader = _BothSides(model, vocabulary, tokens, progress)
-    warmups = [_WARMUPS * found.warmup for found in (forward, backward) if found.warmup is not None]
+    warmups = [found.memory for found in (forward, backward) if found.memory is not None]
     lanes = min(evaluate.lanes(len(tokens)), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
     cloze = reader.score(lanes, *warmups) if lanes > 1 else reader.score(1, 0, 0)
-    return TwoSided(backward.score, cloze, backward.tried)
+    return TwoSided(backward.score, cloze, backward.warmup)
 
 
 class _BothSides:

@@ -21,6 +21,12 @@ _MANY = 1 << 12  # places: beyond that an answer is kept
 _KEPT = 1 << 14  # answers, at most
 
 
+def check_size(size: int) -> None:
+    """Raise MisuseError for a length of runs that would forbid every character."""
+    if size < 2:
+        raise MisuseError(f"no-copy is {size}; it must be at least 2, since every character is one of the text's.")
+
+
 class Copies:
     """Know every run of `size` characters of a text (N code points), and so what would complete one.
 
@@ -31,8 +37,7 @@ class Copies:
     """
 
     def __init__(self, codes: Codes, size: int) -> None:
-        if size < 2:
-            raise MisuseError(f"no-copy is {size}; it must be at least 2, since every character is one of the text's.")
+        check_size(size)
         self.codes, self.size = codes, size
         self._apart = min(size // 2, _APART)
         self._length = size - self._apart  # (size - 1) - (apart - 1): a piece fits in wherever the run begins

@@ -26,7 +26,7 @@ from charrnn.vocabulary import Vocabulary
 _WINDOW = 256
 _LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
 _CHARACTERS = 1 << 14  # of all lanes: more at a time are no faster, and a window less exactly where it should end
-_LANES, _FEWEST = 256, 8
+_LANES, _MANY, _FEWEST = 256, 32, 8
 _WARMUPS = 16  # in a lane, at least: what is read for the seams alone stays a small share
 _SWEEPS = 8
 WARMUP = 64
@@ -35,12 +35,12 @@ _TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Hold a text's score and how it was read: `warmup` in characters, None for the single exact pass; `tried` is
-    the warm-up to begin with another time."""
+    """Hold a text's score and how it was read: after `memory` characters a state is as good as one that knows all
+    before them, None for the single exact pass; `warmup` is the warm-up to begin with another time."""
 
     score: Score
-    warmup: int | None
-    tried: int
+    memory: int | None
+    warmup: int
     never_forgets: bool = False
 
 
@@ -73,8 +73,8 @@ def evaluate(
     Where the seams do not agree with the state carried across, to within 0.0005 bits per character of the whole
     text as `in_lanes` reckons it, all lanes are read again from the states at the ends of those before them. If that
     brings them no nearer (some cells never forget), or if `exact`, the text is read in a single pass. That is done in
-    full precision, and so is all around a seam; the rest of long lanes is read in bf16, where the device is fast at it
-    and first windows read in both ways agree to within another 0.0005 bits. An n-gram model is always exact.
+    full precision, and so is what follows a seam; the rest of long lanes is read in bf16, where the device is fast at
+    it and first windows read in both ways agree to within another 0.0005 bits. An n-gram model is always exact.
     """
     if isinstance(model, Ngram):
         return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
@@ -88,8 +88,10 @@ def evaluate(
     found = reader.in_lanes(length * np.arange(count), length, warmup)
     if found is None:
         return Evaluation(reader.single_pass(), None, warmup, never_forgets=True)
-    score, warmed = found
-    return Evaluation(score, warmed, warmup if warmed == warmup else 2 * warmup)
+    score, memory = found
+    # twice the warm-up is less than to read all again, if lanes are still many
+    longer = memory > length and lanes(len(tokens), 2 * warmup) >= min(count, _MANY)
+    return Evaluation(score, memory, 2 * warmup if longer else warmup)
 
 
 @torch.inference_mode()
@@ -146,18 +148,18 @@ class _Reader:
         return costs
 
     def in_lanes(self, starts: npt.NDArray[np.int64], length: int, warmup: int) -> tuple[Score, int] | None:
-        """Score in lanes; gives also on how many characters each was warmed up, or None where seams go on to show.
+        """Score in lanes; gives also how many characters make a state good enough, or None where seams go on to show.
 
         What follows each seam is read twice: from the warmed-up state and from the state carried across, which knows
         a whole lane more. The carried costs count. What is left is what such a difference still does further on: its
         mean over the last quarter of what was read twice, as if it never shrank again, over whole lanes; signed, since
         lanes err both ways, with two standard errors on top. If that is too much, the states carried across are the
-        next to start from, as long as each round at least halves it: rounding must not be what is left, so that bf16 is
-        given up before the lanes are.
+        next to start from, as long as each round at least halves it (and what is left counts as the sum of all rounds
+        that could follow): rounding must not be what is left, so that bf16 is given up before the lanes are.
         """
         state = join(self.model.start_state(1), self._warmed(starts[1:], warmup))
-        checked = min(length, 2 * warmup)
-        shown, warmed = math.inf, warmup
+        checked = 2 * warmup
+        shown, memory = math.inf, warmup + checked
         for _ in range(_SWEEPS):
             first: list[tuple[Tensor, Tensor]] = []
             score, ends = self._sweep(starts, length, state, keep=(checked, first))
@@ -169,15 +171,16 @@ class _Reader:
                 - torch.cat([pair[which] for pair in first], 1)[1:, :checked]
                 for which in (0, 1)
             )
-            lasting = costs[:, -max(1, checked // 4) :].mean(1) * length
+            lasting = costs[:, -checked // 4 :].mean(1) * length
             left = float(lasting.sum().abs() + 2 * lasting.square().sum().sqrt())
-            if left <= _TOLERANCE * len(self.tokens):
-                return score + Score(float(costs.sum()), 0, int(correct.sum())), warmed
-            if left > shown / 2:
+            share = left / shown
+            if left <= _TOLERANCE * len(self.tokens) * (1 - share) or not math.isfinite(left):
+                return score + Score(float(costs.sum()), 0, int(correct.sum())), memory
+            if share > 0.5:
                 if not self.bf16_will_do:
                     return None
                 self.bf16_will_do, left = False, math.inf
-            state, shown, warmed = join(self.model.start_state(1), carried), left, warmed + length
+            state, shown, memory = join(self.model.start_state(1), carried), left, memory + length
         return None
 
     def _agrees(self, places: npt.NDArray[np.int64], state: State, left: int) -> bool | None:

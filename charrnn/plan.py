@@ -23,7 +23,10 @@ MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
 # the largest hidden size that a training part of so many characters can feed
 _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
-_CHARACTERS_PER_WEIGHT = 1.5  # fewer characters read in all than this and a smaller model learns more in the time
+# fewer characters read in all than so many a weight and a smaller model learns more in the time; the second where one
+# layer is all that there is time for
+_CHARACTERS_PER_WEIGHT, _SHALLOW = 1.5, 6.0
+_DEEP = 2.0  # epochs that there must be time for, or a single layer learns more
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _SMALL, _SMALL_DROPOUT = 400_000, 0.3  # a text below so many characters is overfitted sooner: so much at least
 # so many characters are known by heart after so many epochs; longer texts later, by this power
@@ -38,10 +41,10 @@ _MANY_CHARACTERS = 2_000
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
-_HOPELESS = 3  # times slower than another way in its first step, which is always a slow one
+_HOPELESS = 3  # times slower than another way so far
 _PROMISING = 0.6  # of the best way's rate in short windows: the choice among such ways falls in whole ones
 _TRIED_STEPS = 32  # of a short window
-_GROWTH = 2.0  # a CPU's operations per second at any width, at most, as a multiple of those at the smallest
+_GROWTH = 4.0  # a CPU's operations per second at any width, at most, as a multiple of those at the smallest
 _AHEAD = 4  # windows that a GPU is given at once: it need not wait for the next, as it need not in training
 
 
@@ -135,7 +138,30 @@ def _reading(config: Config, training: int) -> float:
 def _fit_model(
     config: Config, vocabulary_size: int, training: int, device: torch.device, seconds: float
 ) -> tuple[Config, float]:
-    """Choose sizes and precision; gives characters per second as tried."""
+    """Choose layers, sizes and precision; gives characters per second as tried."""
+    model, train = config.model, config.train
+    if model.cell == "hmm" or model.num_layers != "auto":
+        return _fit_sizes(config, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
+    # a second layer learns late: it pays where there is text and time enough for all characters there are
+    flat = config.with_values(model={"num_layers": 1})
+    if training < 200_000 or vocabulary_size > _MANY_CHARACTERS:
+        return _fit_sizes(flat, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
+    deep = config.with_values(model={"num_layers": 2})
+    deep, rate = _fit_sizes(deep, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
+    if train.epochs != "auto" or train.steps is not None or rate * seconds >= _DEEP * training:
+        return deep, rate
+    return _fit_sizes(flat, vocabulary_size, training, device, seconds, _SHALLOW)
+
+
+def _fit_sizes(
+    config: Config,
+    vocabulary_size: int,
+    training: int,
+    device: torch.device,
+    seconds: float,
+    characters_per_weight: float,
+) -> tuple[Config, float]:
+    """Choose sizes and precision for a number of layers; gives characters per second as tried."""
     wanted = next((size for limit, size in _FED if training < limit), _LADDER[-1])
     ladder = [size for size in _LADDER if size <= wanted][::-1]
     if config.model.hidden_size != "auto":
@@ -144,11 +170,11 @@ def _fit_model(
     flops_per_second = 0.0  # not known
     if len(ladder) > 1 and device.type == "cpu":
         # the smallest takes an instant, and tells which are far out of reach; a GPU is slow at small ones alone
-        sized = config.with_values(model=_sizes(config.model, ladder[-1], vocabulary_size, training))
+        sized = config.with_values(model=_sizes(config.model, ladder[-1], vocabulary_size))
         rate = max(_rates(_shortened(sized), ways, vocabulary_size, device))
         flops_per_second = _GROWTH * rate * sized.model.products(vocabulary_size)
     for place, hidden_size in enumerate(ladder):
-        sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
+        sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size))
         weights = sized.model.products(vocabulary_size)
         # each half learns for itself
         learnt = sized.model.model_copy(update={"bidirectional": False}).products(vocabulary_size)
@@ -157,7 +183,7 @@ def _fit_model(
         if (
             flops_per_second
             and not last
-            and flops_per_second * seconds / weights < (0.8 * _CHARACTERS_PER_WEIGHT * learnt)
+            and flops_per_second * seconds / weights < (0.8 * characters_per_weight * learnt)
         ):
             continue
         sized, rate = _fastest(sized, ways, vocabulary_size, device)
@@ -166,7 +192,7 @@ def _fit_model(
             flops_per_second = rate * weights
         if last and rate == 0.0:
             raise out_of_memory(device)
-        if last or rate * seconds >= _CHARACTERS_PER_WEIGHT * learnt:
+        if last or rate * seconds >= characters_per_weight * learnt:
             return sized, rate
     raise AssertionError("the last rung is always taken")
 
@@ -207,15 +233,12 @@ def _shortened(config: Config) -> Config:
     return config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
 
 
-def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
+def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int) -> dict[str, int | float | str]:
     if model.cell == "hmm":
         return {"hidden_size": hidden_size}
     embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
-    # a second layer learns late: it pays where there is text and time enough for all characters there are
-    layers = 1 if training < 200_000 or vocabulary_size > _MANY_CHARACTERS else 2
     return {
         "hidden_size": hidden_size,
-        "num_layers": layers if model.num_layers == "auto" else model.num_layers,
         "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,
         "dropout": 0.1 if model.dropout == "auto" else model.dropout,  # for the trial
     }
@@ -251,16 +274,23 @@ def _rates(config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int,
     per second of each, 0 where the memory is too small."""
     sized = [config.with_values(train=way) for way in ways]
     seconds = [math.inf] * len(ways)
+    left = list(range(len(ways)))
     model: Network | None = None
-    for _ in range(3):  # the first is to warm up
-        for place in [place for place, taken in enumerate(seconds) if taken <= _HOPELESS * min(seconds)]:
+    for turn in range(4):  # the first is to warm up
+        for place in left[: None if turn else 1]:  # torch, for whichever way
             try:
                 model = model or _blank(config, vocabulary_size, device)
-                seconds[place] = min(seconds[place], _tried(model, sized[place], device))
+                taken = _tried(model, sized[place], device)
+                seconds[place] = min(seconds[place], taken) if turn else math.inf
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 seconds[place] = math.inf
+                left.remove(place)
+                if model is not None:
+                    model.zero_grad()
+        if turn:
+            left = [place for place in left if seconds[place] <= _HOPELESS * min(seconds)]
     characters = int(config.train.batch_size) * config.train.sequence_length
     return [characters / taken for taken in seconds]
 

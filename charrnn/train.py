@@ -57,7 +57,7 @@ class Position:
     evaluated: int = 0  # step of the last evaluation
     best_bits: float | None = None
     stale: int = 0  # evaluations since the best
-    warmup: int = evaluate.WARMUP  # characters that the last evaluation tried
+    warmup: int = evaluate.WARMUP  # characters, to begin the next evaluation with
     backward_warmup: int = evaluate.WARMUP
     evaluation_seconds: float = 0.0
     nats: float = 0.0  # training cost since the last evaluation
@@ -328,7 +328,7 @@ class Training:
                 warmup=position.backward_warmup,
                 progress=progress,
             )
-            position.backward_warmup = sides.tried
+            position.backward_warmup = sides.warmup
         if not math.isfinite(score.nats + (sides.backward.nats + sides.cloze.nats if sides else 0.0)):
             return self._go_back()
         text = self._write()
@@ -346,7 +346,7 @@ class Training:
         best = position.best_bits is None or evaluated.judged_bits < position.best_bits
         position.best_bits = evaluated.judged_bits if best else position.best_bits
         position.stale = 0 if best else position.stale + 1
-        position.warmup = result.tried
+        position.warmup = result.warmup
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
         position.seconds += position.evaluation_seconds

@@ -23,18 +23,20 @@ def test_a_loaded_model_writes_what_the_command_writes(trained: Path, charrnn: C
 
 def test_a_loaded_model_keeps_off_copies_and_repeats_as_the_command_does(trained: Path, charrnn: Charrnn) -> None:
     model = package.load(trained)
-    for option, size in (("no_copy", 6), ("no_repeat", 4)):
+    for option, size in (("no_copy", 3), ("no_repeat", 2)):
         asked = ["-n", "60", "--seed", "5", f"--{option.replace('_', '-')}", str(size), "--no-prime"]
         said = charrnn("sample", "-m", "text", "-p", "the fox", *asked).stdout
         barred: dict[str, Any] = {option: size}
         text = model.sample("the fox", 60, seed=5, **barred)
         assert said.removesuffix("\n") == text.removesuffix("\n")
         assert "".join(model.stream("the fox", 60, seed=5, **barred)) == text != model.sample("the fox", 60, seed=5)
-    whole = "the fox" + model.sample("the fox", 60, seed=5, no_copy=6)
-    assert not any(whole[start : start + 6] in TEXT for start in range(2, len(whole) - 5))
+    whole = "the fox" + model.sample("the fox", 60, seed=5, no_copy=3)
+    assert not any(whole[start : start + 3] in TEXT for start in range(5, len(whole) - 2))
     Path("text.txt").unlink()
+    with pytest.raises(MisuseError, match="no-copy is 1"):
+        package.load(trained).sample(no_copy=1)
     with pytest.raises(CharRNNError, match=r"text.txt: .* gone\. Put it back, or leave out no_copy"):
-        package.load(trained).sample(no_copy=6)
+        package.load(trained).sample(no_copy=3)
 
 
 def test_a_loaded_model_scores_what_the_command_scores(trained: Path, charrnn: Charrnn) -> None:

@@ -54,7 +54,7 @@ def test_the_single_pass_scores_every_character_once_the_first_too(cell: str) ->
     one, content = model(cell=cell), text(700)
     result = evaluate.evaluate(one, VOCABULARY, VOCABULARY.encode(content), exact=True)
     assert result.score.characters == 700
-    assert result.warmup is None
+    assert result.memory is None
     assert result.score.nats == pytest.approx(by_hand(one, content), rel=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_lanes_agree_with_the_single_pass(cell: str) -> None:
     one, tokens = model(cell=cell), VOCABULARY.encode(text(9_000))
     exact = evaluate.evaluate(one, VOCABULARY, tokens, exact=True)
     lanes = evaluate.evaluate(one, VOCABULARY, tokens)
-    assert lanes.warmup is not None
+    assert lanes.memory is not None
     assert lanes.score.characters == exact.score.characters == 9_000
     assert abs(lanes.score.bits_per_character - exact.score.bits_per_character) < 0.001
     assert abs(lanes.score.correct - exact.score.correct) <= 9
@@ -75,8 +75,9 @@ def never_forgetting() -> CharRNN:
     with torch.no_grad():
         weight_ih, _, _, _ = one.layers[0].weights()  # type: ignore[operator]
         one.layers[0].initialise("identity", torch.Generator())  # type: ignore[operator]
-        weight_ih.copy_(0.02 * torch.rand_like(weight_ih))
-        one.embedding.copy_(torch.rand_like(one.embedding))
+        drawn = torch.Generator().manual_seed(3)
+        weight_ih.copy_(0.02 * torch.rand(weight_ih.shape, generator=drawn))
+        one.embedding.copy_(torch.rand(one.embedding.shape, generator=drawn))
     return one
 
 
@@ -95,12 +96,66 @@ def test_where_seams_show_lanes_start_from_the_ends_of_those_before_them() -> No
     tokens = VOCABULARY.encode(text(12_000))
     result = evaluate.evaluate(one, VOCABULARY, tokens)
     exact = evaluate.evaluate(one, VOCABULARY, tokens, exact=True)
-    assert result.warmup is not None
-    assert result.warmup == evaluate.WARMUP + 1091  # a whole lane more, of eleven
-    assert result.tried == 2 * evaluate.WARMUP
+    assert result.memory is not None
+    assert result.memory == 3 * evaluate.WARMUP + 1091  # a whole lane more, of eleven
+    assert result.warmup == evaluate.WARMUP  # with twice as much there would be half as many lanes
     again = evaluate.evaluate(one, VOCABULARY, tokens, warmup=8 * evaluate.WARMUP)
-    assert again.warmup == 12_000 // 128 + 1500  # there are eight lanes at least
+    assert again.warmup == 12_000 // 128  # there are eight lanes at least
     assert abs(result.score.bits_per_character - exact.score.bits_per_character) < 0.001
+
+
+def test_a_long_text_is_begun_with_twice_the_warmup_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "_MANY", 3)
+    one = never_forgetting()
+    with torch.no_grad():
+        one.layers[0].weights()[1].mul_(0.97)  # type: ignore[operator]
+    tokens = VOCABULARY.encode(text(24_000))
+    result = evaluate.evaluate(one, VOCABULARY, tokens)
+    assert result.warmup == 2 * evaluate.WARMUP
+    again = evaluate.evaluate(one, VOCABULARY, tokens, warmup=result.warmup)
+    assert again.warmup in {result.warmup, 2 * result.warmup}
+    exact = evaluate.evaluate(one, VOCABULARY, tokens, exact=True)
+    assert abs(again.score.bits_per_character - exact.score.bits_per_character) < 0.001
+
+
+def test_a_score_that_is_no_number_is_given_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training waits for it, and then goes back."""
+    one, sweeps = model(), 0
+    with torch.no_grad():
+        one.head_bias[0] = math.nan
+    sweep = evaluate._Reader._sweep
+
+    def counted(self: evaluate._Reader, *arguments: Any, **options: Any) -> Any:
+        nonlocal sweeps
+        sweeps += 1
+        return sweep(self, *arguments, **options)
+
+    monkeypatch.setattr(evaluate._Reader, "_sweep", counted)
+    result = evaluate.evaluate(one, VOCABULARY, VOCABULARY.encode(text(9_000)))
+    assert math.isnan(result.score.nats)
+    assert not result.never_forgets
+    assert sweeps == 2  # the lanes, and what follows their seams
+
+
+def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that never forgets keeps what rounding did to its state as well."""
+    seen: list[bool | None] = []
+    sweep = evaluate._Reader._sweep
+
+    def watched(self: evaluate._Reader, *arguments: Any, **options: Any) -> Any:
+        done = sweep(self, *arguments, **options)
+        seen.append(self.bf16_will_do)
+        return done
+
+    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: True)
+    monkeypatch.setattr(evaluate._Reader, "_agrees", lambda *arguments: True)
+    monkeypatch.setattr(evaluate._Reader, "_sweep", watched)
+    one, tokens = never_forgetting(), VOCABULARY.encode(text(60_000))
+    result = evaluate.evaluate(one, VOCABULARY, tokens)
+    assert result.never_forgets
+    assert seen[0] is True
+    assert seen[-1] is False
+    assert result.score == evaluate.evaluate(one, VOCABULARY, tokens, exact=True).score
 
 
 def test_characters_add_up_to_the_text() -> None:
@@ -191,15 +246,31 @@ def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytes
     assert result == exact
 
 
-def test_a_disagreement_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_TOLERANCE", 0.0)
+@pytest.mark.parametrize(("off", "windows", "answer"), [(0.0, 1, None), (0.0, 2, False), (0.1, 1, False)])
+def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`off` is how much dearer reading in bf16 is; 2,000 characters are too few to tell less, and an eighth of the text
+    is all that is tried."""
     one, tokens = model(), VOCABULARY.encode(text(20_000))
+
+    def dearer(
+        self: evaluate._Reader,
+        places: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+        state: State,
+        rounded: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+        logits, targets, after = READ(self, places, state, rounded)
+        own = torch.nn.functional.one_hot(targets.clamp_max(len(VOCABULARY) - 1), len(VOCABULARY))
+        return logits - off * rounded * own, targets, after
+
+    monkeypatch.setattr(evaluate._Reader, "read", dearer)
+    monkeypatch.setattr(evaluate, "_TOLERANCE", 1e-9 if off == 0.0 else evaluate._TOLERANCE)
     reader = evaluate._Reader(one, VOCABULARY, tokens, no_progress)
     places = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
     with torch.inference_mode():
-        assert reader._agrees(places, one.start_state(20), 1_000) is None  # 2,000 characters cannot tell
+        answers = [reader._agrees(places, one.start_state(20), 1_000) for _ in range(windows)]
+        assert answers[-1] is answer
         monkeypatch.setattr(evaluate, "_TOLERANCE", 1.0)
-        assert reader._agrees(places, one.start_state(20), 1_000)
+        assert reader._agrees(places, one.start_state(20), 1_000) is True
         assert reader._agrees(places, one.start_state(20), 300) is False  # too little is left to gain by it
 
 

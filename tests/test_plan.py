@@ -254,7 +254,8 @@ def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are tried in turns, so that what slows the machine for a while slows them alike."""
+    """The others are tried in turns, so that what slows the machine for a while slows them alike; the very first step
+    is slow for whoever makes it, and counts for none."""
     tried: list[str] = []
 
     def step(model: object, sized: Config, device: torch.device) -> float:
@@ -262,7 +263,7 @@ def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkey
         tried.append(way)
         if way == "bf16 own":
             raise torch.OutOfMemoryError("out of memory")
-        return {"fp32 torch": 2.0, "fp32 own": 1.0, "bf16 torch": 9.0}[way] + 1.0 / len(tried)
+        return {"fp32 torch": 2.0, "fp32 own": 1.0, "bf16 torch": 9.0}[way] + 20.0 * (len(tried) == 1)
 
     monkeypatch.setattr(plan, "_tried", step)
     settings = ["model.hidden_size=4", "model.num_layers=1", "model.embedding_size=4", "model.dropout=0"]
@@ -270,8 +271,11 @@ def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkey
     ways = [{"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
     rates = plan._rates(chosen, ways, 9, CPU)
     turn = ["fp32 torch", "fp32 own"]
-    assert tried == [*turn, "bf16 torch", "bf16 own", *turn, *turn]
-    assert rates == [21 / (2 + 1 / 7), 21 / (1 + 1 / 8), 21 / (9 + 1 / 3), 0.0]
+    assert tried == ["fp32 torch", *turn, "bf16 torch", "bf16 own", *turn, *turn]
+    assert rates == [21 / 2, 21 / 1, 21 / 9, 0.0]
+    tried.clear()
+    assert plan._rates(chosen, ways[3:], 9, CPU) == [0.0]
+    assert tried == ["bf16 own"]
 
 
 def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +287,24 @@ def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) 
         return 2e10 / sized.model.products(size)
 
     monkeypatch.setattr(plan, "_rates", one_by_one(rate))
-    chosen = plan.plan(config.load(None, ["train.time=2m"]), 65, 3_000_000, 150_000, CPU).config
+    chosen = plan.plan(config.load(None, ["train.time=2m", "model.num_layers=2"]), 65, 3_000_000, 150_000, CPU).config
     assert set(tried) == {128, 384, 256}
     assert chosen.model.hidden_size == 256
+
+
+@pytest.mark.parametrize(
+    ("training", "settings", "layers"),
+    [
+        (3_000_000, ["train.time=2m"], 1),
+        (3_000_000, ["train.time=2h"], 2),
+        (300_000, ["train.time=2m"], 2),
+        (100_000, ["train.time=2h"], 1),
+        (3_000_000, ["train.time=2m", "model.num_layers=3"], 3),
+        (3_000_000, ["train.epochs=1"], 2),  # so much time as it takes
+    ],
+)
+def test_a_second_layer_comes_with_two_epochs(training: int, settings: list[str], layers: int) -> None:
+    model = planned(training, *settings, rate=1e10).config.model
+    assert model.num_layers == layers
+    if training == 3_000_000 and layers == 1:
+        assert model.hidden_size == 256

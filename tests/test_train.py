@@ -306,13 +306,21 @@ def test_a_time_budget_is_kept_and_annealed_to(here: Path) -> None:
 
 def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
     """Or the rate would jump to half its peak at the first step, and not warm up."""
-    training = started("run", "train.time=100", "train.steps=null", "train.epochs=null").training
+    begun = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    training = begun.training
+    assert training.position.seconds > 0.0  # reading the text, if nothing else
+    assert training.progress == 0.0
     training.position.seconds = training.position.startup = 20.0
     assert training.progress == 0.0
     training.position.seconds = 60.0
     assert training.progress == 0.5
     training.position.seconds, training.position.evaluation_seconds = 50.0, 20.0
     assert training.progress == 0.5  # room is left for the last evaluation
+    training.position.seconds = training.position.startup = 200.0  # more than there is: a single step
+    assert training.progress == 0.0
+    assert isinstance(run_until(begun)[-1], Finished)
+    assert training.position.step == 1
+    assert training.progress == 1.0
 
 
 def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
