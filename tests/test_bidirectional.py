@@ -407,3 +407,17 @@ def test_a_transplant_matches_all_three_heads_by_character(options: dict[str, An
         heads = (model.logits(before), model.backward_logits(after), model.joint_logits(before, after))
         opinions.append(torch.stack(heads)[..., columns])
     close(opinions[0], opinions[1])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_in_bf16_a_heads_bias_is_added_in_full(tied: bool) -> None:
+    """With thousands of characters most biases are around -10, where bf16 has steps of a sixteenth."""
+    model = made("lstm", "tanh", {"tie_weights": tied, "embedding_size": H}).float()
+    bias = torch.linspace(-10.02, -10.01, V)
+    read = torch.randn(B, T, H, generator=Generator().manual_seed(2))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (model.embedding if model.head is None else model.head).zero_()
+        for own in (model.head_bias, model.backward_bias, model.joint_bias):
+            own.copy_(bias)
+        for logits in (model.logits(read), model.backward_logits(read), model.joint_logits(read, read)):
+            assert torch.equal(logits, bias.expand(B, T, V))
