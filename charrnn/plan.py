@@ -276,8 +276,9 @@ def _rates(config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int,
     seconds = [math.inf] * len(ways)
     left = list(range(len(ways)))
     model: Network | None = None
-    for turn in range(4):  # the first is to warm up
-        for place in left[: None if turn else 1]:  # torch, for whichever way
+    for turn in range(4):
+        # the very first step starts torch up and would be held against its way: one is taken that does not count
+        for place in left[: None if turn else 1]:
             try:
                 model = model or _blank(config, vocabulary_size, device)
                 taken = _tried(model, sized[place], device)

@@ -192,6 +192,8 @@ def test_an_untrained_head_costs_the_logarithm_of_the_vocabulary() -> None:
 
 
 READ = evaluate._Reader.read
+Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Read = tuple[torch.Tensor, torch.Tensor, State]
 
 
 def reads(
@@ -201,12 +203,7 @@ def reads(
     rounded."""
     seen: list[bool] = []
 
-    def watched(
-        self: evaluate._Reader,
-        places: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-        state: State,
-        rounded: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+    def watched(self: evaluate._Reader, places: Places, state: State, rounded: bool = False) -> Read:
         logits, targets, after = READ(self, places, state, rounded)
         in_full, _, _ = READ(self, places, state)
         assert torch.equal(logits, in_full) != rounded
@@ -252,12 +249,7 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
     is all that is tried."""
     one, tokens = model(), VOCABULARY.encode(text(20_000))
 
-    def dearer(
-        self: evaluate._Reader,
-        places: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-        state: State,
-        rounded: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+    def dearer(self: evaluate._Reader, places: Places, state: State, rounded: bool = False) -> Read:
         logits, targets, after = READ(self, places, state, rounded)
         own = torch.nn.functional.one_hot(targets.clamp_max(len(VOCABULARY) - 1), len(VOCABULARY))
         return logits - off * rounded * own, targets, after
