@@ -268,8 +268,10 @@ class TrainConfig(Section):
         takes="a whole number from 0",
         description="Steps in which the rate climbs to its peak; never more than a tenth of all steps.",
     )
-    weight_decay: Amount = setting(
-        0.01, takes="a number from 0", description="L2 as decoupled weight decay, on matrices only."
+    weight_decay: Amount | Auto = setting(
+        "auto",
+        takes="a number from 0, or auto",
+        description="L2 as decoupled weight decay, on matrices, except those that are looked up row by row.",
     )
     l1: Amount = setting(
         0.0,

@@ -13,6 +13,8 @@ from charrnn.config import ModelConfig
 from charrnn.hmm import HiddenMarkov
 from charrnn.stack import Stack, State
 
+# looked up row by row: weight decay would shrink most the rows that are seldom needed, and so seldom mended
+LOOKED_UP = frozenset({"embedding", "joint_width", "joint_trust"})
 # weights with a row for each character (V, ...)
 BY_CHARACTER = frozenset({"emission", "embedding", "head", "head_bias", "backward_bias", "joint_bias"})
 

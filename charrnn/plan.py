@@ -35,6 +35,8 @@ _MOST_EPOCHS = 40
 _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
+_DECAYS, _HMM_DECAY = ((3, 0.1), (float("inf"), 0.3)), 0.01  # AdamW's weight decay, by epochs
+_BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
 _MANY_CHARACTERS = 2_000
@@ -335,7 +337,7 @@ def _fit_steps(
     seconds: float,
     fine_tuning: bool,
 ) -> Config:
-    """Choose epochs or steps, the learning rate, dropout (if auto), and when to evaluate."""
+    """Choose epochs or steps, the learning rate, weight decay, dropout (if auto), and when to evaluate."""
     train = config.train
     lanes, length = int(train.batch_size), train.sequence_length
     per_epoch = -(-(training // lanes) // length)
@@ -373,13 +375,17 @@ def _fit_steps(
         peak = _HMM_RATE
     elif distinct > _MANY_CHARACTERS:
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
-    peak *= {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}[train.optimizer]
+    peak *= _BY_OPTIMIZER[train.optimizer]
+    # a step shrinks weights by rate times decay: by as much with each optimizer
+    read = total * lanes * length / training  # epochs
+    decay = _HMM_DECAY if config.model.cell == "hmm" else next(decay for limit, decay in _DECAYS if read < limit)
+    decay /= _BY_OPTIMIZER[train.optimizer]
     if config.model.cell == "rnn":
         peak /= 5  # without gates the same rate makes it jump
     if fine_tuning:
         peak /= 3  # what was learnt before is worth keeping
     if dropout == "auto":
-        dropout = _dropout(total * lanes * length / training, training)
+        dropout = _dropout(read, training)
     return config.with_values(
         model={} if config.model.cell == "hmm" else {"dropout": dropout},
         train={
@@ -388,5 +394,6 @@ def _fit_steps(
             "eval_every": max(1, total // evaluations) if train.eval_every == "auto" else train.eval_every,
             "patience": _PATIENCE if train.patience == "auto" else train.patience,
             "learning_rate": peak if train.learning_rate == "auto" else train.learning_rate,
+            "weight_decay": decay if train.weight_decay == "auto" else train.weight_decay,
         },
     )

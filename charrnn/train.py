@@ -27,7 +27,7 @@ from charrnn.feed import feed
 from charrnn.filters import Filters
 from charrnn.lines import Progress
 from charrnn.metrics import NATS_PER_BIT, Score
-from charrnn.model import BY_CHARACTER
+from charrnn.model import BY_CHARACTER, LOOKED_UP
 from charrnn.modelfile import CorpusCard, Evaluated, Header
 from charrnn.ondevice import OnDevice
 from charrnn.readback import Readback
@@ -258,6 +258,7 @@ class Training:
         norm = self._clipped_norm()
         figures = Readback(torch.stack((costs.forward.detach(), loss.detach(), norm)))
         kept = None if drawing is None else (self._tensors() | {EXTRA + "generator": drawing}, asdict(position))
+        assert train.weight_decay != "auto"
         self._shrink(rate * train.weight_decay)
         self.optimizer.step()
         self.state = state.detach()
@@ -463,10 +464,10 @@ class Training:
 
     @torch.no_grad()
     def _shrink(self, amount: float) -> None:
-        """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019)."""
+        """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019); tables are left alone."""
         if amount > 0.0:
             for name, parameter in self.model.named_parameters():
-                if parameter.dim() > 1:
+                if parameter.dim() > 1 and name not in LOOKED_UP:
                     own = len(parameter) - (self.vocabulary.unseen if name in BY_CHARACTER else 0)
                     parameter[:own].mul_(1.0 - amount)
 

@@ -113,13 +113,14 @@ def test_what_the_user_set_is_kept() -> None:
         "train.batch_size=9",
         "train.eval_every=123",
         "train.learning_rate=0.5",
+        "train.weight_decay=0",
         "train.patience=null",
         "train.precision=fp32",
         "model.embedding_size=11",
     ).config
     assert (chosen.model.hidden_size, chosen.model.dropout, chosen.model.embedding_size) == (77, 0.33, 11)
     assert (chosen.train.batch_size, chosen.train.eval_every, chosen.train.learning_rate) == (9, 123, 0.5)
-    assert (chosen.train.patience, chosen.train.precision) == (None, "fp32")
+    assert (chosen.train.patience, chosen.train.precision, chosen.train.weight_decay) == (None, "fp32", 0)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,18 @@ def test_the_fastest_way_is_taken_of_those_that_there_are(
 ) -> None:
     train = planned(500_000, *settings).config.train
     assert (train.precision, train.kernel) == (precision, kernel)
+
+
+def test_a_step_shrinks_the_weights_by_as_much_whatever_the_optimizer() -> None:
+    adamw, rmsprop, sgd = (
+        planned(500_000, f"train.optimizer={name}").config.train for name in ("adamw", "rmsprop", "sgd")
+    )
+    assert adamw.weight_decay == 0.3
+    assert planned(500_000, "train.epochs=2").config.train.weight_decay == 0.1  # hardly overfitted
+    shares = [float(each.learning_rate) * float(each.weight_decay) for each in (adamw, rmsprop, sgd)]
+    assert shares == pytest.approx([shares[0]] * 3)
+    # a Markov chain's logits go far, and at a high rate
+    assert planned(500_000, "model.cell=hmm").config.train.weight_decay == 0.01
 
 
 def test_fine_tuning_learns_more_gently() -> None:

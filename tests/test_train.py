@@ -336,8 +336,12 @@ def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
     assert train.rate_at(options.model_copy(update={"warmup_steps": 1000}), 1, 0.1) == train.rate_at(options, 9, 0.1)
 
 
-def test_weight_decay_is_decoupled_as_in_adamw(here: Path) -> None:
-    begun = started("run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null")
+@pytest.mark.parametrize("two_sided", ["false", "true"])
+def test_weight_decay_is_decoupled_as_in_adamw_and_leaves_tables_alone(here: Path, two_sided: str) -> None:
+    tables = {"embedding", "joint_width", "joint_trust"}
+    begun = started(
+        "run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null", f"model.bidirectional={two_sided}"
+    )
     training = begun.training
     copies = {name: weights.detach().clone() for name, weights in training.model.named_parameters()}
     stepped = training.step()
@@ -345,7 +349,7 @@ def test_weight_decay_is_decoupled_as_in_adamw(here: Path) -> None:
     gradients = {name: weights.grad for name, weights in training.model.named_parameters()}
     for name, weights in copies.items():
         weights.grad = gradients[name]
-        decay = 0.3 if weights.dim() > 1 else 0.0
+        decay = 0.3 if weights.dim() > 1 and name not in tables else 0.0
         torch.optim.AdamW([weights], lr=stepped.learning_rate, betas=(0.9, 0.99), weight_decay=decay).step()
         torch.testing.assert_close(training.model.get_parameter(name).detach(), weights)
     begun.run.release()
