@@ -36,12 +36,12 @@ def main(text: str, cell: str, hidden: int, layers: int, steps: int, seeds: int)
     for seed in range(seeds):
         for precision, kernel in WAYS:
             sizes = {"cell": cell, "hidden_size": hidden, "num_layers": layers, "embedding_size": 64, "dropout": 0.0}
-            train = {"batch_size": 16, "epochs": None, "steps": steps, "learning_rate": 4e-3, "seed": seed}
+            train = {"batch_size": 16, "epochs": None, "steps": steps, "learning_rate": 4e-3, "weight_decay": 0.01}
             config = Config.model_validate(
                 {
                     "data": {"texts": [text]},
                     "model": sizes,
-                    "train": {**train, "precision": precision, "kernel": kernel},
+                    "train": {**train, "precision": precision, "kernel": kernel, "seed": seed},
                 }
             )
             whole, digest = corpus.read(config.data, seed, text)

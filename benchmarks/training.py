@@ -119,6 +119,7 @@ def training(
                 "steps": 10**9,
                 "epochs": None,
                 "learning_rate": 1e-3,
+                "weight_decay": 0.01,
                 "precision": precision,
                 "kernel": kernel,
                 "seed": 1,

@@ -392,8 +392,18 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
     return config
 
 
+def to_dict(config: Config) -> dict[str, Any]:
+    """Give all settings as plain values, to store in a file; without those of a training that there was not."""
+    training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
+    return config.model_dump(mode="json", exclude={"train": training})
+
+
 def from_dict(values: Mapping[str, Any], name: str) -> Config:
     """Check settings that were stored in a file; raises CharRNNError naming that file."""
+    model, train = (values.get(name) if isinstance(values, Mapping) else None for name in ("model", "train"))
+    if isinstance(model, Mapping) and isinstance(train, Mapping) and model.get("cell") == "ngram":
+        # all settings were stored once, at the defaults of that time
+        values = {**values, "train": {"seed": train.get("seed")}}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -402,8 +412,8 @@ def from_dict(values: Mapping[str, Any], name: str) -> Config:
 
 def dump(config: Config) -> str:
     """Write a configuration as YAML that `load` reads back to the same, without settings that mean nothing to it."""
-    training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
-    values = config.model_dump(mode="json", exclude={"model": set(config.model.foreign), "train": training})
+    values = to_dict(config)
+    values["model"] = config.model.model_dump(mode="json", exclude=set(config.model.foreign))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 

@@ -129,7 +129,7 @@ def tables_to_bytes(header: Header, tables: dict[str, ngram.Integers]) -> bytes:
 def _metadata(header: Header) -> dict[str, str]:
     content = {
         "format": FORMAT,
-        "config": header.config.model_dump(mode="json"),
+        "config": configuration.to_dict(header.config),
         "vocabulary": {
             "characters": header.vocabulary.characters,
             "seen": header.vocabulary.seen,

@@ -35,7 +35,8 @@ _MOST_EPOCHS = 40
 _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
-_DECAYS, _HMM_DECAY = ((3, 0.1), (float("inf"), 0.3)), 0.01  # AdamW's weight decay, by epochs
+_DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay, by epochs
+_HARDLY = 0.01  # of logits, which go far; of a recurrent matrix that starts as the identity, and is to keep what it has
 _BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
@@ -377,8 +378,11 @@ def _fit_steps(
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
     peak *= _BY_OPTIMIZER[train.optimizer]
     # a step shrinks weights by rate times decay: by as much with each optimizer
-    read = total * lanes * length / training  # epochs
-    decay = _HMM_DECAY if config.model.cell == "hmm" else next(decay for limit, decay in _DECAYS if read < limit)
+    # epochs; a window too many would decide at the border of three
+    read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
+    decay = next(decay for limit, decay in _DECAYS if read < limit)
+    if config.model.cell == "hmm" or config.model.init == "identity":
+        decay = _HARDLY
     decay /= _BY_OPTIMIZER[train.optimizer]
     if config.model.cell == "rnn":
         peak /= 5  # without gates the same rate makes it jump

@@ -465,9 +465,10 @@ class Training:
     @torch.no_grad()
     def _shrink(self, amount: float) -> None:
         """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019); tables are left alone."""
+        tables = LOOKED_UP - ({"embedding"} if self.config.model.tie_weights else set())  # that is the head's, too
         if amount > 0.0:
             for name, parameter in self.model.named_parameters():
-                if parameter.dim() > 1 and name not in LOOKED_UP:
+                if parameter.dim() > 1 and name not in tables:
                     own = len(parameter) - (self.vocabulary.unseen if name in BY_CHARACTER else 0)
                     parameter[:own].mul_(1.0 - amount)
 

@@ -78,6 +78,7 @@ def test_a_text_that_is_gone_may_be_named_where_it_is_now(here: Path) -> None:
         ("train.seed=5", r"train\.seed=5 cannot be changed"),
         ("train.epochs=auto", r"train\.epochs=auto was settled when the run began"),
         ("train.learning_rate=auto", r"train\.learning_rate=auto was settled"),
+        ("train.weight_decay=auto", r"train\.weight_decay=auto was settled"),
     ],
 )
 def test_what_a_run_is_tied_to_cannot_be_changed(here: Path, setting: str, message: str) -> None:

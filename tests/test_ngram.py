@@ -317,6 +317,21 @@ def test_an_interrupted_count_leaves_nothing(here: Path, charrnn: Charrnn, monke
 # Files that cannot be
 
 
+def test_a_file_that_keeps_what_training_would_have_been_is_read(counted: Path, charrnn: Charrnn) -> None:
+    """Files held all settings once, and were refused when a default among them had changed."""
+    path = counted / "best.safetensors"
+    tree, _, _ = parts(path)
+    content = json.loads(tree["__metadata__"]["charrnn"])
+    assert content["config"]["train"] == {"seed": 1}
+    content["config"]["train"] |= {"weight_decay": 0.01, "schedule": "cosine"}
+    old = counted / "old.safetensors"
+    old.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path), {"charrnn": json.dumps(content)}))
+    assert modelfile.read_header(old).config == modelfile.read_header(path).config
+    for command in (("info",), ("evaluate", "text.txt"), ("sample", "-n", "9", "--no-copy", "5")):
+        result = charrnn(command[0], "-m", str(old), *command[1:])
+        assert result.exit_code == 0, result.output
+
+
 def changed(counted: Path, name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Path:
     """Copy a model, one table changed."""
     path = counted / "changed.safetensors"

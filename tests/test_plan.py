@@ -140,16 +140,34 @@ def test_the_fastest_way_is_taken_of_those_that_there_are(
     assert (train.precision, train.kernel) == (precision, kernel)
 
 
-def test_a_step_shrinks_the_weights_by_as_much_whatever_the_optimizer() -> None:
+@pytest.mark.parametrize(
+    ("length", "decay"),
+    [
+        ("train.epochs=2", 0.1),
+        ("train.epochs=3", 0.3),  # though the last lane's last window is not whole
+        ("train.steps=359", 0.1),
+        ("train.steps=361", 0.3),
+    ],
+)
+def test_what_is_seen_often_is_regularised_by_more_weight_decay(length: str, decay: float) -> None:
+    train = planned(491_521, length, "train.batch_size=32", rate=1e15).config.train
+    assert train.weight_decay == decay
+
+
+@pytest.mark.parametrize("cell", ["lstm", "hmm"])
+def test_a_step_shrinks_the_weights_by_as_much_whatever_the_optimizer(cell: str) -> None:
     adamw, rmsprop, sgd = (
-        planned(500_000, f"train.optimizer={name}").config.train for name in ("adamw", "rmsprop", "sgd")
+        planned(500_000, f"train.optimizer={name}", f"model.cell={cell}").config.train
+        for name in ("adamw", "rmsprop", "sgd")
     )
-    assert adamw.weight_decay == 0.3
-    assert planned(500_000, "train.epochs=2").config.train.weight_decay == 0.1  # hardly overfitted
     shares = [float(each.learning_rate) * float(each.weight_decay) for each in (adamw, rmsprop, sgd)]
     assert shares == pytest.approx([shares[0]] * 3)
-    # a Markov chain's logits go far, and at a high rate
-    assert planned(500_000, "model.cell=hmm").config.train.weight_decay == 0.01
+
+
+def test_what_goes_far_or_starts_as_the_identity_is_hardly_shrunk() -> None:
+    """A Markov chain's logits, at a high rate; a recurrent matrix that is to keep what it has."""
+    identity = planned(500_000, "model.cell=rnn", "model.init=identity").config.train.weight_decay
+    assert planned(500_000, "model.cell=hmm").config.train.weight_decay == identity == 0.01
 
 
 def test_fine_tuning_learns_more_gently() -> None:

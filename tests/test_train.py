@@ -336,13 +336,25 @@ def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
     assert train.rate_at(options.model_copy(update={"warmup_steps": 1000}), 1, 0.1) == train.rate_at(options, 9, 0.1)
 
 
-@pytest.mark.parametrize("two_sided", ["false", "true"])
-def test_weight_decay_is_decoupled_as_in_adamw_and_leaves_tables_alone(here: Path, two_sided: str) -> None:
-    tables = {"embedding", "joint_width", "joint_trust"}
+@pytest.mark.parametrize(
+    ("model", "tables"),
+    [
+        ([], {"embedding"}),
+        (["model.bidirectional=true"], {"embedding", "joint_width", "joint_trust"}),
+        (["model.tie_weights=true", "model.embedding_size=5"], set()),  # it is the head's matrix as well
+    ],
+    ids=["one direction", "both", "tied"],
+)
+def test_weight_decay_is_decoupled_as_in_adamw_and_leaves_tables_alone(
+    here: Path, model: list[str], tables: set[str]
+) -> None:
     begun = started(
-        "run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null", f"model.bidirectional={two_sided}"
+        "run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null", "train.warmup_steps=0", *model
     )
     training = begun.training
+    with torch.no_grad():  # what starts at 0 would not show that it shrinks
+        for parameter in training.model.parameters():
+            parameter.add_(0.5)
     copies = {name: weights.detach().clone() for name, weights in training.model.named_parameters()}
     stepped = training.step()
     assert isinstance(stepped, Stepped)
