@@ -271,7 +271,8 @@ class TrainConfig(Section):
     weight_decay: Amount | Auto = setting(
         "auto",
         takes="a number from 0, or auto",
-        description="L2 as decoupled weight decay, on matrices, except those that are looked up row by row.",
+        description="L2 as decoupled weight decay: a step takes the rate times this off every matrix but the "
+        "embedding; auto goes by epochs and optimizer.",
     )
     l1: Amount = setting(
         0.0,

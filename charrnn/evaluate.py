@@ -5,6 +5,7 @@ Shapes: N characters, K lanes of n characters, W characters of warm-up, T steps 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ _CHARACTERS = 1 << 14  # of all lanes: more at a time are no faster, and a windo
 _LANES, _MANY, _FEWEST = 256, 32, 8
 _WARMUPS = 16  # in a lane, at least: what is read for the seams alone stays a small share
 _SWEEPS = 8
+_TRIED = 32  # steps, to see which way is the faster
 WARMUP = 64
 _TOLERANCE = 0.0005 * NATS_PER_BIT  # nats a character: half of what is promised
 
@@ -130,10 +132,28 @@ class _Reader:
         inputs = self.tokens[np.maximum(places - 1, 0)].astype(np.int64)
         inputs[places[:, 0] == 0, 0] = self.vocabulary.newline
         device = self.model.embedding.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
-            logits, state = self.model(torch.from_numpy(inputs).to(device), state)
+        logits, state = self._foretell(torch.from_numpy(inputs).to(device), state, rounded)
         self.progress(places.size)
         return logits, torch.from_numpy(targets).to(device), state
+
+    def _foretell(self, inputs: Tensor, state: State, rounded: bool) -> tuple[Tensor, State]:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded):
+            logits, after = self.model(inputs, state)
+        return logits, after
+
+    def _gains(self, state: State) -> bool:
+        """Say whether bf16 is the faster way here: some processors have its instructions and are slower by them.
+
+        Either way is tried twice, in turns; the first time it has to set itself up.
+        """
+        inputs = torch.zeros(state.hidden.shape[1], _TRIED, dtype=torch.long, device=self.model.embedding.device)
+        seconds = {False: math.inf, True: math.inf}
+        for rounded in (False, True) * 2:
+            began = time.perf_counter()
+            logits, _ = self._foretell(inputs, state, rounded)
+            float(logits[0, 0, 0])  # waits for a GPU
+            seconds[rounded] = min(seconds[rounded], time.perf_counter() - began)
+        return seconds[True] < seconds[False]
 
     def window(self, lanes: int) -> int:
         """Choose how many steps to read at once, so that lanes x steps x V fits into memory."""
@@ -184,10 +204,10 @@ class _Reader:
         return None
 
     def _agrees(self, places: npt.NDArray[np.int64], state: State, left: int) -> bool | None:
-        """Read a window in both ways, if there are `left` steps enough to gain by it; say whether its mean cost, and so
-        that of the text, is the same to within the tolerance, two standard errors included; None where this and the
-        windows before do not tell yet."""
-        if left < 4 * places.shape[1]:
+        """Read a window in both ways, if the `left` steps may gain by it; say whether its mean cost, and so that of the
+        text, is the same to within the tolerance, two standard errors included; None where this and the windows before
+        do not tell yet."""
+        if left < 4 * places.shape[1] or (not self._compared[0] and not self._gains(state)):
             return False
         inside = torch.from_numpy(places < len(self.tokens))
         costs = []
@@ -238,7 +258,7 @@ class _Reader:
 
 
 def fast_at_bf16(weights: Tensor) -> bool:
-    """Say whether products in bf16 pay where these weights are: whether its processor has instructions for them."""
+    """Say whether products in bf16 may pay where these weights are: whether its processor has instructions for them."""
     if weights.dtype != torch.float32:
         return False
     if weights.device.type == "cuda":

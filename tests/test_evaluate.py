@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,8 @@ def reads(
         return logits, targets, after
 
     monkeypatch.setattr(evaluate._Reader, "read", watched)
-    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: fast)
+    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: True)
+    monkeypatch.setattr(evaluate._Reader, "_gains", lambda self, state: fast)
     return evaluate.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(150_000)), exact=exact), seen
 
 
@@ -255,6 +257,7 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
         return logits - off * rounded * own, targets, after
 
     monkeypatch.setattr(evaluate._Reader, "read", dearer)
+    monkeypatch.setattr(evaluate._Reader, "_gains", lambda self, state: True)
     monkeypatch.setattr(evaluate, "_TOLERANCE", 1e-9 if off == 0.0 else evaluate._TOLERANCE)
     reader = evaluate._Reader(one, VOCABULARY, tokens, no_progress)
     places = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
@@ -264,6 +267,29 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
         monkeypatch.setattr(evaluate, "_TOLERANCE", 1.0)
         assert reader._agrees(places, one.start_state(20), 1_000) is True
         assert reader._agrees(places, one.start_state(20), 300) is False  # too little is left to gain by it
+
+
+@pytest.mark.parametrize(("full", "rounded", "gains"), [(2.0, 1.0, True), (1.0, 2.0, False)])
+def test_bf16_is_for_processors_that_are_faster_by_it(
+    full: float, rounded: float, gains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some have instructions for it and are slower by them; what the first call of a kind takes does not count."""
+    one = model()
+    reader = evaluate._Reader(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress)
+    foretell, now = evaluate._Reader._foretell, 0.0
+    seen: list[bool] = []
+
+    def taking(self: evaluate._Reader, inputs: torch.Tensor, state: State, in_bf16: bool) -> tuple[torch.Tensor, State]:
+        nonlocal now
+        now += (rounded if in_bf16 else full) + (9.0 if in_bf16 and in_bf16 not in seen else 0.0)
+        seen.append(in_bf16)
+        return foretell(self, inputs, state, in_bf16)
+
+    monkeypatch.setattr(evaluate._Reader, "_foretell", taking)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    with torch.inference_mode():
+        assert reader._gains(one.start_state(7)) is gains
+    assert set(seen) == {False, True}
 
 
 def test_a_single_pass_is_never_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
