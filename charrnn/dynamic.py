@@ -33,6 +33,7 @@ SEGMENT = 20
 _EPSILON = 0.3  # of the mean RMS: what a weight that is hardly ever used is taken to have at least
 _LANES, _WINDOWS = 32, 12  # of the text that a model writes to see how large its gradients are
 CHOOSING = 20_000  # characters to choose a rule on, at most
+_LOST = 1e4  # nats a character: weights that foretell anything at all are never so wrong
 _FARTHEST = 16  # times the default rate, or a share of it as small: where to stop looking
 _DECAYS = 0.01, 0.05  # to try besides the default
 
@@ -92,7 +93,7 @@ class Follower:
             logits, state = model(inputs, state)
             prices = nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
             costs = prices.detach()[0].cpu().double().numpy()
-            if not np.isfinite(costs).all():
+            if not (costs < _LOST).all():
                 raise _ran_away(first, self.rule, "--dynamic-rate")
             yield Characters(costs, ranks(logits.detach()[0], targets[0]).cpu().numpy())
             # only now: each character was scored before it is learnt
@@ -148,9 +149,9 @@ def adapt(
     for first in range(0, len(tokens), SEGMENT):
         window = _window(tokens[None], first, vocabulary.newline)
         costs, state = _costs(model, vocabulary, window, state, generator)
-        length = window.targets.size
-        score += Score(length * float(costs.forward.detach()), length)
-        if not math.isfinite(score.nats):
+        length, cost = window.targets.size, float(costs.forward.detach())
+        score += Score(length * cost, length)
+        if not cost < _LOST:
             raise _ran_away(first, rule, "--adapt-rate")
         learner.learn(costs.total())
         state = state.detach()

@@ -103,6 +103,7 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
         "train.steps=4000",
         "train.eval_every=4000",
         "train.learning_rate=0.005",
+        "train.weight_decay=0.01",
     )
     header = modelfile.read_header(here / "run" / "last.safetensors")
     text = begin.held_out(header, here / "run" / "last.safetensors")[1].text
@@ -284,6 +285,7 @@ def test_gaps_in_sentences_of_beijing_are_filled_with_what_agrees(here: Path) ->
         "train.steps=1400",
         "train.eval_every=700",
         "train.learning_rate=0.015",
+        "train.weight_decay=0.01",
     )
 
     def filled(text: str) -> tuple[str, ...]:
