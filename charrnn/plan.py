@@ -36,7 +36,7 @@ _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay, by epochs
-_HARDLY = 0.01  # of logits, which go far; of a recurrent matrix that starts as the identity, and is to keep what it has
+_HARDLY = 0.01  # of logits, which go far; of a recurrence without gates, which has enough to do to remember
 _BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
@@ -381,7 +381,7 @@ def _fit_steps(
     # epochs; a window too many would decide at the border of three
     read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
     decay = next(decay for limit, decay in _DECAYS if read < limit)
-    if config.model.cell == "hmm" or config.model.init == "identity":
+    if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
         decay = _HARDLY
     decay /= _BY_OPTIMIZER[train.optimizer]
     if config.model.cell == "rnn":
