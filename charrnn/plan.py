@@ -377,12 +377,12 @@ def _fit_steps(
     elif distinct > _MANY_CHARACTERS:
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
     peak *= _BY_OPTIMIZER[train.optimizer]
-    # a step shrinks weights by rate times decay: by as much with each optimizer
-    # epochs; a window too many would decide at the border of three
+    # epochs: named ones as they are, since a window that is not whole would decide at the border of three
     read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
     decay = next(decay for limit, decay in _DECAYS if read < limit)
     if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
         decay = _HARDLY
+    # a step shrinks weights by rate times decay: by as much with each optimizer
     decay /= _BY_OPTIMIZER[train.optimizer]
     if config.model.cell == "rnn":
         peak /= 5  # without gates the same rate makes it jump
