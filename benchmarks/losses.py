@@ -35,7 +35,14 @@ def main(text: str, cell: str, hidden: int, layers: int, steps: int, seeds: int)
     print(f"{cell} {layers} x {hidden}, {steps} steps, bits/char of the last 20")
     for seed in range(seeds):
         for precision, kernel in WAYS:
-            sizes = {"cell": cell, "hidden_size": hidden, "num_layers": layers, "embedding_size": 64, "dropout": 0.0}
+            sizes = {
+                "cell": cell,
+                "hidden_size": hidden,
+                "num_layers": layers,
+                "embedding_size": 64,
+                "dropout": 0.0,
+                "tie_weights": False,
+            }
             train = {"batch_size": 16, "epochs": None, "steps": steps, "learning_rate": 4e-3, "weight_decay": 0.01}
             config = Config.model_validate(
                 {

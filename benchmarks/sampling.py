@@ -100,7 +100,14 @@ def on_cuda(model: CharRNN, vocabulary: Vocabulary, counts: list[int], rounds: i
 def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: str, counts: str) -> None:
     torch.set_num_threads(THREADS)
     config = ModelConfig.model_validate(
-        {"cell": cell, "hidden_size": hidden, "num_layers": layers, "embedding_size": 64, "dropout": 0.0}
+        {
+            "cell": cell,
+            "hidden_size": hidden,
+            "num_layers": layers,
+            "embedding_size": 64,
+            "dropout": 0.0,
+            "tie_weights": False,
+        }
     )
     vocabulary = Vocabulary.of("".join(chr(code) for code in range(0x4E00, 0x4E00 + size - 1)))
     model = CharRNN(config, len(vocabulary))

@@ -28,7 +28,7 @@ from charrnn.vocabulary import Vocabulary
 def made(path: Path) -> None:
     """Write a model file."""
     vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 96)) * 2)
-    sizes = {"hidden_size": 512, "num_layers": 2, "embedding_size": 64, "dropout": 0.0}
+    sizes = {"hidden_size": 512, "num_layers": 2, "embedding_size": 64, "dropout": 0.0, "tie_weights": False}
     config = Config.model_validate({"model": sizes, "train": {"seed": 1}})
     model = CharRNN(config.model, len(vocabulary))
     model.initialise(torch.Generator().manual_seed(0))

@@ -112,6 +112,7 @@ def training(
                 "num_layers": layers,
                 "embedding_size": EMBEDDING,
                 "dropout": 0.0,
+                "tie_weights": False,
             },
             "train": {
                 "batch_size": lanes,

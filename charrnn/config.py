@@ -159,7 +159,11 @@ class ModelConfig(Section):
             description="Feed the hidden state of so many steps ago to every gate as well; null is off.",
         )
     )
-    tie_weights: bool = setting(False, takes="true or false", description="Let the head share the embedding's weights.")
+    tie_weights: bool | Auto = setting(
+        "auto",
+        takes="true, false or auto",
+        description="Let the head share the embedding's weights; auto does where characters are thousands.",
+    )
     init: Literal["orthogonal", "identity", "xavier", "torch"] = setting(
         "orthogonal",
         takes="orthogonal, identity, xavier or torch",
@@ -186,8 +190,11 @@ class ModelConfig(Section):
             return int(self.hidden_size) * (int(self.hidden_size) + vocabulary_size)
         hidden, embedding, layers = int(self.hidden_size), int(self.embedding_size), int(self.num_layers)
         stack = GATES[self.cell] * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
-        halves, heads, joint = (2, 3, 6 * hidden * hidden) if self.bidirectional else (1, 1, 0)
-        return halves * stack + joint + heads * hidden * vocabulary_size
+        # tied weights are (V, E): the hidden state is brought to E first
+        features = embedding if self.tie_weights else hidden
+        stack += hidden * features if features != hidden else 0
+        halves, heads, joint = (2, 3, 6 * features * features) if self.bidirectional else (1, 1, 0)
+        return halves * stack + joint + heads * features * vocabulary_size
 
     @property
     def foreign(self) -> list[str]:
@@ -394,17 +401,19 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Give all settings as plain values, to store in a file; without those of a training that there was not."""
+    """Give all settings as plain values, to store in a file; without those that mean nothing to this model."""
     training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
-    return config.model_dump(mode="json", exclude={"train": training})
+    return config.model_dump(mode="json", exclude={"model": set(config.model.foreign), "train": training})
 
 
 def from_dict(values: Mapping[str, Any], name: str) -> Config:
     """Check settings that were stored in a file; raises CharRNNError naming that file."""
     model, train = (values.get(name) if isinstance(values, Mapping) else None for name in ("model", "train"))
-    if isinstance(model, Mapping) and isinstance(train, Mapping) and model.get("cell") == "ngram":
-        # all settings were stored once, at the defaults of that time
-        values = {**values, "train": {"seed": train.get("seed")}}
+    # all settings were stored once, at the defaults of that time
+    if isinstance(model, Mapping) and isinstance(own := ModelConfig.OWN.get(str(model.get("cell"))), str):
+        values = {**values, "model": {name: model[name] for name in ("cell", own) if name in model}}
+        if isinstance(train, Mapping) and model["cell"] == "ngram":
+            values["train"] = {"seed": train.get("seed")}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -413,9 +422,7 @@ def from_dict(values: Mapping[str, Any], name: str) -> Config:
 
 def dump(config: Config) -> str:
     """Write a configuration as YAML that `load` reads back to the same, without settings that mean nothing to it."""
-    values = to_dict(config)
-    values["model"] = config.model.model_dump(mode="json", exclude=set(config.model.foreign))
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
 def _scalar(value: str) -> Any:

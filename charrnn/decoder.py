@@ -5,6 +5,7 @@ Shapes: B lanes, T steps, V vocabulary, E embedding, H hidden, G gates of a cell
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,11 @@ class Architecture:
             if not sound:
                 raise ValueError(f"model.{name}")
         return cls(**chosen)
+
+    @property
+    def input_scale(self) -> float:
+        """Give what the embedding's vectors are multiplied by: tied ones are small, as is right for a head."""
+        return math.sqrt(self.embedding_size) if self.tie_weights else 1.0
 
     def shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
         """Give the shape of every weight by its name."""
@@ -166,10 +172,10 @@ class _Layer:
 
 
 class Embedding:
-    """Look up the vectors of tokens 0 to V, the escape's being the mean of all."""
+    """Look up the vectors of tokens 0 to V, the escape's being the mean of all, and scale them."""
 
-    def __init__(self, weights: Floats) -> None:
-        self.weights = weights  # (V, E)
+    def __init__(self, weights: Floats, scale: float) -> None:
+        self.weights, self.scale = weights, scale  # (V, E)
         self.size = len(weights)
         self._mean: Floats | None = None
 
@@ -181,7 +187,7 @@ class Embedding:
             if self._mean is None:
                 self._mean = self.weights.mean(0)
             known[escaped] = self._mean
-        return known
+        return known * self.scale if self.scale != 1.0 else known
 
 
 class _Table:
@@ -338,7 +344,7 @@ class Markov:
 
 def make(architecture: Architecture, weights: Weights) -> Decoder:
     """Make the model of an architecture from its weights, which are used as they are, in whatever type."""
-    embedding = Embedding(weights["embedding"])
+    embedding = Embedding(weights["embedding"], architecture.input_scale)
     head = weights["embedding" if architecture.tie_weights else "head"]
     sides = None
     if architecture.bidirectional:

@@ -32,6 +32,8 @@ class CharRNN(Stack):
         self.embedding = nn.Parameter(torch.empty(vocabulary_size, int(config.embedding_size)))
         self.head = None if config.tie_weights else nn.Parameter(torch.empty(vocabulary_size, self.feature_size))
         self.head_bias = nn.Parameter(torch.empty(vocabulary_size))
+        # tied weights start small, as a head's should; as inputs they are scaled up to unit size (Vaswani et al. 2017)
+        self.input_scale = math.sqrt(self.embedding.shape[1]) if config.tie_weights else 1.0
 
     def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
         """Draw all weights: recurrent ones as config.init says, the rest uniform or normal, biases 0.
@@ -41,9 +43,8 @@ class CharRNN(Stack):
         The head's bias starts at the logarithms of the characters' frequencies (V), if given: what any text teaches
         first need not be learnt, which takes thousands of steps where characters are many and rare.
         """
-        # unit size, so that characters differ from the first step on; as a head, 1 / sqrt(E) keeps the logits small
-        std = 1 / math.sqrt(self.embedding.shape[1]) if self.config.tie_weights else 1.0
-        nn.init.normal_(self.embedding, std=std, generator=generator)
+        # vectors of unit numbers, so that characters differ from the first step on
+        nn.init.normal_(self.embedding, std=1 / self.input_scale, generator=generator)
         self.initialise_layers(generator)
         if self.head is not None:
             nn.init.xavier_uniform_(self.head, generator=generator)
@@ -75,9 +76,11 @@ class CharRNN(Stack):
         """Look up tokens (B, T); gives vectors (B, T, E)."""
         # training has no look at the tokens, nor has a GPU ever, which it would stall: there the escape's row is always
         # appended, which costs little beside a window; a single step on a CPU would notice
+        table: Tensor = self.embedding
         if self.training or tokens.is_cuda or bool((tokens == self.vocabulary_size).any()):
-            return F.embedding(tokens, torch.cat((self.embedding, self.embedding.mean(0, keepdim=True))))
-        return F.embedding(tokens, self.embedding)
+            table = torch.cat((self.embedding, self.embedding.mean(0, keepdim=True)))
+        vectors = F.embedding(tokens, table)
+        return vectors * self.input_scale if self.input_scale != 1.0 else vectors
 
 
 @torch.no_grad()

@@ -92,6 +92,9 @@ def plan(
         notes.append(f"The text is short: {batch_size} lanes.")
     config = config.with_values(train={"sequence_length": sequence_length, "batch_size": batch_size})
 
+    if config.model.cell != "hmm" and config.model.tie_weights == "auto":
+        # most rows are seen seldom: what they learn as inputs serves them in the head, which is most of the work
+        config = config.with_values(model={"tie_weights": distinct > _MANY_CHARACTERS})
     seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
@@ -106,7 +109,11 @@ def plan(
             config, rate = narrower, rate_there
     config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
-    stack = "" if model.cell == "hmm" else f", embedding {model.embedding_size}, dropout {model.dropout:g}"
+    stack = (
+        ""
+        if model.cell == "hmm"
+        else f", {'tied ' if model.tie_weights else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
+    )
     length = train.sequence_length
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     reading = _reading(config, training)

@@ -209,7 +209,7 @@ class Stack(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        assert "auto" not in {config.hidden_size, config.num_layers, config.embedding_size, config.dropout}
+        assert not config.unsettled
         self.config = config
         hidden_size, embedding_size = int(config.hidden_size), int(config.embedding_size)
         self.dropout = float(config.dropout)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from charrnn.errors import CharRNNError
 from charrnn.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 EXTRA = "training/"  # names of tensors that only a resumed training needs begin so
 GRAMS = "grams/"  # and so those of an n-gram model's tables
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
@@ -105,6 +105,11 @@ def _header(path: Path, file: BinaryIO) -> Contents:
             raise CharRNNError(
                 f"{path} was written by a newer charrnn (format {content['format']}; this one reads up to {FORMAT})."
                 " Upgrade with: pip install --upgrade charrnn"
+            )
+        if int(content["format"]) < 2 and content["config"]["model"].get("tie_weights") is True:
+            raise CharRNNError(
+                f"{path} was written by an older charrnn, whose tied weights (model.tie_weights) worked otherwise."
+                " Train it again, or use it with the version that made it."
             )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise garbled(path, error) from error

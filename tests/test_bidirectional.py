@@ -36,7 +36,14 @@ every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS,
 
 def bare(cell: str, activation: str, options: dict[str, Any], **more: Any) -> CharRNN:
     """Make a bidirectional model, or with bidirectional=False its causal half, its weights not yet drawn."""
-    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, "bidirectional": True}
+    values = {
+        "hidden_size": H,
+        "embedding_size": E,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "tie_weights": False,
+        "bidirectional": True,
+    }
     model = make_model(
         ModelConfig.model_validate({"cell": cell, "activation": activation, **values, **options, **more}), V
     )

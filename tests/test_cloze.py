@@ -23,7 +23,14 @@ VOCABULARY = Vocabulary.of("aabc\n" * 20 + "d")  # the newline is no first token
 
 def model(**options: object) -> BidirectionalRNN:
     """Make a model in float64 with opinions on everything, the widths of gaps too."""
-    values = {"hidden_size": 5, "num_layers": 2, "embedding_size": 4, "dropout": 0.5, "bidirectional": True} | options
+    values = {
+        "hidden_size": 5,
+        "num_layers": 2,
+        "embedding_size": 4,
+        "dropout": 0.5,
+        "tie_weights": False,
+        "bidirectional": True,
+    } | options
     made = BidirectionalRNN(ModelConfig.model_validate(values), len(VOCABULARY)).double()
     generator = torch.Generator().manual_seed(3)
     made.initialise(generator)

@@ -66,7 +66,7 @@ SINGLE: Exactly = (np.float32, 1e-4)
 
 def made(cell: str, activation: str, options: dict[str, Any]) -> CharRNN:
     """Make a torch model in float64 with every weight, biases and norms too, drawn at random."""
-    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.5}
+    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.5, "tie_weights": False}
     config = ModelConfig.model_validate({"cell": cell, "activation": activation, **values, **options})
     model = make_model(config, V).double().eval()
     assert isinstance(model, CharRNN)
@@ -377,6 +377,7 @@ def vocabulary_lies(**fields: Any) -> Callable[[Path], None]:
 
 
 # what both refuse in the same words: no file of charrnn's, or one that does not hold what it says
+TIED = ('"tie_weights": false', '"tie_weights": true')
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (Path.unlink, "no such model file"),
     "empty": (cut(0), "is no charrnn model"),
@@ -390,7 +391,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(safetensors.numpy.save({"x": np.zeros(3)})),
         "a safetensors file but no charrnn model",
     ),
-    "newer": (record(lambda content: content | {"format": 2}), r"newer charrnn \(format 2;"),
+    "newer": (record(lambda content: content | {"format": 3}), r"newer charrnn \(format 3;"),
+    "older, tied": (
+        record(lambda content: json.loads(json.dumps(content | {"format": 1}).replace(*TIED))),
+        "written by an older charrnn, whose tied weights",
+    ),
     "without format": (record(lambda content: without(content, "format")), "lacks or garbles 'format'"),
     "format of nothing": (record(lambda content: content | {"format": None}), "lacks or garbles"),
     "tensor longer than its bytes": (

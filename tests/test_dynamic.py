@@ -41,7 +41,7 @@ OPTIONS: list[dict[str, object]] = [
 
 def small(**options: object) -> CharRNN:
     config = ModelConfig.model_validate(
-        {"hidden_size": 7, "num_layers": 2, "embedding_size": 4, "dropout": 0.3, **options}
+        {"hidden_size": 7, "num_layers": 2, "embedding_size": 4, "dropout": 0.3, "tie_weights": False, **options}
     )
     model = make_model(config, len(VOCABULARY))
     assert isinstance(model, CharRNN)

@@ -237,3 +237,13 @@ def test_a_network_cannot_become_a_markov_model(runs: dict[str, Path], here: Pat
     assert result.exit_code == 2
     assert "--init-from keeps the architecture of" in result.stderr
     assert result.stderr.rstrip().endswith("leave out model.cell=hmm.")
+
+
+def test_a_file_with_the_settings_of_a_stack_is_read(learnt: Path) -> None:
+    """Files held all settings once, at the defaults of that time."""
+    header, content, tensors = parts(learnt / "best.safetensors")
+    assert content["config"]["model"] == {"cell": "hmm", "hidden_size": content["config"]["model"]["hidden_size"]}
+    old = learnt / "old.safetensors"
+    rewrite(old, header, lie(content, tie_weights=False, dropout="auto", order="auto"), tensors)
+    assert modelfile.read_header(old).config == modelfile.read_header(learnt / "best.safetensors").config
+    decoder.load(old)

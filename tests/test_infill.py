@@ -82,7 +82,14 @@ def told(
     following: Mapping[str, Mapping[str, float]], preceding: Mapping[str, Mapping[str, float]]
 ) -> BidirectionalRNN:
     """Make two Markov chains, one read forwards and one backwards; the joint head is their product."""
-    values = {"cell": "rnn", "hidden_size": 8, "num_layers": 1, "embedding_size": 4, "dropout": 0.0}
+    values = {
+        "cell": "rnn",
+        "hidden_size": 8,
+        "num_layers": 1,
+        "embedding_size": 4,
+        "dropout": 0.0,
+        "tie_weights": False,
+    }
     model = BidirectionalRNN(ModelConfig.model_validate({**values, "bidirectional": True}), 4).double()
     forwards, backwards = torch.zeros(8, 4), torch.zeros(8, 4)
     forwards[:4], backwards[4:] = 20.0 * torch.eye(4), 20.0 * torch.eye(4)  # tanh(20) is 1

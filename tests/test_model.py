@@ -48,7 +48,15 @@ every_cell = pytest.mark.parametrize(("cell", "activation"), CELLS)
 
 def made(cell: str, activation: str, options: dict[str, Any], **more: Any) -> CharRNN:
     """Make a model in float64 with every weight, biases and norms too, drawn at random, ready to be used."""
-    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, **options, **more}
+    values = {
+        "hidden_size": H,
+        "embedding_size": E,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "tie_weights": False,
+        **options,
+        **more,
+    }
     model = CharRNN(ModelConfig(cell=cell, activation=activation, **values), V)  # type: ignore[arg-type]
     model = model.double().eval()
     generator = Generator().manual_seed(0)
@@ -120,7 +128,9 @@ def in_numpy(model: CharRNN, tokens: Tensor, state: State) -> npt.NDArray[np.flo
     weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     config = model.config
     embedding = np.concatenate([weights["embedding"], weights["embedding"].mean(0, keepdims=True)])
-    xs = list(embedding[tokens.numpy()].swapaxes(0, 1))
+    # tied weights are as small as a head's: as inputs they are scaled up
+    scale = math.sqrt(int(config.embedding_size)) if config.tie_weights else 1.0
+    xs = list(embedding[tokens.numpy()].swapaxes(0, 1) * scale)
     for layer in range(int(config.num_layers)):
         kernel, carried = (
             f"layers.{layer}.kernel.",
@@ -321,7 +331,7 @@ def test_dropout_drops_a_share_and_scales_up_the_rest() -> None:
 
 
 def initialised(cell: str, activation: str, init: str, **more: Any) -> CharRNN:
-    values = {"hidden_size": H, "embedding_size": E, "num_layers": 2, "dropout": 0.0, **more}
+    values = {"hidden_size": H, "embedding_size": E, "num_layers": 2, "dropout": 0.0, "tie_weights": False, **more}
     model = CharRNN(ModelConfig(cell=cell, activation=activation, init=init, **values), V)  # type: ignore[arg-type]
     model.initialise(Generator().manual_seed(0))
     return model
@@ -414,7 +424,7 @@ def test_xavier_and_torch_stay_within_their_bounds(cell: str, activation: str) -
 def test_first_weights_come_from_the_generator_alone_and_all_of_them(
     cell: str, activation: str, options: dict[str, Any]
 ) -> None:
-    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, **options}
+    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, "tie_weights": False, **options}
     for init in ("orthogonal", "identity", "xavier", "torch"):
         config = ModelConfig(cell=cell, activation=activation, init=init, **values)  # type: ignore[arg-type]
         models = []
@@ -524,7 +534,7 @@ def test_a_transplant_into_a_larger_vocabulary_leaves_the_old_model_as_it_was() 
     ids=str,
 )
 def test_a_model_has_the_parameters_that_its_equations_need(options: dict[str, Any], expected: int) -> None:
-    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, **options}
+    values = {"hidden_size": H, "embedding_size": E, "num_layers": 1, "dropout": 0.0, "tie_weights": False, **options}
     config = ModelConfig(**values)
     assert sum(parameter.numel() for parameter in CharRNN(config, V).parameters()) == expected
 

@@ -323,7 +323,9 @@ def test_a_file_that_keeps_what_training_would_have_been_is_read(counted: Path, 
     tree, _, _ = parts(path)
     content = json.loads(tree["__metadata__"]["charrnn"])
     assert content["config"]["train"] == {"seed": 1}
+    assert content["config"]["model"] == {"cell": "ngram", "order": content["config"]["model"]["order"]}
     content["config"]["train"] |= {"weight_decay": 0.01, "schedule": "cosine"}
+    content["config"]["model"] |= {"tie_weights": False, "dropout": "auto"}
     old = counted / "old.safetensors"
     old.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path), {"charrnn": json.dumps(content)}))
     assert modelfile.read_header(old).config == modelfile.read_header(path).config

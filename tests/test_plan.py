@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import torch
 
 from charrnn import config, plan
 from charrnn.config import Config
+from charrnn.model import LOOKED_UP
 from charrnn.plan import Plan
 
 CPU = torch.device("cpu")
@@ -81,6 +83,16 @@ def test_the_planned_reading_fits_the_time() -> None:
         )
         seconds = float(reading) * chosen.model.products(65) / (2 * rate)
         assert seconds <= 15 * 60
+
+
+def test_thousands_of_characters_share_their_weights() -> None:
+    assert planned(1_000_000, vocabulary=2_000).config.model.tie_weights is False
+    assert planned(1_000_000, vocabulary=2_001).config.model.tie_weights is True
+    assert planned(1_000_000, "model.tie_weights=false", vocabulary=2_001).config.model.tie_weights is False
+    assert planned(1_000_000, "model.tie_weights=true", vocabulary=65).config.model.tie_weights is True
+    assert "tied embedding 256" in planned(1_000_000, vocabulary=2_001).notes[-1]
+    # what the text lacks teaches nothing
+    assert planned(1_000_000, vocabulary=2_001, unseen=1).config.model.tie_weights is False
 
 
 def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
@@ -183,14 +195,16 @@ def test_short_texts_shrink_windows_and_lanes_and_say_so() -> None:
 
 
 def test_the_counted_products_are_the_models_matrices() -> None:
-    for cell in ("rnn", "gru", "lstm"):
-        chosen = config.load(None, [f"model.cell={cell}"]).model.model_copy(
-            update={"hidden_size": 5, "num_layers": 3, "embedding_size": 4, "dropout": 0.0}
-        )
-        from charrnn.model import CharRNN
+    from charrnn.bidirectional import make_model
 
-        matrices = [w for name, w in CharRNN(chosen, 7).named_parameters() if w.dim() > 1 and name != "embedding"]
-        assert chosen.products(7) == sum(weights.numel() for weights in matrices)
+    for cell, tied, both in itertools.product(("rnn", "gru", "lstm"), (False, True), (False, True)):
+        sizes = {"hidden_size": 5, "num_layers": 3, "embedding_size": 4, "dropout": 0.0, "tie_weights": tied}
+        chosen = config.load(None, [f"model.cell={cell}"]).model.model_copy(update={**sizes, "bidirectional": both})
+        weights = {name: matrix for name, matrix in make_model(chosen, 7).named_parameters() if matrix.dim() > 1}
+        # the head's matrix serves either half and both together; tables are looked up, not multiplied
+        head = (3 if both else 1) * weights.pop("embedding" if tied else "head").numel()
+        layers = [matrix.numel() for name, matrix in weights.items() if name not in LOOKED_UP]
+        assert chosen.products(7) == head + sum(layers)
 
 
 def test_a_real_trial_gives_a_rate() -> None:
@@ -230,6 +244,7 @@ def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPat
             "model.num_layers=1",
             "model.embedding_size=4",
             "model.dropout=0",
+            "model.tie_weights=false",
             "train.batch_size=3",
             "train.sequence_length=7",
             "train.precision=fp32",
@@ -298,7 +313,8 @@ def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkey
 
     monkeypatch.setattr(plan, "_tried", step)
     settings = ["model.hidden_size=4", "model.num_layers=1", "model.embedding_size=4", "model.dropout=0"]
-    chosen = config.load(None, [*settings, "train.batch_size=3", "train.sequence_length=7"])
+    settings += ["model.tie_weights=false", "train.batch_size=3", "train.sequence_length=7"]
+    chosen = config.load(None, settings)
     ways = [{"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
     rates = plan._rates(chosen, ways, 9, CPU)
     turn = ["fp32 torch", "fp32 own"]

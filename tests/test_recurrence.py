@@ -162,6 +162,7 @@ def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(ce
             "num_layers": 2,
             "embedding_size": INPUTS,
             "dropout": 0.0,
+            "tie_weights": False,
         }
     )
     stack = Stack(config)

@@ -22,7 +22,7 @@ PROBABILITIES = {"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4}
 
 def memoryless() -> CharRNN:
     """A model that draws each character from PROBABILITIES, whatever came before."""
-    made = CharRNN(ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0), 4)
+    made = CharRNN(ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), 4)
     with torch.no_grad():
         for weights in made.parameters():
             weights.zero_()
@@ -33,7 +33,7 @@ def memoryless() -> CharRNN:
 def contextual(cell: str = "lstm") -> CharRNN:
     made = CharRNN(
         ModelConfig.model_validate(
-            {"cell": cell, "hidden_size": 6, "num_layers": 2, "embedding_size": 3, "dropout": 0.5}
+            {"cell": cell, "hidden_size": 6, "num_layers": 2, "embedding_size": 3, "dropout": 0.5, "tie_weights": False}
         ),
         4,
     )
@@ -160,7 +160,9 @@ def test_an_empty_prime_follows_a_newline() -> None:
 
 def test_the_escape_is_never_written() -> None:
     vocabulary = Vocabulary.of("abcdefg" * 3 + "hijk\n")  # unseen characters are likely here
-    made = CharRNN(ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0), len(vocabulary))
+    made = CharRNN(
+        ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), len(vocabulary)
+    )
     made.initialise(torch.Generator().manual_seed(0))
     writer = Writer(OnDevice(made), vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
     assert set("".join(shown for (shown,) in writer)) <= set(vocabulary.characters)

@@ -1,0 +1,95 @@
+"""Every benchmark runs, in its smallest form: the figures there say nothing, but a change that breaks one is seen."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from charrnn import infill
+from tests.conftest import TEXT, settings
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+# name: its smallest form, where {both}, {causal} and {text} stand for runs and a text; and a row that it has to print
+SMALLEST = {
+    "evaluation": (
+        "--cells gru --sizes 1x8 --lanes 2 --characters 4000 --distinct 9 --rounds 1",
+        r"evaluation +[\d,]+ +[\d.]+",
+    ),
+    "forms": ("{causal} --count 3", r"regular +[\d.]+%"),
+    "gaps": ("{both} {causal} --count 4 --widths 1,2", r"lead, exact: [+-][\d.]+%"),
+    "losses": ("{text} --hidden 8 --layers 1 --steps 20 --seeds 2", r"bf16 own: [+-][\d.]+"),
+    "repeats": ("{text}", r"text\.txt +[\d,]+ +[\d.]+%"),
+    "samples": (
+        "{causal} --characters 1000 --temperatures 0.8 --min-p 0 --order 3 --copied 8 --grams 2",
+        r"t 0\.8, min-p 0 +[\d.]+ +[\d.]+ +[\d.]+",
+    ),
+    "sampling": ("--hidden 8 --layers 1 --vocabulary 9 --rounds 1", r"charrnn, 1 sample +[\d,]+ +[\d.]+"),
+}
+# those that change how the process they are in works get one of their own
+APART = {
+    "reading": ("--size 200KB --rounds 1", r"chinese +charrnn, in a file +\d+"),
+    "training": ("--cells gru --sizes 1x8 --lanes 2 --length 4 --rounds 1", r"charrnn bf16 own +[\d,]+ +[\d.]+"),
+    "presets": (
+        "{text} --sizes 1000 --rest 500 --time 1s --presets tiny --to made",
+        r"no flag against tiny: [+-][\d.]+%",
+    ),
+    "startup": ("--rounds 1", r"charrnn --help +[\d,]+"),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Make a text and models of data/beijing.txt, which have seen a few steps."""
+    from charrnn.cli import cli
+
+    folder = tmp_path_factory.mktemp("benchmarks")
+    (folder / "text.txt").write_text(TEXT * 3, encoding="utf-8")
+    found = {"{text}": str(folder / "text.txt")}
+    for kind, both in (("causal", "false"), ("both", "true")):
+        given = settings("train.steps=5", "train.sequence_length=32", f"model.bidirectional={both}")
+        text = str(ROOT / "data" / "beijing.txt")
+        result = CliRunner().invoke(cli, ["train", text, "-q", "-o", str(folder / kind), *given])
+        assert result.exit_code == 0, result.output
+        found[f"{{{kind}}}"] = str(folder / kind)
+    return found
+
+
+def test_every_benchmark_is_tried() -> None:
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "click.command" in path.read_text(encoding="utf-8")}
+    assert scripts == {*SMALLEST, *APART}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_it_runs(name: str, places: dict[str, str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, row = SMALLEST[name]
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(infill, "DOUBT", infill.DOUBT)  # which one of them sets
+    main = runpy.run_path(str(BENCHMARKS / f"{name}.py"))["main"]
+    ran = CliRunner().invoke(main, [places.get(word, word) for word in arguments.split()], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    assert re.search(row, ran.output), ran.output
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in {"presets", "startup"} else []) for name in APART]
+)
+def test_it_runs_apart(name: str, places: dict[str, str], here: Path) -> None:
+    arguments, row = APART[name]
+    ran = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", *(places.get(word, word) for word in arguments.split())],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(row, ran.stdout), ran.stdout
