@@ -162,7 +162,7 @@ class ModelConfig(Section):
     tie_weights: bool | Auto = setting(
         "auto",
         takes="true, false or auto",
-        description="Let the head share the embedding's weights; auto does where characters are thousands.",
+        description="Let the head share the embedding's weights; auto does above 2,000 distinct characters.",
     )
     init: Literal["orthogonal", "identity", "xavier", "torch"] = setting(
         "orthogonal",
@@ -191,10 +191,15 @@ class ModelConfig(Section):
         hidden, embedding, layers = int(self.hidden_size), int(self.embedding_size), int(self.num_layers)
         stack = GATES[self.cell] * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
         # tied weights are (V, E): the hidden state is brought to E first
-        features = embedding if self.tie_weights else hidden
+        features = embedding if self.tied else hidden
         stack += hidden * features if features != hidden else 0
         halves, heads, joint = (2, 3, 6 * features * features) if self.bidirectional else (1, 1, 0)
         return halves * stack + joint + heads * features * vocabulary_size
+
+    @property
+    def tied(self) -> bool:
+        """Say whether the head shares the embedding's weights."""
+        return self.tie_weights is True
 
     @property
     def foreign(self) -> list[str]:
@@ -211,7 +216,11 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _options_are_for_their_cells(self) -> ModelConfig:
         fields = type(self).model_fields
-        others = [f"model.{name}" for name in self.foreign if getattr(self, name) != fields[name].default]
+        chosen = {name: getattr(self, name) for name in self.foreign}
+        # off is off, even where auto is the default
+        others = [
+            f"model.{name}" for name, value in chosen.items() if value is not False and value != fields[name].default
+        ]
         if others and self.cell not in self.OWN:
             raise ValueError("model.order is for model.cell=ngram; leave it out, or set ngram")
         if others:
@@ -278,8 +287,8 @@ class TrainConfig(Section):
     weight_decay: Amount | Auto = setting(
         "auto",
         takes="a number from 0, or auto",
-        description="L2 as decoupled weight decay: a step takes the rate times this off every matrix but the "
-        "embedding; auto goes by epochs and optimizer.",
+        description="L2 as decoupled weight decay: a step takes the rate times this off every matrix but an "
+        "embedding that is not tied; auto goes by epochs and optimizer.",
     )
     l1: Amount = setting(
         0.0,

@@ -42,11 +42,13 @@ class Architecture:
     def of(cls, settings: Mapping[str, Any]) -> Architecture:
         """Take it from settings as a model file has them, one left out having its default.
 
-        Raises KeyError for a size or cell left out, ValueError naming a setting that cannot be.
+        Raises KeyError for a size, cell or tie left out, ValueError naming a setting that cannot be.
         """
         if not isinstance(settings, dict):
             raise ValueError("config.model")
-        sizes = {name: settings[name] for name in ("cell", "hidden_size", "num_layers", "embedding_size")}
+        sizes = {
+            name: settings[name] for name in ("cell", "hidden_size", "num_layers", "embedding_size", "tie_weights")
+        }
         own = {name: field.default for name, field in cls.__dataclass_fields__.items() if name not in sizes}
         chosen = sizes | {name: settings.get(name, default) for name, default in own.items()}
         checks = {
@@ -239,7 +241,8 @@ class Stack:
         made = self.architecture
         lanes, steps = tokens.shape
         in_turn = tokens.T.ravel()  # (T B): all lanes' first tokens, then all lanes' second ones ...
-        x = self.embedding(in_turn).T if made.residual and made.embedding_size == made.hidden_size else None
+        added = made.residual and made.embedding_size == made.hidden_size and not made.tie_weights
+        x = self.embedding(in_turn).T if added else None
         after = []
         for index, (layer, reached) in enumerate(zip(self.layers, state.layers, strict=True)):
             if index == 0:

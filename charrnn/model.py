@@ -30,10 +30,10 @@ class CharRNN(Stack):
         super().__init__(config)
         self.vocabulary_size = vocabulary_size
         self.embedding = nn.Parameter(torch.empty(vocabulary_size, int(config.embedding_size)))
-        self.head = None if config.tie_weights else nn.Parameter(torch.empty(vocabulary_size, self.feature_size))
+        self.head = None if config.tied else nn.Parameter(torch.empty(vocabulary_size, self.feature_size))
         self.head_bias = nn.Parameter(torch.empty(vocabulary_size))
         # tied weights start small, as a head's should; as inputs they are scaled up to unit size (Vaswani et al. 2017)
-        self.input_scale = math.sqrt(self.embedding.shape[1]) if config.tie_weights else 1.0
+        self.input_scale = math.sqrt(self.embedding.shape[1]) if config.tied else 1.0
 
     def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
         """Draw all weights: recurrent ones as config.init says, the rest uniform or normal, biases 0.

@@ -41,6 +41,7 @@ _BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as 
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
 _MANY_CHARACTERS = 2_000
+_SERVES_A_HEAD = 128  # an embedding of so many numbers
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
@@ -94,7 +95,9 @@ def plan(
 
     if config.model.cell != "hmm" and config.model.tie_weights == "auto":
         # most rows are seen seldom: what they learn as inputs serves them in the head, which is most of the work
-        config = config.with_values(model={"tie_weights": distinct > _MANY_CHARACTERS})
+        size = config.model.embedding_size
+        tied = distinct > _MANY_CHARACTERS and (size == "auto" or int(size) >= _SERVES_A_HEAD)
+        config = config.with_values(model={"tie_weights": tied})
     seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
@@ -112,7 +115,7 @@ def plan(
     stack = (
         ""
         if model.cell == "hmm"
-        else f", {'tied ' if model.tie_weights else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
+        else f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
     )
     length = train.sequence_length
     span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"

@@ -217,14 +217,14 @@ class Stack(nn.Module):
         with torch.random.fork_rng(devices=[]):  # torch.nn draws first weights from the generator of all
             self.layers = nn.ModuleList(RecurrentLayer(config, size) for size in inputs)
             # tied weights are (V, E): where H differs, the hidden state is brought to E first
-            bridged = config.tie_weights and hidden_size != embedding_size
+            bridged = config.tied and hidden_size != embedding_size
             self.bridge = nn.Linear(hidden_size, embedding_size) if bridged else None
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in inputs) if config.layer_norm else None
 
     @property
     def feature_size(self) -> int:
         """Give the size of the features."""
-        return int(self.config.embedding_size if self.config.tie_weights else self.config.hidden_size)
+        return int(self.config.embedding_size if self.config.tied else self.config.hidden_size)
 
     def initialise_layers(self, generator: Generator) -> None:
         """Draw the layers' weights anew, as config.init says."""
@@ -264,7 +264,9 @@ class Stack(nn.Module):
             if self.norms is not None:
                 y = self.norms[index](y)
             y = self.dropped(y, generator)
-            x = x + y if self.config.residual and x.shape == y.shape else y
+            # a tied embedding brought to the head would foretell each character to come again
+            added = self.config.residual and x.shape == y.shape and not (index == 0 and self.config.tied)
+            x = x + y if added else y
         if self.bridge is not None:
             x = self.bridge(x)
         columns = zip(*after, strict=True)

@@ -101,7 +101,7 @@ def page(path: Path, header: Header) -> str:
         name
         for name, on in (
             ("bidirectional", model.bidirectional),
-            ("tied weights", model.tie_weights),
+            ("tied weights", model.tied),
             ("residual", model.residual),
             ("layer norm", model.layer_norm),
             (f"leak {model.leak}", model.leak is not None),

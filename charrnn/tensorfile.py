@@ -106,10 +106,11 @@ def _header(path: Path, file: BinaryIO) -> Contents:
                 f"{path} was written by a newer charrnn (format {content['format']}; this one reads up to {FORMAT})."
                 " Upgrade with: pip install --upgrade charrnn"
             )
-        if int(content["format"]) < 2 and content["config"]["model"].get("tie_weights") is True:
+        model = dict(content["config"])["model"]
+        if int(content["format"]) < 2 and isinstance(model, dict) and model.get("tie_weights") is True:
             raise CharRNNError(
                 f"{path} was written by an older charrnn, whose tied weights (model.tie_weights) worked otherwise."
-                " Train it again, or use it with the version that made it."
+                " Train it again."
             )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise garbled(path, error) from error

@@ -465,7 +465,7 @@ class Training:
     @torch.no_grad()
     def _shrink(self, amount: float) -> None:
         """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019); tables are left alone."""
-        tables = LOOKED_UP - ({"embedding"} if self.config.model.tie_weights else set())  # that is the head's, too
+        tables = LOOKED_UP - ({"embedding"} if self.config.model.tied else set())  # that is the head's, too
         if amount > 0.0:
             for name, parameter in self.model.named_parameters():
                 if parameter.dim() > 1 and name not in tables:

@@ -46,6 +46,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     *LAID_OVER,
     {"residual": True, "embedding_size": H},
     {"residual": True, "layer_norm": True, "tie_weights": True},
+    {"residual": True, "embedding_size": H, "tie_weights": True},
 )
 MODELS = tuple(
     (cell, activation, {**options, "num_layers": depth, "bidirectional": both})
@@ -453,6 +454,25 @@ def refusal(read: Callable[[Path], object], path: Path) -> str:
     with pytest.raises(CharRNNError) as refused:
         read(path)
     return str(refused.value)
+
+
+@pytest.mark.parametrize("settings", [[1], "lstm", None, 7], ids=str)
+def test_old_settings_that_are_none_are_refused(runs: dict[str, Path], tmp_path: Path, settings: Any) -> None:
+    old = tmp_path / "old.safetensors"
+    old.write_bytes((runs["causal"] / "best.safetensors").read_bytes())
+    record(lambda content: content | {"format": 1, "config": content["config"] | {"model": settings}})(old)
+    for read in (decoder.load, modelfile.read_model):
+        with pytest.raises(CharRNNError):
+            read(old)
+
+
+def test_a_file_of_the_first_format_is_read(runs: dict[str, Path], tmp_path: Path) -> None:
+    old = tmp_path / "old.safetensors"
+    for name in ("causal", "bidirectional", "ngram"):
+        old.write_bytes((runs[name] / "best.safetensors").read_bytes())
+        record(lambda content: content | {"format": 1})(old)
+        decoder.load(old)
+        assert modelfile.read_header(old).config == modelfile.read_header(runs[name] / "best.safetensors").config
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

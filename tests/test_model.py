@@ -151,7 +151,8 @@ def in_numpy(model: CharRNN, tokens: Tensor, state: State) -> npt.NDArray[np.flo
             y = carried.hidden
             if config.layer_norm:
                 y = cells.layer_norm(y, weights[f"norms.{layer}.weight"], weights[f"norms.{layer}.bias"])
-            xs[t] = x + y if config.residual and x.shape == y.shape else y
+            added = config.residual and x.shape == y.shape and not (config.tie_weights and layer == 0)
+            xs[t] = x + y if added else y
     if "bridge.weight" in weights:
         xs = [x @ weights["bridge.weight"].T + weights["bridge.bias"] for x in xs]
     head = weights["embedding"] if config.tie_weights else weights["head"]
@@ -477,6 +478,28 @@ def test_an_escape_teaches_the_softmax_nothing() -> None:
     targets = torch.tensor([[0, V, 2], [V, V, 3]])
     (gradient,) = torch.autograd.grad(nats(logits, targets, 0.1, 9.0).sum(), logits)
     np.testing.assert_array_equal(gradient.abs().sum(-1) > 0, targets != V)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@torch.no_grad()
+def test_a_new_model_does_not_foretell_that_each_character_comes_again(options: dict[str, Any]) -> None:
+    """A tied embedding that reached the head would be certain of what was there already."""
+    size, hidden = 1_000, 64
+    values = {
+        "hidden_size": hidden,
+        "embedding_size": 32,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "tie_weights": False,
+        **options,
+    }
+    values |= {"embedding_size": hidden} if options.get("embedding_size") == H else {}
+    model = CharRNN(ModelConfig(**values), size).eval()
+    model.initialise(Generator().manual_seed(0))
+    tokens = torch.randint(size, (4, 50), generator=Generator().manual_seed(1))
+    logits, _ = model(tokens, model.start_state(4))
+    again = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+    assert float(again) > math.log(size) - 1.0
 
 
 # Another vocabulary
