@@ -142,7 +142,7 @@ class ModelConfig(Section):
     residual: bool = setting(
         False,
         takes="true or false",
-        description="Add each layer's input to its output, where the sizes agree.",
+        description="Add each layer's input to its output, where the sizes agree; a tied embedding is not added.",
     )
     layer_norm: bool = setting(False, takes="true or false", description="Normalise each layer's output.")
     leak: Annotated[
