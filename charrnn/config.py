@@ -162,7 +162,8 @@ class ModelConfig(Section):
     tie_weights: bool | Auto = setting(
         "auto",
         takes="true, false or auto",
-        description="Let the head share the embedding's weights; auto does above 2,000 distinct characters.",
+        description="Let the head share the embedding's weights; auto does above 2,000 distinct characters, "
+        "unless the embedding is below 128.",
     )
     init: Literal["orthogonal", "identity", "xavier", "torch"] = setting(
         "orthogonal",

@@ -377,8 +377,8 @@ def vocabulary_lies(**fields: Any) -> Callable[[Path], None]:
     return record(lambda content: content | {"vocabulary": content["vocabulary"] | fields})
 
 
-# what both refuse in the same words: no file of charrnn's, or one that does not hold what it says
 TIED = ('"tie_weights": false', '"tie_weights": true')
+# what both refuse in the same words: no file of charrnn's, or one that does not hold what it says
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (Path.unlink, "no such model file"),
     "empty": (cut(0), "is no charrnn model"),

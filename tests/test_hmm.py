@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from charrnn import cells, decoder, modelfile
+from charrnn import cells, config, decoder, modelfile
 from charrnn.config import ModelConfig
 from charrnn.decoder import Markov
 from charrnn.errors import CharRNNError
@@ -237,6 +237,13 @@ def test_a_network_cannot_become_a_markov_model(runs: dict[str, Path], here: Pat
     assert result.exit_code == 2
     assert "--init-from keeps the architecture of" in result.stderr
     assert result.stderr.rstrip().endswith("leave out model.cell=hmm.")
+
+
+def test_what_is_off_is_not_refused() -> None:
+    """The default of tied weights is auto, and not to tie them is no option of a stack's."""
+    assert not config.load(None, ["model.cell=hmm", "model.tie_weights=false"]).model.tied
+    with pytest.raises(CharRNNError, match=r"leave out model\.tie_weights"):
+        config.load(None, ["model.cell=hmm", "model.tie_weights=true"])
 
 
 def test_a_file_with_the_settings_of_a_stack_is_read(learnt: Path) -> None:
