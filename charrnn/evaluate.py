@@ -25,7 +25,9 @@ from charrnn.stack import State, takes_bf16
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
-_LOGITS = 1 << 25  # numbers at a time, at most: 128 MB of logits, whatever the vocabulary
+# logits at a time, at most: 4 MB, which stay in a CPU's caches until the softmax has done with them; on a GPU, which
+# is slow at many small calls, 128 MB
+_LOGITS, _LOGITS_THERE = 1 << 20, 1 << 25
 _CHARACTERS = 1 << 14  # of all lanes: more at a time are no faster, and a window less exactly where it should end
 _LANES, _MANY, _FEWEST = 256, 32, 8
 _WARMUPS = 16  # in a lane, at least: what is read for the seams alone stays a small share
@@ -111,9 +113,9 @@ def characters(
     state = model.start_state(1)
     for first in range(0, len(tokens), _WINDOW):
         places = np.arange(first, min(first + _WINDOW, len(tokens)))[None]
-        logits, targets, state = reader.read(places, state)
-        costs = reader.price(logits, targets)[0].cpu().double().numpy()
-        yield Characters(costs, ranks(logits[0], targets[0]).cpu().numpy())
+        features, targets, state = reader.read(places, state)
+        for logits, wanted in reader.blocks(features, targets):
+            yield Characters(reader.price(logits, wanted).cpu().double().numpy(), ranks(logits, wanted).cpu().numpy())
 
 
 class _Reader:
@@ -126,20 +128,39 @@ class _Reader:
         self._compared = np.zeros(3)  # characters read in both ways, the sum of their differences, and of the squares
 
     def read(self, places: npt.NDArray[np.int64], state: State, rounded: bool = False) -> tuple[Tensor, Tensor, State]:
-        """Read the characters at places (K, T), `rounded` with products in bf16; gives logits (K, T, V), targets
+        """Read the characters at places (K, T), `rounded` with products in bf16; gives features (K, T, F), targets
         (K, T) and the state after."""
         targets = self.tokens[places].astype(np.int64)
         inputs = self.tokens[np.maximum(places - 1, 0)].astype(np.int64)
         inputs[places[:, 0] == 0, 0] = self.vocabulary.newline
         device = self.model.embedding.device
-        logits, state = self._foretell(torch.from_numpy(inputs).to(device), state, rounded)
+        with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+            features, state = self.model.read(torch.from_numpy(inputs).to(device), state)
         self.progress(places.size)
-        return logits, torch.from_numpy(targets).to(device), state
+        return features, torch.from_numpy(targets).to(device), state
 
-    def _foretell(self, inputs: Tensor, state: State, rounded: bool) -> tuple[Tensor, State]:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded):
-            logits, after = self.model(inputs, state)
-        return logits, after
+    def blocks(self, features: Tensor, targets: Tensor, rounded: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Turn features (K, T, F) into logits (R, V) of targets (R), some of them at a time and all in order."""
+        room = _LOGITS if features.device.type == "cpu" else _LOGITS_THERE
+        rows = max(1, room // len(self.vocabulary))
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=rounded):
+            pairs = (torch.split(each.flatten(0, 1), rows) for each in (features, targets))
+            for some, wanted in zip(*pairs, strict=True):
+                yield self.model.logits(some), wanted
+
+    def price(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nats(logits[None], targets[None], self.vocabulary.known_nats, self.vocabulary.escape_nats)[0]
+
+    def priced(self, features: Tensor, targets: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
+        """Price targets (K, T) by features (K, T, F); gives costs (K, T), in float64, and which were the likeliest."""
+        costs, correct = [], []
+        for logits, wanted in self.blocks(features, targets, rounded):
+            costs.append(self.price(logits, wanted))
+            known = wanted < len(self.vocabulary)
+            own = logits.gather(1, wanted.where(known, 0)[:, None])[:, 0]
+            correct.append((own == logits.amax(1)) & known)
+        # on the CPU: not every device has float64
+        return torch.cat(costs).cpu().double().view(targets.shape), torch.cat(correct).cpu().view(targets.shape)
 
     def _gains(self, state: State) -> bool:
         """Say whether bf16 is the faster way here: some processors have its instructions and are slower by them.
@@ -150,18 +171,15 @@ class _Reader:
         seconds = {False: math.inf, True: math.inf}
         for rounded in (False, True) * 2:
             began = time.perf_counter()
-            logits, _ = self._foretell(inputs, state, rounded)
-            float(logits[0, 0, 0])  # waits for a GPU
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded):
+                features, _ = self.model.read(inputs, state)
+            self.priced(features, inputs, rounded)  # whose costs are waited for
             seconds[rounded] = min(seconds[rounded], time.perf_counter() - began)
         return seconds[True] < seconds[False]
 
     def window(self, lanes: int) -> int:
-        """Choose how many steps to read at once, so that lanes x steps x V fits into memory."""
-        steps = min(_WINDOW, max(_CHARACTERS // lanes, _WINDOW // 4))
-        return max(8, min(steps, _LOGITS // (lanes * len(self.vocabulary))))
-
-    def price(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
+        """Choose how many steps to read at once."""
+        return min(_WINDOW, max(_CHARACTERS // lanes, _WINDOW // 4))
 
     def single_pass(self) -> Score:
         costs, _ = self._sweep(np.zeros(1, dtype=np.int64), len(self.tokens), self.model.start_state(1))
@@ -212,8 +230,8 @@ class _Reader:
         inside = torch.from_numpy(places < len(self.tokens))
         costs = []
         for rounded in (False, True):
-            logits, targets, _ = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
-            costs.append(self.price(logits, targets).cpu().double() * inside)
+            features, targets, _ = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
+            costs.append(self.priced(features, targets, rounded)[0] * inside)
         difference = costs[1] - costs[0]
         self._compared += np.array([int(inside.sum()), float(difference.sum()), float(difference.square().sum())])
         count, total, squares = self._compared
@@ -247,10 +265,9 @@ class _Reader:
             rounded = keep is not None and first >= keep[0] and self.bf16_will_do is not False
             if rounded and self.bf16_will_do is None:
                 self.bf16_will_do, rounded = self._agrees(places, state, length - first), False
-            logits, targets, state = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
-            # on the CPU: not every device has float64
-            costs = self.price(logits, targets).cpu().double() * inside
-            correct = (logits.argmax(-1) == targets).cpu() & inside
+            features, targets, state = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
+            costs, correct = self.priced(features, targets, rounded)
+            costs, correct = costs * inside, correct & inside
             total += Score(float(costs.sum()), int(inside.sum()), int(correct.sum()))
             if keep is not None and first < keep[0]:
                 keep[1].append((costs, correct.long()))

@@ -35,7 +35,9 @@ _MOST_EPOCHS = 40
 _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
-_DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay, by epochs
+# AdamW's weight decay, at most, and over how many epochs it fades what a step has done to a third: the weights are an
+# average of the steps of that time (Wang and Aitchison 2024)
+_DECAY, _FADED = 0.3, 1.2
 _HARDLY = 0.01  # of logits, which go far; of a recurrence without gates, which has enough to do to remember
 _BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
@@ -131,6 +133,11 @@ def plan(
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
     return Plan(config, tuple(notes))
+
+
+def scoring_speed(model: ModelConfig) -> float:
+    """Say how many times faster than it is trained a model is evaluated, about."""
+    return 1.5 if model.bidirectional else 3.0  # each half is read for itself first, and then both together
 
 
 def _minutes(seconds: float) -> str:
@@ -374,26 +381,25 @@ def _fit_steps(
             steps = total
     if not isinstance(epochs, int):
         epochs = None
-    # evaluations read a few percent of what training reads, and cost a third as much a character; two thirds where
-    # each half is read for itself first, and then both together
-    cheaper = 1.5 if config.model.bidirectional else 3.0
-    affordable_evaluations = 0.1 * total * lanes * length * cheaper / max(validation, 1)
+    # epochs: named ones as they are, since a window that is not whole would decide at the border of three
+    read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
+    # evaluations read a few percent of what training reads
+    affordable_evaluations = 0.1 * total * lanes * length * scoring_speed(config.model) / max(validation, 1)
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
-    # a short training is over before anyone has read five, and yet has to be seen when it turns to overfitting
-    evaluations = max(3, int(min(_EVALUATIONS, affordable_evaluations, max(5, readable_evaluations))))
+    # a short training is over before anyone has read five, and yet has to be seen when it turns to overfitting; which
+    # is not before all has been read once
+    fewest = 3 if read >= 1.0 else 1
+    evaluations = max(fewest, int(min(_EVALUATIONS, affordable_evaluations, max(5, readable_evaluations))))
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
     if config.model.cell == "hmm":
         peak = _HMM_RATE
     elif distinct > _MANY_CHARACTERS:
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
-    peak *= _BY_OPTIMIZER[train.optimizer]
-    # epochs: named ones as they are, since a window that is not whole would decide at the border of three
-    read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
-    decay = next(decay for limit, decay in _DECAYS if read < limit)
+    decay = min(_DECAY, float(f"{1 / (_FADED * per_epoch * peak):.2g}"))
     if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
         decay = _HARDLY
     # a step shrinks weights by rate times decay: by as much with each optimizer
-    decay /= _BY_OPTIMIZER[train.optimizer]
+    peak, decay = peak * _BY_OPTIMIZER[train.optimizer], decay / _BY_OPTIMIZER[train.optimizer]
     if config.model.cell == "rnn":
         peak /= 5  # without gates the same rate makes it jump
     if fine_tuning:

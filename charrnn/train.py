@@ -213,8 +213,12 @@ class Training:
         if self.config.train.time is not None:
             # the evaluation that ends it must fit in; what passed before the first step is no progress: the rate would
             # not start from its beginning
-            given = self.config.train.time - self.position.evaluation_seconds - self.position.startup
-            by_time = (self.position.seconds - self.position.startup) / max(given, 1e-9)
+            spent = self.position.seconds - self.position.startup
+            ending = self.position.evaluation_seconds
+            if not self.position.evaluated and self.position.step:  # there was none yet that tells how long it takes
+                read = self.position.step * self.lanes.batch_size * self.lanes.sequence_length
+                ending = len(self.validation) * spent / read / plan.scoring_speed(self.config.model)
+            by_time = spent / max(self.config.train.time - ending - self.position.startup, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
     @property

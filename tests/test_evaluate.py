@@ -195,6 +195,7 @@ def test_an_untrained_head_costs_the_logarithm_of_the_vocabulary() -> None:
 READ = evaluate._Reader.read
 Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Read = tuple[torch.Tensor, torch.Tensor, State]
+Priced = tuple[torch.Tensor, torch.Tensor]
 
 
 def reads(
@@ -251,12 +252,13 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
     is all that is tried."""
     one, tokens = model(), VOCABULARY.encode(text(20_000))
 
-    def dearer(self: evaluate._Reader, places: Places, state: State, rounded: bool = False) -> Read:
-        logits, targets, after = READ(self, places, state, rounded)
-        own = torch.nn.functional.one_hot(targets.clamp_max(len(VOCABULARY) - 1), len(VOCABULARY))
-        return logits - off * rounded * own, targets, after
+    priced = evaluate._Reader.priced
 
-    monkeypatch.setattr(evaluate._Reader, "read", dearer)
+    def dearer(self: evaluate._Reader, features: torch.Tensor, targets: torch.Tensor, rounded: bool) -> Priced:
+        costs, correct = priced(self, features, targets, rounded)
+        return costs + off * rounded, correct
+
+    monkeypatch.setattr(evaluate._Reader, "priced", dearer)
     monkeypatch.setattr(evaluate._Reader, "_gains", lambda self, state: True)
     monkeypatch.setattr(evaluate, "_TOLERANCE", 1e-9 if off == 0.0 else evaluate._TOLERANCE)
     reader = evaluate._Reader(one, VOCABULARY, tokens, no_progress)
@@ -276,16 +278,16 @@ def test_bf16_is_for_processors_that_are_faster_by_it(
     """Some have instructions for it and are slower by them; what the first call of a kind takes does not count."""
     one = model()
     reader = evaluate._Reader(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress)
-    foretell, now = evaluate._Reader._foretell, 0.0
+    priced, now = evaluate._Reader.priced, 0.0
     seen: list[bool] = []
 
-    def taking(self: evaluate._Reader, inputs: torch.Tensor, state: State, in_bf16: bool) -> tuple[torch.Tensor, State]:
+    def taking(self: evaluate._Reader, features: torch.Tensor, targets: torch.Tensor, in_bf16: bool) -> Priced:
         nonlocal now
         now += (rounded if in_bf16 else full) + (9.0 if in_bf16 and in_bf16 not in seen else 0.0)
         seen.append(in_bf16)
-        return foretell(self, inputs, state, in_bf16)
+        return priced(self, features, targets, in_bf16)
 
-    monkeypatch.setattr(evaluate._Reader, "_foretell", taking)
+    monkeypatch.setattr(evaluate._Reader, "priced", taking)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     with torch.inference_mode():
         assert reader._gains(one.start_state(7)) is gains
