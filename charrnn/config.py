@@ -289,7 +289,7 @@ class TrainConfig(Section):
         "auto",
         takes="a number from 0, or auto",
         description="L2 as decoupled weight decay: a step takes the rate times this off every matrix but an "
-        "embedding that is not tied; auto goes by the steps of an epoch, rate and optimizer.",
+        "embedding that is not tied; auto goes by epochs, the steps of one, rate and optimizer.",
     )
     l1: Amount = setting(
         0.0,

@@ -35,9 +35,10 @@ _MOST_EPOCHS = 40
 _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
-# AdamW's weight decay, at most, and over how many epochs it fades what a step has done to a third: the weights are an
-# average of the steps of that time (Wang and Aitchison 2024)
-_DECAY, _FADED = 0.3, 1.2
+_DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay at most, by epochs
+# epochs over which it fades what a step has done to a third: the weights are an average of the steps of that time
+# (Wang and Aitchison 2024)
+_FADED = 1.2
 _HARDLY = 0.01  # of logits, which go far; of a recurrence without gates, which has enough to do to remember
 _BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
 _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
@@ -395,7 +396,8 @@ def _fit_steps(
         peak = _HMM_RATE
     elif distinct > _MANY_CHARACTERS:
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
-    decay = min(_DECAY, float(f"{1 / (_FADED * per_epoch * peak):.2g}"))
+    most_decay = next(decay for limit, decay in _DECAYS if read < limit)
+    decay = min(most_decay, float(f"{1 / (_FADED * per_epoch * peak):.2g}"))
     if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
         decay = _HARDLY
     # a step shrinks weights by rate times decay: by as much with each optimizer

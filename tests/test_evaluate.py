@@ -159,6 +159,21 @@ def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) 
     assert result.score == evaluate.evaluate(one, VOCABULARY, tokens, exact=True).score
 
 
+@pytest.mark.parametrize("rows", [1, 7, 100_000])
+def test_so_many_logits_at_a_time_as_a_cache_holds_score_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: False)  # the clock would have a say in it
+    one, tokens = model(), VOCABULARY.encode(text(3_000))
+    plain = evaluate.evaluate(one, VOCABULARY, tokens)
+    costs = np.concatenate([block.nats for block in evaluate.characters(one, VOCABULARY, tokens)])
+    monkeypatch.setattr(evaluate, "_LOGITS", rows * len(VOCABULARY))
+    blocks = evaluate.evaluate(one, VOCABULARY, tokens)
+    assert blocks.score.nats == pytest.approx(plain.score.nats, rel=1e-6)
+    assert (blocks.score.characters, blocks.score.correct) == (plain.score.characters, plain.score.correct)
+    assert 0 < plain.score.correct < 3_000
+    again = np.concatenate([block.nats for block in evaluate.characters(one, VOCABULARY, tokens)])
+    np.testing.assert_allclose(again, costs, atol=1e-5)
+
+
 def test_characters_add_up_to_the_text() -> None:
     one, content = model(), text(700)
     blocks = list(evaluate.characters(one, VOCABULARY, VOCABULARY.encode(content)))
@@ -206,11 +221,11 @@ def reads(
     seen: list[bool] = []
 
     def watched(self: evaluate._Reader, places: Places, state: State, rounded: bool = False) -> Read:
-        logits, targets, after = READ(self, places, state, rounded)
+        features, targets, after = READ(self, places, state, rounded)
         in_full, _, _ = READ(self, places, state)
-        assert torch.equal(logits, in_full) != rounded
+        assert torch.equal(features, in_full) != rounded
         seen.append(rounded)
-        return logits, targets, after
+        return features, targets, after
 
     monkeypatch.setattr(evaluate._Reader, "read", watched)
     monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: True)
