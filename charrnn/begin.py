@@ -204,7 +204,8 @@ def _started(
     config, whole = _tokens(config, dealt, run)
     run.write_config(config)
     simpler = baselines.reckon(whole)
-    return Training(config, whole, card, device, model, time.perf_counter() - began, simpler)
+    spent = time.perf_counter() - began
+    return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds)
 
 
 def _card(dealt: Dealt, shown: str) -> CorpusCard:

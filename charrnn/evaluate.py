@@ -1,6 +1,7 @@
 """Scoring text: every character once, from the start state, exactly or in lanes that agree with it.
 Knows models and tokens, not files.
-Shapes: N characters, K lanes of n characters, W characters of warm-up, T steps of a window, V vocabulary."""
+Shapes: N characters, K lanes of n characters, W characters of warm-up, T steps of a window, F features, V vocabulary,
+R rows of a block."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
 # logits at a time, at most: 4 MB, which stay in a CPU's caches until the softmax has done with them; on a GPU, which
-# is slow at many small calls, 128 MB
-_LOGITS, _LOGITS_THERE = 1 << 20, 1 << 25
+# is slow at many small calls, 128 MB; but no fewer rows than make the weights worth reading
+_LOGITS, _LOGITS_THERE, _ROWS = 1 << 20, 1 << 25, 64
 _CHARACTERS = 1 << 14  # of all lanes: more at a time are no faster, and a window less exactly where it should end
 _LANES, _MANY, _FEWEST = 256, 32, 8
 _WARMUPS = 16  # in a lane, at least: what is read for the seams alone stays a small share
@@ -142,7 +143,7 @@ class _Reader:
     def blocks(self, features: Tensor, targets: Tensor, rounded: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Turn features (K, T, F) into logits (R, V) of targets (R), some of them at a time and all in order."""
         room = _LOGITS if features.device.type == "cpu" else _LOGITS_THERE
-        rows = max(1, room // len(self.vocabulary))
+        rows = max(_ROWS, room // len(self.vocabulary))
         with torch.autocast(features.device.type, torch.bfloat16, enabled=rounded):
             pairs = (torch.split(each.flatten(0, 1), rows) for each in (features, targets))
             for some, wanted in zip(*pairs, strict=True):
@@ -152,7 +153,8 @@ class _Reader:
         return nats(logits[None], targets[None], self.vocabulary.known_nats, self.vocabulary.escape_nats)[0]
 
     def priced(self, features: Tensor, targets: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
-        """Price targets (K, T) by features (K, T, F); gives costs (K, T), in float64, and which were the likeliest."""
+        """Price targets (K, T) by features (K, T, F); gives costs (K, T), in float64, and whether nothing
+        was likelier."""
         costs, correct = [], []
         for logits, wanted in self.blocks(features, targets, rounded):
             costs.append(self.price(logits, wanted))

@@ -36,8 +36,8 @@ _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay at most, by epochs
-# epochs over which it fades what a step has done to a third: the weights are an average of the steps of that time
-# (Wang and Aitchison 2024)
+# epochs (or times the whole training, if that is less) over which it fades what a step has done to a third: the weights
+# are an average of the steps of that time (Wang and Aitchison 2024)
 _FADED = 1.2
 _HARDLY = 0.01  # of logits, which go far; of a recurrence without gates, which has enough to do to remember
 _BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
@@ -61,6 +61,7 @@ class Plan:
 
     config: Config
     notes: tuple[str, ...]
+    evaluation_seconds: float = 0.0  # of one, about
 
 
 def plan(
@@ -133,7 +134,7 @@ def plan(
         f" {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
-    return Plan(config, tuple(notes))
+    return Plan(config, tuple(notes), validation / (rate * scoring_speed(model)))
 
 
 def scoring_speed(model: ModelConfig) -> float:
@@ -396,8 +397,10 @@ def _fit_steps(
         peak = _HMM_RATE
     elif distinct > _MANY_CHARACTERS:
         peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
-    most_decay = next(decay for limit, decay in _DECAYS if read < limit)
-    decay = min(most_decay, float(f"{1 / (_FADED * per_epoch * peak):.2g}"))
+    rate_by_adamw = peak if train.learning_rate == "auto" else train.learning_rate / _BY_OPTIMIZER[train.optimizer]
+    fading = 1 / (_FADED * min(per_epoch, total) * rate_by_adamw)
+    most = next(decay for limit, decay in _DECAYS if read < limit)
+    decay = min(most, float(f"{fading:.2g}"))
     if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
         decay = _HARDLY
     # a step shrinks weights by rate times decay: by as much with each optimizer

@@ -164,8 +164,10 @@ class Training:
         model: Network | None = None,
         seconds: float = 0.0,
         baselines: Reckoned | None = None,
+        evaluation_seconds: float = 0.0,
     ) -> None:
-        """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already."""
+        """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already, and an
+        evaluation may take `evaluation_seconds`: the first one tells."""
         assert config.train.seed is not None
         self.config, self.card, self.device, self.baselines = config, card, device, baselines
         self.vocabulary = corpus.vocabulary
@@ -191,7 +193,9 @@ class Training:
         self.feed = feed(self.lanes, device)
         self.validation = corpus.validation.tokens
         self.state = self.model.start_state(config.train.batch_size)
-        self.position = Position(seconds=seconds, startup=seconds, device=device.type)
+        self.position = Position(
+            seconds=seconds, startup=seconds, evaluation_seconds=evaluation_seconds, device=device.type
+        )
         self.history: list[Evaluated] = []
         self.lag = _LAG if device.type == "cuda" else 0
         self._enqueued: deque[_Enqueued] = deque()
@@ -211,14 +215,11 @@ class Training:
         by_steps = self.position.step / self.total if self.total is not None else 0.0
         by_time = 0.0
         if self.config.train.time is not None:
-            # the evaluation that ends it must fit in; what passed before the first step is no progress: the rate would
-            # not start from its beginning
-            spent = self.position.seconds - self.position.startup
-            ending = self.position.evaluation_seconds
-            if not self.position.evaluated and self.position.step:  # there was none yet that tells how long it takes
-                read = self.position.step * self.lanes.batch_size * self.lanes.sequence_length
-                ending = len(self.validation) * spent / read / plan.scoring_speed(self.config.model)
-            by_time = spent / max(self.config.train.time - ending - self.position.startup, 1e-9)
+            # the evaluation that ends it must fit in, if it takes no more than half; what passed before the first step
+            # is no progress: the rate would not start from its beginning
+            left = self.config.train.time - self.position.startup
+            given = max(left - self.position.evaluation_seconds, left / 2)
+            by_time = (self.position.seconds - self.position.startup) / max(given, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
     @property

@@ -159,19 +159,24 @@ def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) 
     assert result.score == evaluate.evaluate(one, VOCABULARY, tokens, exact=True).score
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100_000])
-def test_so_many_logits_at_a_time_as_a_cache_holds_score_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "least", "blocks"), [(1, 1, 3_000), (7, 1, 434), (7, 50, 70), (100_000, 1, 12)])
+def test_so_many_logits_at_a_time_as_a_cache_holds_score_the_same(
+    rows: int, least: int, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`blocks` of them, in windows of 256."""
     monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: False)  # the clock would have a say in it
     one, tokens = model(), VOCABULARY.encode(text(3_000))
     plain = evaluate.evaluate(one, VOCABULARY, tokens)
     costs = np.concatenate([block.nats for block in evaluate.characters(one, VOCABULARY, tokens)])
     monkeypatch.setattr(evaluate, "_LOGITS", rows * len(VOCABULARY))
-    blocks = evaluate.evaluate(one, VOCABULARY, tokens)
-    assert blocks.score.nats == pytest.approx(plain.score.nats, rel=1e-6)
-    assert (blocks.score.characters, blocks.score.correct) == (plain.score.characters, plain.score.correct)
+    monkeypatch.setattr(evaluate, "_ROWS", least)
+    result = evaluate.evaluate(one, VOCABULARY, tokens)
+    assert result.score.nats == pytest.approx(plain.score.nats, rel=1e-6)
+    assert (result.score.characters, result.score.correct) == (plain.score.characters, plain.score.correct)
     assert 0 < plain.score.correct < 3_000
-    again = np.concatenate([block.nats for block in evaluate.characters(one, VOCABULARY, tokens)])
-    np.testing.assert_allclose(again, costs, atol=1e-5)
+    again = [block.nats for block in evaluate.characters(one, VOCABULARY, tokens)]
+    assert len(again) == blocks
+    np.testing.assert_allclose(np.concatenate(again), costs, atol=1e-5)
 
 
 def test_characters_add_up_to_the_text() -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -313,10 +312,10 @@ def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
     assert training.progress == 0.0
     training.position.seconds = training.position.startup = 20.0
     assert training.progress == 0.0
+    training.position.evaluation_seconds = 0.0
     training.position.seconds = 60.0
     assert training.progress == 0.5
     training.position.seconds, training.position.evaluation_seconds = 50.0, 20.0
-    training.position.evaluated = 1
     assert training.progress == 0.5  # room is left for the last evaluation
     training.position.seconds = training.position.startup = 200.0  # more than there is: a single step
     assert training.progress == 0.0
@@ -326,17 +325,18 @@ def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
 
 
 def test_room_is_left_for_the_first_evaluation_when_it_is_the_last(here: Path) -> None:
-    """Nothing tells yet how long it takes but the steps: evaluation reads three times as fast."""
+    """As the plan reckons it; and never more than half, or nothing would be learnt."""
     begun = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
     training = begun.training
-    training.position.step, training.position.startup, training.position.seconds = 10, 20.0, 50.0
-    read = 10 * training.lanes.batch_size * training.lanes.sequence_length
-    training.validation = np.zeros(2 * read, dtype=np.uint16)
-    assert training.progress == pytest.approx(30.0 / (80.0 - 2 * 30.0 / 3))
-    training.position.evaluated, training.position.evaluation_seconds = 10, 5.0
-    assert training.progress == pytest.approx(30.0 / 75.0)
+    assert 0.0 < training.position.evaluation_seconds < 1.0
+    training.position.startup, training.position.seconds = 20.0, 50.0
+    for seconds, given in ((5.0, 75.0), (30.0, 50.0), (40.0, 40.0), (70.0, 40.0), (200.0, 40.0)):
+        training.position.evaluation_seconds = seconds
+        assert training.progress == pytest.approx(30.0 / given)
     training.position.seconds = 200.0
-    assert isinstance(run_until(begun)[-1], Finished)
+    finished = run_until(begun)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "time"
 
 
 def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
