@@ -24,8 +24,10 @@ _LADDER = (128, 192, 256, 384, 512, 768, 1024)
 # the largest hidden size that a training part of so many characters can feed
 _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
 # fewer characters read in all than so many a weight and a smaller model learns more in the time; the second where one
-# layer is all that there is time for
-_CHARACTERS_PER_WEIGHT, _SHALLOW = 1.5, 6.0
+# layer is all that there is time for, the third where most weights are rows of a tied head, whatever the layer's size
+_CHARACTERS_PER_WEIGHT, _SHALLOW, _ROWS = 1.5, 6.0, 0.15
+# the embedding that is a head as well, at most, by hidden size: its work grows by it; but short texts need it wider
+_TIED = ((512, 128), (10**9, 256))
 _DEEP = 2.0  # epochs that there must be time for, or a single layer learns more
 _DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
 _SMALL, _SMALL_DROPOUT = 400_000, 0.3  # a text below so many characters is overfitted sooner: so much at least
@@ -167,7 +169,8 @@ def _fit_model(
     # a second layer learns late: it pays where there is text and time enough for all characters there are
     flat = config.with_values(model={"num_layers": 1})
     if training < 200_000 or vocabulary_size > _MANY_CHARACTERS:
-        return _fit_sizes(flat, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
+        least = _ROWS if model.tied and vocabulary_size > _MANY_CHARACTERS else _CHARACTERS_PER_WEIGHT
+        return _fit_sizes(flat, vocabulary_size, training, device, seconds, least)
     deep = config.with_values(model={"num_layers": 2})
     deep, rate = _fit_sizes(deep, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
     if train.epochs != "auto" or train.steps is not None or rate * seconds >= _DEEP * training:
@@ -192,11 +195,11 @@ def _fit_sizes(
     flops_per_second = 0.0  # not known
     if len(ladder) > 1 and device.type == "cpu":
         # the smallest takes an instant, and tells which are far out of reach; a GPU is slow at small ones alone
-        sized = config.with_values(model=_sizes(config.model, ladder[-1], vocabulary_size))
+        sized = config.with_values(model=_sizes(config.model, ladder[-1], vocabulary_size, training))
         rate = max(_rates(_shortened(sized), ways, vocabulary_size, device))
         flops_per_second = _GROWTH * rate * sized.model.products(vocabulary_size)
     for place, hidden_size in enumerate(ladder):
-        sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size))
+        sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
         weights = sized.model.products(vocabulary_size)
         # each half learns for itself
         learnt = sized.model.model_copy(update={"bidirectional": False}).products(vocabulary_size)
@@ -255,10 +258,12 @@ def _shortened(config: Config) -> Config:
     return config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
 
 
-def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int) -> dict[str, int | float | str]:
+def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
     if model.cell == "hmm":
         return {"hidden_size": hidden_size}
     embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
+    if model.tied and training >= _SMALL:
+        embedding = min(embedding, next(most for limit, most in _TIED if hidden_size <= limit))
     return {
         "hidden_size": hidden_size,
         "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,

@@ -92,7 +92,16 @@ def test_thousands_of_characters_share_their_weights() -> None:
     assert planned(1_000_000, vocabulary=2_001).config.model.tie_weights is True
     assert planned(1_000_000, "model.tie_weights=false", vocabulary=2_001).config.model.tie_weights is False
     assert planned(1_000_000, "model.tie_weights=true", vocabulary=65).config.model.tie_weights is True
-    assert "tied embedding 256" in planned(1_000_000, vocabulary=2_001).notes[-1]
+    assert "tied embedding 128" in planned(1_000_000, vocabulary=2_001).notes[-1]
+    assert "tied embedding 256" in planned(90_000_000, vocabulary=2_001, rate=1e15).notes[-1]
+    assert "tied embedding 256" in planned(300_000, vocabulary=2_001).notes[-1]  # as wide as the layer
+    assert "tied embedding 64" in planned(1_000_000, "model.tie_weights=true", vocabulary=65).notes[-1]
+    # few weights beside the head's rows: more of them cost little
+    sizes = [
+        planned(1_000_000, f"model.tie_weights={tied}", "train.time=2m", vocabulary=9_000, rate=2e10).config.model
+        for tied in ("true", "false")
+    ]
+    assert [int(model.hidden_size) for model in sizes] == [512, 128]
     # what the text lacks teaches nothing
     assert planned(1_000_000, vocabulary=2_001, unseen=1).config.model.tie_weights is False
 
