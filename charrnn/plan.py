@@ -421,7 +421,7 @@ def _fit_steps(
         train={
             "epochs": epochs,
             "steps": steps,
-            "eval_every": max(1, total // evaluations) if train.eval_every == "auto" else train.eval_every,
+            "eval_every": max(1, -(-total // evaluations)) if train.eval_every == "auto" else train.eval_every,
             "patience": _PATIENCE if train.patience == "auto" else train.patience,
             "learning_rate": peak if train.learning_rate == "auto" else train.learning_rate,
             "weight_decay": decay if train.weight_decay == "auto" else train.weight_decay,
