@@ -36,6 +36,7 @@ _ENOUGH = (9_000, 5, 0.4)
 _MOST_EPOCHS = 40
 _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
+_GENTLE = 8e-3
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay at most, by epochs
 # epochs (or times the whole training, if that is less) over which it fades what a step has done to a third: the weights
@@ -400,8 +401,9 @@ def _fit_steps(
     peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
     if config.model.cell == "hmm":
         peak = _HMM_RATE
-    elif distinct > _MANY_CHARACTERS:
-        peak = min(peak, 8e-3)  # most rows are seen seldom, and larger steps throw them about
+    elif distinct > _MANY_CHARACTERS or config.model.cell == "gru":
+        # most rows are seen seldom, and larger steps throw them about; as they do a GRU, where decay is little
+        peak = min(peak, _GENTLE)
     rate_by_adamw = peak if train.learning_rate == "auto" else train.learning_rate / _BY_OPTIMIZER[train.optimizer]
     fading = 1 / (_FADED * min(per_epoch, total) * rate_by_adamw)
     most = next(decay for limit, decay in _DECAYS if read < limit)

@@ -236,6 +236,15 @@ def test_what_goes_far_or_has_no_gates_is_hardly_shrunk(model: str) -> None:
     assert planned(500_000, model).config.train.weight_decay == 0.01
 
 
+@pytest.mark.parametrize(
+    ("cell", "vocabulary", "hidden", "rate"),
+    [("lstm", 65, 256, 0.015), ("lstm", 2_001, 256, 0.008), ("gru", 65, 256, 0.008), ("gru", 65, 1024, 0.004)],
+)
+def test_rare_characters_and_grus_take_smaller_steps(cell: str, vocabulary: int, hidden: int, rate: float) -> None:
+    settings = (f"model.cell={cell}", f"model.hidden_size={hidden}")
+    assert planned(500_000, *settings, vocabulary=vocabulary).config.train.learning_rate == rate
+
+
 def test_fine_tuning_learns_more_gently() -> None:
     fresh, tuned = planned(500_000).config.train, planned(500_000, fine_tuning=True).config.train
     assert float(tuned.learning_rate) < float(fresh.learning_rate)
