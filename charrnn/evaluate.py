@@ -26,9 +26,9 @@ from charrnn.stack import State, takes_bf16
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
-# logits at a time, at most: 4 MB, which stay in a CPU's caches until the softmax has done with them; on a GPU, which
-# is slow at many small calls, 128 MB; but no fewer rows than make the weights worth reading
-_LOGITS, _LOGITS_THERE, _ROWS = 1 << 20, 1 << 25, 64
+# logits at a time: 4 MB, which stay in a CPU's caches until the softmax has done with them, for every 128 features,
+# whose weights each block has to read again, and no fewer rows than these; on a GPU, slow at many small calls, 128 MB
+_LOGITS, _ROWS, _LOGITS_THERE = 1 << 20, 64, 1 << 25
 _CHARACTERS = 1 << 14  # of all lanes: more at a time are no faster, and a window less exactly where it should end
 _LANES, _MANY, _FEWEST = 256, 32, 8
 _WARMUPS = 16  # in a lane, at least: what is read for the seams alone stays a small share
@@ -142,7 +142,7 @@ class _Reader:
 
     def blocks(self, features: Tensor, targets: Tensor, rounded: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Turn features (K, T, F) into logits (R, V) of targets (R), some of them at a time and all in order."""
-        room = _LOGITS if features.device.type == "cpu" else _LOGITS_THERE
+        room = _LOGITS * max(1, features.shape[-1] // 128) if features.device.type == "cpu" else _LOGITS_THERE
         rows = max(_ROWS, room // len(self.vocabulary))
         with torch.autocast(features.device.type, torch.bfloat16, enabled=rounded):
             pairs = (torch.split(each.flatten(0, 1), rows) for each in (features, targets))
