@@ -25,7 +25,7 @@ _LADDER = (128, 192, 256, 384, 512, 768, 1024)
 _FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
 # fewer characters read in all than so many a weight and a smaller model learns more in the time; the second where one
 # layer is all that there is time for, the third where most weights are rows of a tied head, whatever the layer's size
-_CHARACTERS_PER_WEIGHT, _SHALLOW, _ROWS = 1.5, 6.0, 0.15
+_CHARACTERS_PER_WEIGHT, _SHALLOW, _MOSTLY_HEAD = 1.5, 6.0, 0.15
 # the embedding that is a head as well, at most, by hidden size: its work grows by it; but short texts need it wider
 _TIED = ((512, 128), (10**9, 256))
 _DEEP = 2.0  # epochs that there must be time for, or a single layer learns more
@@ -36,7 +36,7 @@ _ENOUGH = (9_000, 5, 0.4)
 _MOST_EPOCHS = 40
 _FEWEST_STEPS = 200
 _RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
-_GENTLE = 8e-3
+_GENTLE = 8e-3  # the highest peak where larger steps do harm
 _HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
 _DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay at most, by epochs
 # epochs (or times the whole training, if that is less) over which it fades what a step has done to a third: the weights
@@ -137,10 +137,10 @@ def plan(
         f" {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
-    return Plan(config, tuple(notes), validation / (rate * scoring_speed(model)))
+    return Plan(config, tuple(notes), validation / (rate * _scoring_speed(model)))
 
 
-def scoring_speed(model: ModelConfig) -> float:
+def _scoring_speed(model: ModelConfig) -> float:
     """Say how many times faster than it is trained a model is evaluated, about."""
     return 1.5 if model.bidirectional else 3.0  # each half is read for itself first, and then both together
 
@@ -170,7 +170,7 @@ def _fit_model(
     # a second layer learns late: it pays where there is text and time enough for all characters there are
     flat = config.with_values(model={"num_layers": 1})
     if training < 200_000 or vocabulary_size > _MANY_CHARACTERS:
-        least = _ROWS if model.tied and vocabulary_size > _MANY_CHARACTERS else _CHARACTERS_PER_WEIGHT
+        least = _MOSTLY_HEAD if model.tied and vocabulary_size > _MANY_CHARACTERS else _CHARACTERS_PER_WEIGHT
         return _fit_sizes(flat, vocabulary_size, training, device, seconds, least)
     deep = config.with_values(model={"num_layers": 2})
     deep, rate = _fit_sizes(deep, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
@@ -392,7 +392,7 @@ def _fit_steps(
     # epochs: named ones as they are, since a window that is not whole would decide at the border of three
     read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
     # evaluations read a few percent of what training reads
-    affordable_evaluations = 0.1 * total * lanes * length * scoring_speed(config.model) / max(validation, 1)
+    affordable_evaluations = 0.1 * total * lanes * length * _scoring_speed(config.model) / max(validation, 1)
     readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
     # a short training is over before anyone has read five, and yet has to be seen when it turns to overfitting; which
     # is not before all has been read once
@@ -406,8 +406,8 @@ def _fit_steps(
         peak = min(peak, _GENTLE)
     rate_by_adamw = peak if train.learning_rate == "auto" else train.learning_rate / _BY_OPTIMIZER[train.optimizer]
     fading = 1 / (_FADED * min(per_epoch, total) * rate_by_adamw)
-    most = next(decay for limit, decay in _DECAYS if read < limit)
-    decay = min(most, float(f"{fading:.2g}"))
+    most_decay = next(decay for limit, decay in _DECAYS if read < limit)
+    decay = min(most_decay, float(f"{fading:.2g}"))
     if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
         decay = _HARDLY
     # a step shrinks weights by rate times decay: by as much with each optimizer
