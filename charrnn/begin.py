@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import copy
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
 
-from charrnn import baselines, checkpoint, corpus, modelfile, ngram, origin, plan, tensorfile, text, tokenfile
+from charrnn import baselines, checkpoint, corpus, evaluate, modelfile, ngram, origin, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
 from charrnn.baselines import Baselines
@@ -33,8 +34,9 @@ from charrnn.source import Source
 from charrnn.text import STDIN
 from charrnn.train import Report, Training, read_position, train
 
+_TRIED = 20_000  # characters of the validation part that show how well a model knows a text
 # what a saved state is tied to: other lanes, moments or draws would make it another training
-_FIXED = ("batch_size", "sequence_length", "optimizer", "seed")
+_FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
 
 
 Work = TypeVar("Work", Training, Counting)
@@ -98,6 +100,11 @@ def fresh(
     MisuseError for a folder that is taken.
     """
     start = time.perf_counter() if began is None else began
+    if init_from is None and config.train.distillation not in ("auto", 0.0):
+        raise MisuseError(
+            f"train.distillation={config.train.distillation:g} takes a model to learn from, which --init-from names;"
+            " leave it out, or name one."
+        )
 
     def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Training:
         return _started(config, dealt, run, shown, device, init_from, start, say)
@@ -190,22 +197,41 @@ def _started(
         fine_tuning=init_from is not None,
         unseen=vocabulary.unseen,
     )
-    config = settled.config
+    asked, config = config.train.distillation, settled.config
     for note in settled.notes:
         say(note)
 
     # what may fail comes before a long text is encoded, which takes minutes
     model: Network | None = None
+    header: Header | None = None
     if init_from is not None:
         model = make_model(config.model, len(vocabulary))
         header, old = modelfile.read_model(init_from)
         known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
         say(f"Starting from {init_from} and its {known:,} characters; {len(vocabulary) - known:,} more are new.")
     config, whole = _tokens(config, dealt, run)
+    teacher: Network | None = None
+    if model is not None and header is not None:
+        config = config.with_values(train={"distillation": _teaching(asked, model.to(device), header, whole, say)})
+        teacher = copy.deepcopy(model) if config.train.distillation else None
     run.write_config(config)
     simpler = baselines.reckon(whole)
     spent = time.perf_counter() - began
-    return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds)
+    return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds, teacher)
+
+
+def _teaching(asked: float | str, model: Network, old: Header, whole: Corpus, say: Say) -> float:
+    """Say what share of a fine-tuning is to be what the model expects that it starts from: as much as was asked for, or
+    if auto, by how well that model knows the text already."""
+    tokens = whole.validation.tokens[:_TRIED]
+    bits = evaluate.evaluate(model, whole.vocabulary, tokens).score.bits_per_character
+    best = min(old.history, key=lambda evaluated: evaluated.judged_bits, default=None)
+    fitting = 0.0 if best is None else plan.taught(bits, best.bits_per_character)
+    share = fitting if isinstance(asked, str) else asked
+    there = "" if best is None else f", and {best.bits_per_character:.4f} where it learnt"
+    weight = f"counts for {share:.0%} of what is learnt" if share else "does not count"
+    say(f"It needs {bits:.4f} bits/char of this text{there}: what it expects {weight}.")
+    return share
 
 
 def _card(dealt: Dealt, shown: str) -> CorpusCard:
@@ -292,9 +318,8 @@ def _resumed(
     header = modelfile.read_header(run.last)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
+    header = replace(header, config=_as_settled_now(header.config))
     config = _extended(header.config, settings)
-    if config.train.kernel == "auto":  # begun when there was one kernel only
-        config = config.with_values(train={"kernel": "torch"})
     if STDIN in texts:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
     named = [str(Path(name).absolute()) for name in texts] or [
@@ -327,7 +352,11 @@ def _resumed(
     if device is None:
         there = position.device == "cpu" or (position.device == "cuda" and torch.cuda.is_available())
         device = choose_device(position.device if there else "cpu")
-    training = Training(config, whole, header.corpus, device, model, baselines=header.baselines)
+    teacher: Network | None = None
+    if config.train.distillation:
+        names = {name: name.removeprefix(modelfile.TEACHER) for name in tensors if name.startswith(modelfile.TEACHER)}
+        teacher = modelfile.build_model(run.last, header, {names[name]: tensors.pop(name) for name in names})
+    training = Training(config, whole, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
     training.restore(run.last, header, position, tensors)
     if position.device != device.type:
         say(f"Trained on {position.device} before and on {device} from here: exact up to rounding and dropout's draws.")
@@ -396,6 +425,12 @@ class Simpler:
         if content is None:
             content = (whole.test if len(whole.test) else whole.validation).text
         return baselines.measure(vocabulary, counts, tokens, self.model, (whole.training, content))
+
+
+def _as_settled_now(config: Config) -> Config:
+    """Settle what a run was begun without: there was a single kernel at first, and no teacher."""
+    unsettled = {"kernel": "torch", "distillation": 0.0}
+    return config.with_values(train={n: v for n, v in unsettled.items() if getattr(config.train, n) == "auto"})
 
 
 def _extended(old: Config, settings: Sequence[str]) -> Config:

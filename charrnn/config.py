@@ -291,6 +291,12 @@ class TrainConfig(Section):
         description="L2 as decoupled weight decay: a step takes the rate times this off every matrix but an "
         "embedding that is not tied; auto goes by epochs, the steps of one, rate and optimizer.",
     )
+    distillation: Share | Auto = setting(
+        "auto",
+        takes="a number from 0 to below 1, or auto",
+        description="With --init-from: the share of what is learnt that is not the text, but what the model that it "
+        "began with expects there; 0 is off.",
+    )
     l1: Amount = setting(
         0.0,
         takes="a number from 0",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from charrnn.bidirectional import Network
 
+TEACHER = EXTRA + "teacher/"  # names of the weights of the model that a fine-tuning began with
+
 
 @dataclass(frozen=True)
 class CorpusCard:

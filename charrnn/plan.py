@@ -48,6 +48,9 @@ _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
 _MANY_CHARACTERS = 2_000
 _SERVES_A_HEAD = 128  # an embedding of so many numbers
+_TAUGHT = 0.3  # the share of a model's expectations in what one learns that starts from it, at most
+# what it needs of another text, as a multiple of what it needs of its own: up to the first it is of the same kind
+_SAME_KIND, _OTHER_KIND = 1.2, 1.4
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
@@ -79,6 +82,7 @@ def plan(
 ) -> Plan:
     """Settle every `auto` for a training part and a validation part of so many characters on a device.
 
+    For fine-tuning, what a teacher's share is at most: what it is shows when the model has read some (see `taught`).
     So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing.
     """
     notes: list[str] = []
@@ -105,6 +109,8 @@ def plan(
         size = config.model.embedding_size
         tied = distinct > _MANY_CHARACTERS and (size == "auto" or int(size) >= _SERVES_A_HEAD)
         config = config.with_values(model={"tie_weights": tied})
+    if train.distillation == "auto":
+        config = config.with_values(train={"distillation": _TAUGHT if fine_tuning else 0.0})
     seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
@@ -117,6 +123,9 @@ def plan(
             if rate_there < _NARROWER * rate:
                 break
             config, rate = narrower, rate_there
+    evaluation_seconds = validation / (rate * _scoring_speed(config.model))
+    if config.train.distillation:
+        rate /= 1 + 1 / _scoring_speed(config.model)  # the other model reads along, and does not learn
     config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     stack = (
@@ -137,7 +146,15 @@ def plan(
         f" {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
-    return Plan(config, tuple(notes), validation / (rate * _scoring_speed(model)))
+    return Plan(config, tuple(notes), evaluation_seconds)
+
+
+def taught(bits: float, bits_there: float) -> float:
+    """Say what share of a fine-tuning a model is to teach that needs so many bits per character of the new text, and
+    so many of the text it has learnt: it knows the same kind of text better than little of it can tell, and of another
+    kind it knows nothing."""
+    alike = (_OTHER_KIND - bits / bits_there) / (_OTHER_KIND - _SAME_KIND)
+    return round(_TAUGHT * min(1.0, max(0.0, alike)), 2)
 
 
 def _scoring_speed(model: ModelConfig) -> float:

@@ -165,9 +165,10 @@ class Training:
         seconds: float = 0.0,
         baselines: Reckoned | None = None,
         evaluation_seconds: float = 0.0,
+        teacher: Network | None = None,
     ) -> None:
         """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already, and an
-        evaluation may take `evaluation_seconds`: the first one tells."""
+        evaluation may take `evaluation_seconds`: the first one tells. What a teacher expects is learnt as well."""
         assert config.train.seed is not None
         self.config, self.card, self.device, self.baselines = config, card, device, baselines
         self.vocabulary = corpus.vocabulary
@@ -193,6 +194,12 @@ class Training:
         self.feed = feed(self.lanes, device)
         self.validation = corpus.validation.tokens
         self.state = self.model.start_state(config.train.batch_size)
+        self.teacher: objective.Teacher | None = None
+        if teacher is not None:
+            assert config.train.distillation != "auto"
+            teacher.to(device).eval().requires_grad_(False).use_own_loops(config.train.kernel == "own")
+            state = teacher.start_state(config.train.batch_size)
+            self.teacher = objective.Teacher(teacher, config.train.distillation, state)
         self.position = Position(
             seconds=seconds, startup=seconds, evaluation_seconds=evaluation_seconds, device=device.type
         )
@@ -251,18 +258,19 @@ class Training:
             group["lr"] = rate
         if position.window == 0:
             self.state = self.model.start_state(self.lanes.batch_size)
-        drawing = self.generator.get_state() if position.step % _KEEP_EVERY == 0 else None
+            if self.teacher is not None:
+                self.teacher.state = self.teacher.model.start_state(self.lanes.batch_size)
+        kept = (self._tensors(), asdict(position)) if position.step % _KEEP_EVERY == 0 else None
         window = self.feed(position.epoch, position.window)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
-            costs, state = objective.costs(self.model, window, self.state, known, escape, self.generator)
+            costs, state = objective.costs(self.model, window, self.state, known, escape, self.generator, self.teacher)
         loss = costs.total()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clipped_norm()
         figures = Readback(torch.stack((costs.forward.detach(), loss.detach(), norm)))
-        kept = None if drawing is None else (self._tensors() | {EXTRA + "generator": drawing}, asdict(position))
         assert train.weight_decay != "auto"
         self._shrink(rate * train.weight_decay)
         self.optimizer.step()
@@ -377,7 +385,11 @@ class Training:
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
             self._put_back(*self._kept)
         self.position.lengths = run.lengths()
-        tensorfile.write_atomically(run.last, modelfile.to_bytes(self.header(resumable=True), self._tensors()))
+        tensors = self._tensors()
+        if self.teacher is not None:
+            weights = self.teacher.model.state_dict()
+            tensors |= {modelfile.TEACHER + name: tensor for name, tensor in weights.items()}
+        tensorfile.write_atomically(run.last, modelfile.to_bytes(self.header(resumable=True), tensors))
 
     def restore(self, path: Path, header: Header, position: Position, tensors: dict[str, Tensor]) -> None:
         """Stand again where a last.safetensors was saved. Raises CharRNNError for a state that does not fit."""
@@ -409,22 +421,30 @@ class Training:
         else:  # another kind of device has another kind of generator
             assert self.config.train.seed is not None
             self.generator.manual_seed(self.config.train.seed + 1 + position["step"])
-        carried = (tensors.get(EXTRA + "state/" + name) for name in State._fields)
-        # cloned: a tensor read from a file may lie anywhere, and matrix products round by where their operands lie
-        self.state = State(*(None if t is None else t.to(self.device).clone() for t in carried))  # type: ignore[arg-type]
+        self.state = self._carried(tensors, "state/")
+        if self.teacher is not None:
+            self.teacher.state = self._carried(tensors, "teacher_state/")
         self.position = Position(**position)
 
+    def _carried(self, tensors: dict[str, Tensor], whose: str) -> State:
+        """Find a carried state among all tensors."""
+        found = (tensors.get(EXTRA + whose + name) for name in State._fields)
+        # cloned: a tensor read from a file may lie anywhere, and matrix products round by where their operands lie
+        return State(*(None if t is None else t.to(self.device).clone() for t in found))  # type: ignore[arg-type]
+
     def _tensors(self) -> dict[str, Tensor]:
-        """Copy every tensor of the training: weights, moments, generator, carried state."""
+        """Copy every tensor that training changes: weights, moments, generator, carried states."""
         tensors = dict(self.model.state_dict())
         for index, moments in self.optimizer.state_dict()["state"].items():
             for key, value in moments.items():
                 if value is not None:
                     tensors[f"{EXTRA}optimizer/{index}/{key}"] = torch.as_tensor(value)
         tensors[EXTRA + "generator"] = self.generator.get_state()
-        for name, value in zip(State._fields, self.state, strict=True):
-            if value is not None:
-                tensors[EXTRA + "state/" + name] = value
+        states = {"state/": self.state} | ({"teacher_state/": self.teacher.state} if self.teacher is not None else {})
+        for whose, state in states.items():
+            for name, value in zip(State._fields, state, strict=True):
+                if value is not None:
+                    tensors[EXTRA + whose + name] = value
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def _go_back(self) -> WentBack:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -404,6 +406,116 @@ def test_what_the_text_lacks_stays_as_it_was(here: Path, model: list[str], optio
         for character in header.vocabulary.characters:
             row, now = before[name][header.vocabulary.characters.index(character)], after[characters.index(character)]
             assert torch.equal(row, now) == (character in lacking), (name, character)
+
+
+def stopped_at(begun: Begun[train.Training], step: int) -> None:
+    list(train.train(begun.training, begun.run, lambda: begun.training.position.step >= step))
+    begun.run.release()
+
+
+def fine_tuned(old: Path, folder: str, *settings: str) -> Begun[train.Training]:
+    how = [*(setting for setting in TINY if setting.startswith("train.")), "model.dropout=0.2"]
+    chosen = config.load(None, [*how, *settings], begin.fine_tuning_base(old))
+    return begin.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path(folder), CPU, init_from=old)
+
+
+@pytest.mark.parametrize("model", [["model.cell=gru"], ["model.bidirectional=true", "train.kernel=own"]], ids=str)
+def test_fine_tuning_learns_from_the_model_it_began_with_also_when_resumed(here: Path, model: list[str]) -> None:
+    """Bit for bit, though the model that it began with is gone by then."""
+    how = ("train.steps=23", "train.eval_every=9")
+    old = finish(fresh(["text.txt"], *model, folder="old")).run.best
+    (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
+    taught = finish(fine_tuned(old, "whole", *how)).training
+    alone = finish(fine_tuned(old, "alone", *how, "train.distillation=0")).training
+    assert taught.config.train.distillation == 0.3
+    assert taught.teacher is not None
+    assert alone.teacher is None
+    weights, others = taught.model.state_dict(), alone.model.state_dict()
+    assert not any(torch.equal(weights[name], others[name]) for name in weights)
+    start = modelfile.read_model(old)[1].state_dict()
+    for name, weight in taught.teacher.model.state_dict().items():
+        assert name in BY_CHARACTER or torch.equal(weight, start[name]), name
+    begun = fine_tuned(old, "parts", *how)
+    shutil.rmtree(here / "old")
+    for step in (4, 10, 17):  # in the middle of an epoch
+        stopped_at(begun, step)
+        begun = begin.resume(Run(Path("parts")), CPU)
+    begun.run.release()
+    resumed = finish(begin.resume(Run(Path("parts")), CPU)).training
+    for name, weight in resumed.model.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+    assert not any("teacher" in name for name in modelfile.read_tensors(here / "parts" / "best.safetensors"))
+
+
+def test_a_model_teaches_as_far_as_it_knows_the_text(here: Path) -> None:
+    old = finish(fresh(["text.txt"], "train.steps=300", "model.hidden_size=32", folder="old")).run.best
+    bits = modelfile.read_header(old).history[-1].bits_per_character
+    said: list[str] = []
+    for text, name, share in (("text.txt", "same", 0.3), ("other.txt", "other", 0.0)):
+        (here / "other.txt").write_text("zqxj quux jazz\n" * 99)
+        chosen = config.load(None, ["train.steps=1", "train.seed=1"], begin.fine_tuning_base(old))
+        chosen = chosen.with_values(data={"texts": [text]})
+        begun = finish(begin.fresh(chosen, Path(name), CPU, init_from=old, say=said.append))
+        assert begun.training.config.train.distillation == share
+        assert config.load(f"{name}/config.yaml").train.distillation == share
+        assert (begun.training.teacher is not None) == (share > 0)
+        asked = begun.training.config.with_values(train={"distillation": 0.1})
+        begun = finish(begin.fresh(asked, Path(name + "-asked"), CPU, init_from=old, say=said.append))
+        assert begun.training.config.train.distillation == 0.1
+    weights = [note for note in said if note.startswith("It needs ")]
+    assert (
+        f"It needs {bits:.4f} bits/char of this text, and {bits:.4f} where it learnt: what it expects counts for"
+        in (weights[0])
+    )
+    assert weights[0].endswith(" counts for 30% of what is learnt.")
+    assert weights[2].endswith(" does not count.")
+    assert weights[1].endswith(" counts for 10% of what is learnt.")
+    assert weights[3].endswith(" counts for 10% of what is learnt.")
+
+
+def test_going_back_puts_the_teacher_back_as_well(here: Path) -> None:
+    old = finish(fresh(["text.txt"], folder="old")).run.best
+    (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
+    training = finish(fine_tuned(old, "new", "train.steps=6", "train.eval_every=3")).training
+    assert training.teacher is not None
+    before = training._tensors()
+    training.step()
+    assert not torch.equal(
+        training._tensors()["training/teacher_state/hidden"], before["training/teacher_state/hidden"]
+    )
+    training._go_back()
+    for name, tensor in training._tensors().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_share_for_a_teacher_takes_a_teacher(here: Path) -> None:
+    with pytest.raises(MisuseError, match=r"train\.distillation=0\.5 takes a model to learn from"):
+        fresh(["text.txt"], "train.distillation=0.5")
+    assert not (here / "run").exists()
+    training = finish(fresh(["text.txt"])).training
+    assert training.config.train.distillation == 0.0
+    with pytest.raises(MisuseError, match=r"train\.distillation=0\.5 cannot be changed on resume"):
+        begin.resume(Run(Path("run")), CPU, settings=["train.distillation=0.5"])
+
+
+def test_a_run_whose_teacher_is_gone_is_damaged(here: Path) -> None:
+    old = finish(fresh(["text.txt"], folder="old")).run.best
+    (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
+    run = finish(fine_tuned(old, "new", "train.steps=3")).run
+    tensors, header = modelfile.read_tensors(run.last), modelfile.read_header(run.last)
+    kept = {name: tensor for name, tensor in tensors.items() if "teacher/" not in name}
+    run.last.write_bytes(modelfile.to_bytes(header, kept))
+    with pytest.raises(CharRNNError, match=r"new/last\.safetensors is damaged"):
+        begin.resume(run, CPU)
+
+
+def test_a_run_from_before_there_were_teachers_is_resumed(here: Path) -> None:
+    run = finish(fresh(["text.txt"])).run
+    header = modelfile.read_header(run.last)
+    before = replace(header, config=header.config.with_values(train={"distillation": "auto", "kernel": "auto"}))
+    run.last.write_bytes(modelfile.to_bytes(before, modelfile.read_tensors(run.last)))
+    training = finish(begin.resume(run, CPU)).training
+    assert (training.config.train.distillation, training.config.train.kernel) == (0.0, "torch")
 
 
 def test_fine_tuning_a_bidirectional_model_begins_where_it_ended(here: Path) -> None:

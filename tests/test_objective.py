@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.corpus import Lanes
 from charrnn.feed import Batch, staged
-from charrnn.objective import Costs, costs
+from charrnn.model import CharRNN
+from charrnn.objective import Costs, Teacher, costs
 from charrnn.stack import Stack, State
 from tests.conftest import CELLS
 from tests.test_bidirectional import LAID_OVER, bare, made
@@ -55,6 +56,18 @@ def spied_widths(model: BidirectionalRNN, monkeypatch: pytest.MonkeyPatch) -> li
         return sound(before, after, remaining, generator)
 
     monkeypatch.setattr(model, "joint_logits", joint_logits)
+    return seen
+
+
+def spied_logits(model: CharRNN, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Keep what the head gives, for the terms in their order."""
+    seen, sound = [], model.logits
+
+    def logits(*arguments: Tensor) -> Tensor:
+        seen.append(sound(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(model, "logits", logits)
     return seen
 
 
@@ -141,7 +154,7 @@ def test_each_term_teaches_its_own_half_and_what_both_share() -> None:
     found, _ = costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
     names = [name for name, _ in model.named_parameters()]
     taught = []
-    for term in found:
+    for term in found[:3]:
         assert term is not None
         gradients = torch.autograd.grad(term, list(model.parameters()), retain_graph=True, allow_unused=True)
         taught.append({name for name, gradient in zip(names, gradients, strict=True) if gradient is not None})
@@ -220,3 +233,54 @@ def test_gradients_are_the_same_every_time_on_several_threads() -> None:
         gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
     for other in gradients[1:]:
         assert all(torch.equal(one, two) for one, two in zip(gradients[0], other, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"tie_weights": True}, {"bidirectional": False}], ids=str)
+@torch.no_grad()
+def test_a_share_of_what_is_learnt_is_what_the_teacher_expects(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each term becomes the mean price of a target that is the text's, or with the share's odds one that the teacher
+    draws, with the same gaps for both."""
+    both = options.get("bidirectional", True)
+    model, other = (bare("lstm", "tanh", {"num_layers": 2, **options}).double().eval() for _ in range(2))
+    draws = Generator().manual_seed(8)
+    for weights in (*model.parameters(), *other.parameters()):
+        weights.normal_(0.0, 0.5, generator=draws)
+    window, share = a_window(lookahead=LOOKAHEAD if both else 0), 0.3
+    window.targets[0, 1] = V  # an escape, of which no one expects anything
+    ours = spied_logits(model, monkeypatch)
+    opinions = spied_logits(other, monkeypatch)
+    teacher = Teacher(other, share, some_state(other))
+    found, state = costs(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), teacher)
+    alone, same = costs(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
+    assert found._replace(teaching=None) == alone
+    for mine, theirs in zip(tensors(state), tensors(same), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert len(opinions) == (3 if both else 1)
+    total = 0.0
+    for logits, opinion in zip(ours, opinions, strict=False):  # what comes after is of the learner alone
+        for b in range(B):
+            for t in range(T):
+                target, odds = int(window.targets[b, t]), torch.softmax(opinion[b, t], -1)
+                drawn = sum(float(odds[v]) * price(logits[b, t], v) for v in range(V))
+                own = price(logits[b, t], target)
+                total += own if target == V else (1 - share) * own + share * drawn
+    close(found.total(), np.array(total / (B * T)))
+    _, there = costs(other, window, some_state(other), KNOWN, ESCAPE, Generator().manual_seed(6))
+    for mine, theirs in zip(tensors(teacher.state), tensors(there), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_teacher_that_knows_no_better_makes_steps_smaller_and_learns_nothing() -> None:
+    """Where it expects what the learner does, only the text pulls, with what is left of its share."""
+    model, other = made("gru", "tanh", {}), made("gru", "tanh", {})
+    other.load_state_dict(model.state_dict())
+    teacher = Teacher(other, 0.3, some_state(other))
+    gradients = []
+    for one in (None, teacher):
+        found, _ = costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), one)
+        gradients.append(torch.autograd.grad(found.total(), list(model.parameters())))
+    for alone, taught in zip(*gradients, strict=True):
+        torch.testing.assert_close(taught, 0.7 * alone)
+    assert all(weights.grad is None for weights in other.parameters())
