@@ -294,8 +294,8 @@ class TrainConfig(Section):
     distillation: Share | Auto = setting(
         "auto",
         takes="a number from 0 to below 1, or auto",
-        description="With --init-from: the share of what is learnt that is not the text, but what the model that it "
-        "began with expects there; 0 is off.",
+        description="With --init-from: the share of what is learnt that is not the text but what the model that it "
+        "starts from expects there; auto is 0.3, less the worse that model knows the text; 0 is off.",
     )
     l1: Amount = setting(
         0.0,
