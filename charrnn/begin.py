@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import copy
 import os
 import secrets
 import time
@@ -20,13 +19,14 @@ import torch
 from charrnn import baselines, checkpoint, corpus, evaluate, modelfile, ngram, origin, plan, tensorfile, text, tokenfile
 from charrnn import config as configuration
 from charrnn.allocator import keep_freed_memory
-from charrnn.baselines import Baselines
+from charrnn.baselines import Baselines, Reckoned
 from charrnn.bidirectional import Network, make_model
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Dealt, Part, Tokens
 from charrnn.counting import Counted, Counting, count
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
 from charrnn.origin import Say, silent
@@ -34,7 +34,6 @@ from charrnn.source import Source
 from charrnn.text import STDIN
 from charrnn.train import Report, Training, read_position, train
 
-_TRIED = 20_000  # characters of the validation part that show how well a model knows a text
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
 
@@ -102,8 +101,8 @@ def fresh(
     start = time.perf_counter() if began is None else began
     if init_from is None and config.train.distillation not in ("auto", 0.0):
         raise MisuseError(
-            f"train.distillation={config.train.distillation:g} takes a model to learn from, which --init-from names;"
-            " leave it out, or name one."
+            f"train.distillation={config.train.distillation:g} takes a model to learn from: name it with --init-from,"
+            " or set train.distillation=0."
         )
 
     def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Training:
@@ -188,6 +187,19 @@ def _started(
     vocabulary, card = dealt.vocabulary, _card(dealt, shown)
     say(f"Read {dealt.read:,} characters. Trying out {device} ...")
     keep_freed_memory()
+    start: Network | None = None
+    whole: Corpus | None = None
+    simpler: Reckoned | None = None
+    if init_from is not None:
+        header, old = modelfile.read_model(init_from)
+        start = make_model(header.config.model, len(vocabulary))
+        known = transplant(old, header.vocabulary.characters, start, vocabulary.characters)
+        say(f"Starting from {init_from} and its {known:,} characters; {len(vocabulary) - known:,} more are new.")
+        if config.train.distillation == "auto" and card.training <= baselines.SOON:  # a longer one needs no teacher
+            config, whole = _tokens(config, dealt, run)
+            simpler = baselines.reckon(whole)
+            share = _teaching(start.to(device), whole, simpler, say)
+            config = config.with_values(train={"distillation": share})
     settled = plan.plan(
         config,
         len(vocabulary),
@@ -197,40 +209,33 @@ def _started(
         fine_tuning=init_from is not None,
         unseen=vocabulary.unseen,
     )
-    asked, config = config.train.distillation, settled.config
+    config = settled.config
     for note in settled.notes:
         say(note)
 
     # what may fail comes before a long text is encoded, which takes minutes
     model: Network | None = None
-    header: Header | None = None
-    if init_from is not None:
+    if start is not None:
         model = make_model(config.model, len(vocabulary))
-        header, old = modelfile.read_model(init_from)
-        known = transplant(old, header.vocabulary.characters, model, vocabulary.characters)
-        say(f"Starting from {init_from} and its {known:,} characters; {len(vocabulary) - known:,} more are new.")
-    config, whole = _tokens(config, dealt, run)
-    teacher: Network | None = None
-    if model is not None and header is not None:
-        config = config.with_values(train={"distillation": _teaching(asked, model.to(device), header, whole, say)})
-        teacher = copy.deepcopy(model) if config.train.distillation else None
+        model.load_state_dict(start.state_dict())
+    teacher = start if config.train.distillation else None
+    if whole is None:
+        config, whole = _tokens(config, dealt, run)
     run.write_config(config)
-    simpler = baselines.reckon(whole)
+    simpler = simpler or baselines.reckon(whole)
     spent = time.perf_counter() - began
     return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds, teacher)
 
 
-def _teaching(asked: float | str, model: Network, old: Header, whole: Corpus, say: Say) -> float:
-    """Say what share of a fine-tuning is to be what the model expects that it starts from: as much as was asked for, or
-    if auto, by how well that model knows the text already."""
-    tokens = whole.validation.tokens[:_TRIED]
-    bits = evaluate.evaluate(model, whole.vocabulary, tokens).score.bits_per_character
-    best = min(old.history, key=lambda evaluated: evaluated.judged_bits, default=None)
-    fitting = 0.0 if best is None else plan.taught(bits, best.bits_per_character)
-    share = fitting if isinstance(asked, str) else asked
-    there = "" if best is None else f", and {best.bits_per_character:.4f} where it learnt"
-    weight = f"counts for {share:.0%} of what is learnt" if share else "does not count"
-    say(f"It needs {bits:.4f} bits/char of this text{there}: what it expects {weight}.")
+def _teaching(start: Network, whole: Corpus, simpler: Reckoned, say: Say) -> float:
+    """Say what share of a fine-tuning the model is to teach that it starts from, by what it knows of the text."""
+    bits = evaluate.evaluate(start, whole.vocabulary, whole.validation.tokens).score.bits_per_character
+    ngram_nats = simpler.validation.ngram
+    assert ngram_nats is not None
+    ngram_bits = ngram_nats / NATS_PER_BIT / simpler.validation.characters
+    share = plan.taught(bits, ngram_bits)
+    told = f"what it expects counts for {100 * share:g}% of what is learnt" if share else "it does not teach"
+    say(f"It needs {bits:.4f} bits/char here, an n-gram model of this text {ngram_bits:.4f}: {told}.")
     return share
 
 
@@ -355,6 +360,8 @@ def _resumed(
     teacher: Network | None = None
     if config.train.distillation:
         names = {name: name.removeprefix(modelfile.TEACHER) for name in tensors if name.startswith(modelfile.TEACHER)}
+        if not names:
+            raise tensorfile.damaged(run.last, "the model that it learns from is missing")
         teacher = modelfile.build_model(run.last, header, {names[name]: tensors.pop(name) for name in names})
     training = Training(config, whole, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
     training.restore(run.last, header, position, tensors)

@@ -71,9 +71,7 @@ def costs(
         logits = head()
         terms.append(nats(logits, window.targets, known_nats, escape_nats).mean())
         if teacher is not None:
-            with torch.no_grad():
-                expected = their_heads[place]()
-            lessons.append(_lesson(logits, expected, window.targets))
+            lessons.append(_lesson(logits, their_heads[place], window.targets))
         del logits
     found = Costs(*terms)
     if teacher is not None:
@@ -109,15 +107,16 @@ def _read(
     return (forward, backward, partial(model.joint_logits, before, beyond, remaining, generator)), state, remaining
 
 
-def _lesson(logits: Tensor, expected: Tensor, targets: Tensor) -> Tensor:
-    """Say by how much the mean price under logits (B, T, V) rises where targets (B, T) are drawn from a teacher's
-    logits `expected` (B, T, V) instead. Both prices have the same normaliser, so only the targets' logits differ.
+def _lesson(logits: Tensor, expect: Callable[[], Tensor], targets: Tensor) -> Tensor:
+    """Say by how much the mean price under logits (B, T, V) rises where targets (B, T) are drawn from what a teacher
+    expects instead, as logits (B, T, V). Both prices have the same normaliser, so only the targets' logits differ.
 
     An escape teaches nothing.
     """
-    # as for prices, fp32 at least
-    odds = torch.softmax(expected, -1, dtype=torch.promote_types(expected.dtype, torch.float32))
+    with torch.no_grad():
+        odds = torch.softmax(expect(), -1)
     escaped = targets == logits.shape[-1]
+    # one place in a row, so that this gather's gradient is the same every time on CUDA as well
     given = logits.gather(-1, targets.masked_fill(escaped, 0).unsqueeze(-1)).squeeze(-1)
-    drawn = torch.einsum("btv,btv->bt", logits, odds.to(logits.dtype))
+    drawn = (logits * odds).sum(-1)  # a product of matrices would be far slower
     return torch.where(escaped, 0.0, given - drawn).mean()

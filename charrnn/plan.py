@@ -48,9 +48,8 @@ _STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
 _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
 _MANY_CHARACTERS = 2_000
 _SERVES_A_HEAD = 128  # an embedding of so many numbers
-_TAUGHT = 0.3  # the share of a model's expectations in what one learns that starts from it, at most
-# what it needs of another text, as a multiple of what it needs of its own: up to the first it is of the same kind
-_SAME_KIND, _OTHER_KIND = 1.2, 1.4
+_TAUGHT = 0.3  # the share of what a fine-tuning learns that the model teaches that it starts from, at most
+_TOO_MUCH_WORSE = 0.2  # than an n-gram model of the new text, as a share: from there on it teaches nothing
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
@@ -82,7 +81,6 @@ def plan(
 ) -> Plan:
     """Settle every `auto` for a training part and a validation part of so many characters on a device.
 
-    For fine-tuning, what a teacher's share is at most: what it is shows when the model has read some (see `taught`).
     So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing.
     """
     notes: list[str] = []
@@ -110,7 +108,7 @@ def plan(
         tied = distinct > _MANY_CHARACTERS and (size == "auto" or int(size) >= _SERVES_A_HEAD)
         config = config.with_values(model={"tie_weights": tied})
     if train.distillation == "auto":
-        config = config.with_values(train={"distillation": _TAUGHT if fine_tuning else 0.0})
+        config = config.with_values(train={"distillation": 0.0})
     seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
@@ -123,9 +121,6 @@ def plan(
             if rate_there < _NARROWER * rate:
                 break
             config, rate = narrower, rate_there
-    evaluation_seconds = validation / (rate * _scoring_speed(config.model))
-    if config.train.distillation:
-        rate /= 1 + 1 / _scoring_speed(config.model)  # the other model reads along, and does not learn
     config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
     model, train = config.model, config.train
     stack = (
@@ -146,15 +141,18 @@ def plan(
         f" {train.batch_size} lanes of {length}, {train.precision}"
         f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
     )
-    return Plan(config, tuple(notes), evaluation_seconds)
+    return Plan(config, tuple(notes), validation / (rate * _scoring_speed(model)))
 
 
-def taught(bits: float, bits_there: float) -> float:
-    """Say what share of a fine-tuning a model is to teach that needs so many bits per character of the new text, and
-    so many of the text it has learnt: it knows the same kind of text better than little of it can tell, and of another
-    kind it knows nothing."""
-    alike = (_OTHER_KIND - bits / bits_there) / (_OTHER_KIND - _SAME_KIND)
-    return round(_TAUGHT * min(1.0, max(0.0, alike)), 2)
+def taught(bits: float, simpler_bits: float) -> float:
+    """Say what share of a fine-tuning the model that it starts from is to teach.
+
+    It needs `bits` per character of the new text's validation part, the best n-gram model of the new text
+    `simpler_bits`: a model that is no better knows little that the text does not teach by itself.
+    """
+    room = _TOO_MUCH_WORSE * simpler_bits
+    left = simpler_bits + room - bits
+    return round(_TAUGHT * min(1.0, left / room), 2) if left > 0.0 else 0.0
 
 
 def _scoring_speed(model: ModelConfig) -> float:
@@ -356,11 +354,12 @@ def _tried(model: Network, config: Config, device: torch.device) -> float:
     lanes, length = int(config.train.batch_size), config.train.sequence_length
     tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
     window = Batch(tokens, tokens, tokens.new_zeros(lanes, length + LOOKAHEAD // 2))
-    ahead = 1 if device.type == "cpu" else _AHEAD
+    share, ahead = config.train.distillation, 1 if device.type == "cpu" else _AHEAD
+    teacher = objective.Teacher(model, float(share), model.start_state(lanes)) if share != "auto" and share else None
     start = time.perf_counter()
     for _ in range(ahead):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator)
+            costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator, teacher)
         loss = costs.total()
         loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import random
 import shutil
 import tempfile
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from charrnn import begin, cloze, config, evaluate, modelfile, origin, source, tokenfile, train
+from charrnn import baselines, begin, cloze, config, evaluate, modelfile, origin, source, tokenfile, train
 from charrnn.begin import Begun
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
@@ -414,7 +415,11 @@ def stopped_at(begun: Begun[train.Training], step: int) -> None:
 
 
 def fine_tuned(old: Path, folder: str, *settings: str) -> Begun[train.Training]:
-    how = [*(setting for setting in TINY if setting.startswith("train.")), "model.dropout=0.2"]
+    how = [
+        *(setting for setting in TINY if setting.startswith("train.")),
+        "model.dropout=0.2",
+        "train.distillation=0.3",
+    ]
     chosen = config.load(None, [*how, *settings], begin.fine_tuning_base(old))
     return begin.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path(folder), CPU, init_from=old)
 
@@ -427,7 +432,6 @@ def test_fine_tuning_learns_from_the_model_it_began_with_also_when_resumed(here:
     (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
     taught = finish(fine_tuned(old, "whole", *how)).training
     alone = finish(fine_tuned(old, "alone", *how, "train.distillation=0")).training
-    assert taught.config.train.distillation == 0.3
     assert taught.teacher is not None
     assert alone.teacher is None
     weights, others = taught.model.state_dict(), alone.model.state_dict()
@@ -447,30 +451,41 @@ def test_fine_tuning_learns_from_the_model_it_began_with_also_when_resumed(here:
     assert not any("teacher" in name for name in modelfile.read_tensors(here / "parts" / "best.safetensors"))
 
 
-def test_a_model_teaches_as_far_as_it_knows_the_text(here: Path) -> None:
-    old = finish(fresh(["text.txt"], "train.steps=300", "model.hidden_size=32", folder="old")).run.best
-    bits = modelfile.read_header(old).history[-1].bits_per_character
-    said: list[str] = []
-    for text, name, share in (("text.txt", "same", 0.3), ("other.txt", "other", 0.0)):
-        (here / "other.txt").write_text("zqxj quux jazz\n" * 99)
-        chosen = config.load(None, ["train.steps=1", "train.seed=1"], begin.fine_tuning_base(old))
+def test_a_model_teaches_what_a_short_text_cannot(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to foretell the new text about as well as what can be counted there, and no other share was asked for."""
+    words = ["the", "fox", "sat", "at", "oats", "and", "barley", "while", "seven", "larks", "sang", "quietly"]
+    draw = random.Random(1)
+    long, short = (" ".join(draw.choice(words) for _ in range(count)) for count in (5_000, 60))
+    for name, content in (("long.txt", long), ("alike.txt", short), ("other.txt", "zqxj quux jazz\n" * 99)):
+        (here / name).write_text(content)
+    settings = "train.steps=400", "model.hidden_size=32", "train.sequence_length=30"
+    old = finish(fresh(["long.txt"], *settings, folder="old")).run.best
+
+    def begun(text: str, *settings: str, known: int = 10**6) -> tuple[train.Training, str]:
+        said: list[str] = []
+        chosen = config.load(None, ["train.steps=1", "train.seed=1", *settings], begin.fine_tuning_base(old))
+        folder = here / f"{text}-{len(settings)}-{known}"
+        monkeypatch.setattr(baselines, "SOON", known)
         chosen = chosen.with_values(data={"texts": [text]})
-        begun = finish(begin.fresh(chosen, Path(name), CPU, init_from=old, say=said.append))
-        assert begun.training.config.train.distillation == share
-        assert config.load(f"{name}/config.yaml").train.distillation == share
-        assert (begun.training.teacher is not None) == (share > 0)
-        asked = begun.training.config.with_values(train={"distillation": 0.1})
-        begun = finish(begin.fresh(asked, Path(name + "-asked"), CPU, init_from=old, say=said.append))
-        assert begun.training.config.train.distillation == 0.1
-    weights = [note for note in said if note.startswith("It needs ")]
-    assert (
-        f"It needs {bits:.4f} bits/char of this text, and {bits:.4f} where it learnt: what it expects counts for"
-        in (weights[0])
-    )
-    assert weights[0].endswith(" counts for 30% of what is learnt.")
-    assert weights[2].endswith(" does not count.")
-    assert weights[1].endswith(" counts for 10% of what is learnt.")
-    assert weights[3].endswith(" counts for 10% of what is learnt.")
+        training = finish(begin.fresh(chosen, folder, CPU, init_from=old, say=said.append)).training
+        share = training.config.train.distillation
+        assert config.load(str(folder / "config.yaml")).train.distillation == share
+        assert (training.teacher is not None) == (share != 0.0)
+        return training, next((note for note in said if note.startswith("It needs ")), "")
+
+    alike, said = begun("alike.txt")
+    assert alike.config.train.distillation == 0.3
+    assert said.endswith("what it expects counts for 30% of what is learnt.")
+    assert alike.baselines is not None
+    counted = alike.baselines.validation.fields()["ngram"]["bits_per_character"]
+    assert f"an n-gram model of this text {counted:.4f}" in said
+    other, said = begun("other.txt")
+    assert other.config.train.distillation == 0.0
+    assert said.endswith("it does not teach.")
+    asked, said = begun("other.txt", "train.distillation=0.1")
+    assert (asked.config.train.distillation, said) == (0.1, "")
+    long_enough, said = begun("alike.txt", known=100)
+    assert (long_enough.config.train.distillation, said) == (0.0, "")
 
 
 def test_going_back_puts_the_teacher_back_as_well(here: Path) -> None:
@@ -505,7 +520,9 @@ def test_a_run_whose_teacher_is_gone_is_damaged(here: Path) -> None:
     tensors, header = modelfile.read_tensors(run.last), modelfile.read_header(run.last)
     kept = {name: tensor for name, tensor in tensors.items() if "teacher/" not in name}
     run.last.write_bytes(modelfile.to_bytes(header, kept))
-    with pytest.raises(CharRNNError, match=r"new/last\.safetensors is damaged"):
+    with pytest.raises(
+        CharRNNError, match=r"new/last\.safetensors is damaged.*the model that it learns from is missing"
+    ):
         begin.resume(run, CPU)
 
 
