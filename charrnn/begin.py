@@ -34,6 +34,7 @@ from charrnn.source import Source
 from charrnn.text import STDIN
 from charrnn.train import Report, Training, read_position, train
 
+_COMPARED = 20_000  # characters of the validation part, at most, that show how well a model knows a text
 # what a saved state is tied to: other lanes, moments or draws would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
 
@@ -185,7 +186,7 @@ def _started(
 ) -> Training:
     """Plan a training and write down what it is."""
     vocabulary, card = dealt.vocabulary, _card(dealt, shown)
-    say(f"Read {dealt.read:,} characters. Trying out {device} ...")
+    say(f"Read {dealt.read:,} characters.")
     keep_freed_memory()
     start: Network | None = None
     whole: Corpus | None = None
@@ -195,11 +196,13 @@ def _started(
         start = make_model(header.config.model, len(vocabulary))
         known = transplant(old, header.vocabulary.characters, start, vocabulary.characters)
         say(f"Starting from {init_from} and its {known:,} characters; {len(vocabulary) - known:,} more are new.")
-        if config.train.distillation == "auto" and card.training <= baselines.SOON:  # a longer one needs no teacher
+        if config.train.distillation == "auto" and card.training <= baselines.SOON:  # a longer one gets no teacher
+            say("Comparing it with what can be counted in this text ...")
             config, whole = _tokens(config, dealt, run)
             simpler = baselines.reckon(whole)
             share = _teaching(start.to(device), whole, simpler, say)
             config = config.with_values(train={"distillation": share})
+    say(f"Trying out {device} ...")
     settled = plan.plan(
         config,
         len(vocabulary),
@@ -208,6 +211,7 @@ def _started(
         device,
         fine_tuning=init_from is not None,
         unseen=vocabulary.unseen,
+        spent=time.perf_counter() - began,
     )
     config = settled.config
     for note in settled.notes:
@@ -229,7 +233,8 @@ def _started(
 
 def _teaching(start: Network, whole: Corpus, simpler: Reckoned, say: Say) -> float:
     """Say what share of a fine-tuning the model is to teach that it starts from, by what it knows of the text."""
-    bits = evaluate.evaluate(start, whole.vocabulary, whole.validation.tokens).score.bits_per_character
+    tokens = whole.validation.tokens[:_COMPARED]
+    bits = evaluate.evaluate(start, whole.vocabulary, tokens).score.bits_per_character
     ngram_nats = simpler.validation.ngram
     assert ngram_nats is not None
     ngram_bits = ngram_nats / NATS_PER_BIT / simpler.validation.characters

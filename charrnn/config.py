@@ -293,9 +293,10 @@ class TrainConfig(Section):
     )
     distillation: Share | Auto = setting(
         "auto",
-        takes="a number from 0 up to but not 1, or auto",
+        takes="a number from 0 to below 1, or auto",
         description="With --init-from: the share of what is learnt that is not the text but what the model that it "
-        "starts from expects there; auto is 0.3, less the worse that model knows the text, 0 for a long one; 0 is off.",
+        "starts from expects there; auto is 0.3, less or 0 where that model foretells the text much worse than an "
+        "n-gram model of it, 0 for more than 2 million characters; 0 is off.",
     )
     l1: Amount = setting(
         0.0,

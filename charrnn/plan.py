@@ -49,7 +49,9 @@ _NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many ste
 _MANY_CHARACTERS = 2_000
 _SERVES_A_HEAD = 128  # an embedding of so many numbers
 _TAUGHT = 0.3  # the share of what a fine-tuning learns that the model teaches that it starts from, at most
-_TOO_MUCH_WORSE = 0.2  # than an n-gram model of the new text, as a share: from there on it teaches nothing
+# it teaches less from the first on and nothing from the second, of what it needs of the new text, as a multiple of what
+# an n-gram model of that text needs
+_LESS, _NOTHING = 1.2, 1.4
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
@@ -78,10 +80,12 @@ def plan(
     *,
     fine_tuning: bool = False,
     unseen: int = 0,
+    spent: float = 0.0,
 ) -> Plan:
     """Settle every `auto` for a training part and a validation part of so many characters on a device.
 
-    So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing.
+    So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing. Of a
+    time budget so many seconds are `spent`.
     """
     notes: list[str] = []
     distinct = vocabulary_size - unseen
@@ -109,7 +113,7 @@ def plan(
         config = config.with_values(model={"tie_weights": tied})
     if train.distillation == "auto":
         config = config.with_values(train={"distillation": 0.0})
-    seconds, dropout = train.time or MINUTES * 60.0, config.model.dropout
+    seconds, dropout = max(train.time - spent, 0.1 * train.time) if train.time else MINUTES * 60.0, config.model.dropout
     config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
         # little time: narrower steps, but more of them, where they take less time for it
@@ -148,11 +152,10 @@ def taught(bits: float, simpler_bits: float) -> float:
     """Say what share of a fine-tuning the model that it starts from is to teach.
 
     It needs `bits` per character of the new text's validation part, the best n-gram model of the new text
-    `simpler_bits`: a model that is no better knows little that the text does not teach by itself.
+    `simpler_bits`. A model that needs far more than that knows another kind of text.
     """
-    room = _TOO_MUCH_WORSE * simpler_bits
-    left = simpler_bits + room - bits
-    return round(_TAUGHT * min(1.0, left / room), 2) if left > 0.0 else 0.0
+    left = _NOTHING * simpler_bits - bits
+    return round(_TAUGHT * min(1.0, left / ((_NOTHING - _LESS) * simpler_bits)), 2) if left > 0.0 else 0.0
 
 
 def _scoring_speed(model: ModelConfig) -> float:

@@ -252,28 +252,47 @@ def test_fine_tuning_learns_more_gently() -> None:
 
 
 def test_a_model_teaches_less_the_worse_it_is_than_counting() -> None:
-    shares = [plan.taught(bits, 2.0) for bits in (0.0, 1.5, 2.0, 2.1, 2.2, 2.4, 20.0)]
+    shares = [plan.taught(bits, 2.0) for bits in (0.0, 2.0, 2.4, 2.5, 2.6, 2.8, 20.0)]
     assert shares == [0.3, 0.3, 0.3, 0.22, 0.15, 0.0, 0.0]
     assert plan.taught(0.1, 0.0) == 0.0
 
 
 def test_a_teacher_is_part_of_the_trial() -> None:
     """It takes time and memory: the very steps are tried."""
-    read: list[bool] = []
-    settings = "train.distillation=0.3", "model.hidden_size=8", "model.num_layers=1", "model.embedding_size=4"
+    read: list[float] = []
+    settings = "model.hidden_size=8", "model.num_layers=1", "model.embedding_size=4"
     with pytest.MonkeyPatch.context() as patch:
         sound = objective.costs
 
         def costs(*arguments: Any) -> Any:
-            read.append(arguments[-1] is not None and arguments[-1].share == 0.3)
+            read.append(0.0 if arguments[-1] is None else arguments[-1].share)
+            assert arguments[-1] is None or arguments[-1].share > 0.0
             return sound(*arguments)
 
         patch.setattr(objective, "costs", costs)
-        found = plan.plan(config.load(None, settings), 65, 9_000, 500, CPU, fine_tuning=True)
-    assert found.config.train.distillation == 0.3
-    assert len(read) > 3
-    assert all(read)
+        for share in (0.3, 0.0):
+            chosen = config.load(None, [*settings, f"train.distillation={share}"])
+            found = plan.plan(chosen, 65, 9_000, 500, CPU, fine_tuning=True)
+            assert found.config.train.distillation == share
+            assert len(read) > 3
+            assert set(read) == {share}
+            read.clear()
     assert planned(9_000).config.train.distillation == 0.0
+
+
+def test_what_is_spent_already_is_not_planned_again() -> None:
+    chosen = config.load(
+        None, ["train.time=100s", "train.eval_every=auto", "model.hidden_size=512", "model.num_layers=2"]
+    )
+    epochs = []
+    with pytest.MonkeyPatch.context() as patch:
+        rate = one_by_one(lambda sized, size: 1e9 / sized.model.products(size))
+        patch.setattr(plan, "_rates", rate)
+        for spent in (0.0, 50.0, 99.0):
+            found = plan.plan(chosen, 65, 900_000, 50_000, CPU, spent=spent).config.train
+            assert isinstance(found.eval_every, int)
+            epochs.append(found.eval_every)
+    assert epochs[0] > epochs[1] > epochs[2] > 0
 
 
 def test_short_texts_shrink_windows_and_lanes_and_say_so() -> None:
