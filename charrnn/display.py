@@ -65,8 +65,8 @@ class Display:
             if self.bar is not None:
                 self.bar.update(report.progress - self.bar.n)
             self.say(
-                f"order {evaluated.step}: validation {evaluated.bits_per_character:.4f} bits/char{note},"
-                f" training {evaluated.training_bits_per_character:.4f}"
+                f"order {evaluated.step}: validation {evaluated.bits_per_character:.4f} bits/char{note}"
+                f"{_training(evaluated)}"
             )
         elif isinstance(report, Reported):
             self._seconds = None  # an evaluation's seconds are not training's
@@ -76,8 +76,7 @@ class Display:
             both = f"; given both sides {sides.bits_per_character:.4f}, {sides.accuracy:.1%} right" if sides else ""
             self.say(
                 f"step {evaluated.step:,}, epoch {evaluated.epoch:.2f}: validation"
-                f" {evaluated.bits_per_character:.4f} bits/char{note},"
-                f" training {evaluated.training_bits_per_character:.4f}{both}"
+                f" {evaluated.bits_per_character:.4f} bits/char{note}{_training(evaluated)}{both}"
             )
             if report.never_forgets:
                 self.say("  (this model does not forget what it read: validation takes a single pass)")
@@ -152,6 +151,12 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     return f"{first}: {score}, in {best}. {_advice(history, top, config, finished)}"
 
 
+def _training(evaluated: Evaluated) -> str:
+    """Say what the training part cost, if that is known."""
+    bits = evaluated.training_bits_per_character
+    return "" if bits is None else f", training {bits:.4f}"
+
+
 def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config, finished: Finished) -> str:
     """Tell too little time, too small, overfitting and levelled off apart, and name one setting to try.
 
@@ -159,7 +164,15 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config, fini
     annealed the curve is flat whatever the reason: few epochs and no gap mean that more time would have helped.
     """
     model, last = config.model, history[-1]
-    gap = 1 - top.training_bits_per_character / top.bits_per_character if top.nats else 0.0
+    if last.step == 0:
+        return "It has learnt nothing yet."
+    if top.step == 0:
+        return (
+            "That is the model that it started from: what it learnt made it no better"
+            f" ({last.bits_per_character:.4f} at the end). Try more text, or a lower -s train.learning_rate."
+        )
+    training = top.training_bits_per_character
+    gap = 1 - training / top.bits_per_character if top.nats and training is not None else 0.0
     earlier = history[max(0, len(history) - 1 - max(1, len(history) // 5))]
     gained = 1 - last.bits_per_character / earlier.bits_per_character if len(history) > 1 and earlier.nats else 1.0
     assert isinstance(model.hidden_size, int)
@@ -168,8 +181,8 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config, fini
         if not isinstance(model.dropout, str):
             other = f"dropout={min(round(model.dropout + 0.15, 2), 0.7):g}"
         return (
-            f"It was overfitting (training {last.training_bits_per_character:.4f}, validation"
-            f" {last.bits_per_character:.4f} at the end): try -s model.{other}, or more text."
+            f"It was overfitting (validation {last.bits_per_character:.4f}{_training(last)} at the end):"
+            f" try -s model.{other}, or more text."
         )
     if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
         return f"It was still improving, or would be with a longer schedule: try {_longer(config, finished)}."

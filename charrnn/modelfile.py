@@ -45,12 +45,13 @@ class CorpusCard:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Record one evaluation in training; nats are summed over `characters` of the validation part."""
+    """Record one evaluation in training; nats are summed over `characters` of the validation part. What a fine-tuning
+    starts from is evaluated at step 0, when nothing is known of the training part."""
 
     step: int
     epoch: float
     seconds: float
-    training_bits_per_character: float
+    training_bits_per_character: float | None
     nats: float
     characters: PositiveInt
     correct: NonNegativeInt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,7 +151,10 @@ def page(path: Path, header: Header) -> str:
                 lines.append(f"simpler       {', '.join(listed)} bits/char ({part})")
     if len(header.history) > 1:
         curves = {
-            "o": [evaluated.training_bits_per_character for evaluated in header.history],
+            "o": [
+                math.nan if evaluated.training_bits_per_character is None else evaluated.training_bits_per_character
+                for evaluated in header.history
+            ],
             "*": [evaluated.bits_per_character for evaluated in header.history],
         }
         when = f"orders 1 to {len(header.history)}" if model.counted else f"{len(header.history)} evaluations"

@@ -170,6 +170,7 @@ class Training:
         """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already, and an
         evaluation may take `evaluation_seconds`: the first one tells. What a teacher expects is learnt as well."""
         assert config.train.seed is not None
+        started = model is not None
         self.config, self.card, self.device, self.baselines = config, card, device, baselines
         self.vocabulary = corpus.vocabulary
         if model is None:
@@ -201,7 +202,11 @@ class Training:
             state = teacher.start_state(config.train.batch_size)
             self.teacher = objective.Teacher(teacher, config.train.distillation, state)
         self.position = Position(
-            seconds=seconds, startup=seconds, evaluation_seconds=evaluation_seconds, device=device.type
+            seconds=seconds,
+            startup=seconds,
+            evaluated=-1 if started else 0,  # what it starts from may be better than what comes of it
+            evaluation_seconds=evaluation_seconds,
+            device=device.type,
         )
         self.history: list[Evaluated] = []
         self.lag = _LAG if device.type == "cuda" else 0
@@ -350,16 +355,18 @@ class Training:
             position.step,
             self.epoch,
             position.seconds,
-            Score(position.nats, position.characters).bits_per_character,
+            Score(position.nats, position.characters).bits_per_character if position.characters else None,
             score.nats,
             score.characters,
             score.correct,
             *((sides.backward.nats, sides.cloze.nats, sides.cloze.correct) if sides else ()),
         )
+        # what it started from may only be beaten in the end, when the rate has fallen
+        learnt = min((one.judged_bits for one in self.history if one.step > 0), default=math.inf)
+        position.stale = 0 if evaluated.judged_bits < learnt else position.stale + 1
         self.history.append(evaluated)
         best = position.best_bits is None or evaluated.judged_bits < position.best_bits
         position.best_bits = evaluated.judged_bits if best else position.best_bits
-        position.stale = 0 if best else position.stale + 1
         position.warmup = result.warmup
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
@@ -573,6 +580,8 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             training.save_last(run)
             position.seconds += time.perf_counter() - began
             position.evaluation_seconds += time.perf_counter() - began
+            if position.step == 0:
+                position.startup = position.seconds
             saved = time.monotonic()
             yield reported
             reason = training.finished()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import random
 import shutil
@@ -15,7 +16,21 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from charrnn import baselines, begin, cloze, config, evaluate, modelfile, origin, plan, source, tokenfile, train
+from charrnn import (
+    baselines,
+    begin,
+    cloze,
+    config,
+    display,
+    evaluate,
+    modelfile,
+    origin,
+    plan,
+    source,
+    tables,
+    tokenfile,
+    train,
+)
 from charrnn.begin import Begun
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
@@ -523,6 +538,37 @@ def test_going_back_puts_the_teacher_back_as_well(here: Path) -> None:
     training._go_back()
     for name, tensor in training._tensors().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_what_a_fine_tuning_starts_from_is_scored_first_and_kept_where_nothing_better_comes(here: Path) -> None:
+    """Be it after more evaluations than patience has: a low rate may still win in the end."""
+    old = finish(fresh(["text.txt"], "train.steps=40", folder="old"))
+    (here / "few.txt").write_text(TEXT)
+    harm = ("train.learning_rate=5", "train.steps=12", "train.eval_every=2", "train.distillation=0")
+    begun = finish(fine_tuned(old.run.best, "worse", *harm, "train.patience=null"))
+    first, *others = begun.training.history
+    assert [first.step, *(one.step for one in others)] == [0, 2, 4, 6, 8, 10, 12]
+    score = evaluate.evaluate(modelfile.read_model(old.run.best)[1], old.training.vocabulary, begun.training.validation)
+    assert first.bits_per_character == pytest.approx(score.score.bits_per_character)
+    assert first.training_bits_per_character is None
+    assert all(one.judged_bits > first.judged_bits for one in others)
+    header, kept = modelfile.read_model(begun.run.best)
+    assert header.history == (first,)
+    for name, weight in modelfile.read_model(old.run.best)[1].state_dict().items():
+        assert torch.equal(kept.state_dict()[name], weight), name
+    line = json.loads((here / "worse" / "metrics.jsonl").read_text().splitlines()[0])
+    assert (line["step"], line["training_bits_per_character"]) == (0, None)
+    finished = train.Finished("done", tuple(begun.training.history), 12)
+    assert "That is the model that it started from" in display.closing(finished, begun.training.config, begun.run.best)
+    whole = modelfile.read_header(begun.run.last)
+    assert "7 evaluations" in tables.page(begun.run.last, whole)
+    gentle = finish(fine_tuned(old.run.best, "better", "train.steps=30", "train.patience=1", "train.distillation=0"))
+    assert min(gentle.training.history, key=lambda one: one.judged_bits).step > 0
+    # patience counts from the best that was learnt
+    stops = finish(fine_tuned(old.run.best, "patience", *harm, "train.patience=2"))
+    after = [one.judged_bits for one in stops.training.history if one.step > 0]
+    assert len(after) == 6 or after.index(min(after)) == len(after) - 3
+    assert len(after) >= 3
 
 
 def test_a_share_for_a_teacher_takes_a_teacher(here: Path) -> None:
