@@ -92,6 +92,7 @@ def test_a_markov_source_is_learnt_to_its_entropy_and_not_below(here: Path, cell
 
 @pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "gru"))])
 def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> None:
+    steps = 6000 if cell == "rnn" else 4000  # without gates it takes longer to remember where a line began
     training = learn(
         "run",
         str(DATA / "digits.txt"),
@@ -100,8 +101,8 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
         "model.embedding_size=16",
         "train.batch_size=16",
         "train.sequence_length=56",
-        "train.steps=4000",
-        "train.eval_every=4000",
+        f"train.steps={steps}",
+        f"train.eval_every={steps}",
         "train.learning_rate=0.005",
         "train.weight_decay=0.01",
     )
@@ -122,8 +123,8 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
     lines = written.split("\n")[:100]
     assert all((int(one) + 1) % 9 == int(two) for line in lines for one, two in itertools.pairwise(line))
     # when a line is over takes the memory of where it began; the first line follows the start state, which a
-    # contiguous text shows it seldom; a plain network errs now and then, and a GRU still after twice the steps
-    assert sum(len(line) == 27 for line in lines[1:99]) >= (98 if cell == "lstm" else 95)
+    # contiguous text shows it seldom, and a GRU still errs now and then after twice the steps
+    assert sum(len(line) == 27 for line in lines[1:99]) >= (95 if cell == "gru" else 98)
 
 
 # Both sides
