@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from charrnn import cells
 
+_MINUS_ONE = torch.tensor(-1.0)  # on the CPU, and read by operations anywhere, as a number would be
+
 
 class Weights(NamedTuple):
     """Hold a layer's weights: W_ih (G H, I), W_hh (G H, H), b_ih and b_hh (G H), and U (G H, H) of a time skip."""
@@ -60,87 +62,100 @@ def run(
     return y, cells.StepState(*after)
 
 
+def rows(y: Tensor) -> Tensor:
+    """Give hidden states (B, T, H) as they are, but so that in memory each is in one piece, as a head reads them."""
+    if y.stride(-1) == 1:
+        return y
+    return _Rows.apply(y)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class _Gates:
-    """What happens between the products of a window, step by step; keeps what the way back needs."""
+    """What happens between the products of a window, step by step, in the room that it keeps for the way back.
 
-    def __init__(self, kind: Kind, steps: int, like: Tensor, cell: Tensor | None, mask: Tensor | None) -> None:
-        size, lanes = like.shape
-        self.kind, self.size, self.mask = kind, size, mask
-        self.room = steps + 1  # with no way back, two places do
-        self.kept = like.new_empty(self.room, cells.GATES[kind.cell] * size, lanes)  # gates after their squashing
-        # tanh c of an LSTM, r_n of a GRU
-        self.inner = like.new_empty(self.room if kind.cell != "rnn" else 0, size, lanes)
-        self.cells = like.new_empty(self.room if kind.cell == "lstm" else 0, size, lanes)
-        if cell is not None:
-            self.cells[0] = cell
+    A step's sums lie in a column in torch's order of gates; those of a GRU are W_in x, r, z, W_hn h, so that each of
+    the two products fills one block.
+    """
 
-    def forward(self, step: int, a: Tensor, r: Tensor, biases: tuple[Tensor, Tensor], h: Tensor) -> Tensor:
-        """Give the new hidden state (H, B) from both products, W_ih x and W_hh h (G H, B), and the one before."""
-        z, cut = self.kept[step % self.room], 2 * self.size
+    def __init__(self, kind: Kind, mask: Tensor | None, kept: Tensor, inner: Tensor, cell: Tensor) -> None:
+        self.kind, self.mask, self.large = kind, mask, (kept, inner, cell)
+        self.room, _, self.size, _ = kept.shape
+        # cut into steps once for all
+        sums = kept.flatten(1, 2)
+        self.sums, self.inner, self.cells = sums.unbind(0), inner.unbind(0), cell.unbind(0)
+        self.gates = tuple(zip(*(gate.unbind(0) for gate in kept.unbind(1)), strict=True))
+        self.gated = slice(self.size, 3 * self.size) if kind.cell == "gru" else slice(0, 2 * self.size)
+        self.sigmoids = sums[:, self.gated].unbind(0)
+
+    @classmethod
+    def empty(cls, kind: Kind, mask: Tensor | None, room: int, like: Tensor) -> _Gates:
+        """Make room for some steps: of a column's gates after their squashing, of tanh c and c of an LSTM."""
+        gates, more = cells.GATES[kind.cell] + (kind.cell == "gru"), room if kind.cell == "lstm" else 0
+        kept, *others = (like.new_empty(*shape, *like.shape) for shape in ((room, gates), (more,), (more,)))
+        return cls(kind, mask, kept, *others)
+
+    def forward(self, step: int, before: Tensor, out: Tensor) -> None:
+        """Squash a column of sums and put the new hidden state (H, B) into `out`, given the one before."""
+        place = step % self.room
+        z = self.sums[place]
         if self.kind.cell == "gru":
-            inner = self.inner[step % self.room]
-            z.copy_(a).add_(biases[0])
-            z[:cut].add_(r[:cut]).sigmoid_()
-            inner.copy_(r[cut:]).add_(biases[1])
-            reset, update, n = z.chunk(3)
+            n, reset, update, inner = self.gates[place]
+            self.sigmoids[place].sigmoid_()
             _tanh_(n.addcmul_(reset, inner))
-            return torch.lerp(n, h, update)
-        z.copy_(r).add_(a).add_(biases[0])
-        if self.kind.cell == "rnn":
-            return _tanh_(z) if self.kind.activation == "tanh" else z.copy_(cells.ACTIVATIONS[self.kind.activation](z))
-        i, f, g, o = z.chunk(4)
-        g.mul_(2)
-        z.sigmoid_()
-        g.mul_(2).sub_(1)  # tanh
-        before, c = self.cells[step % self.room], self.cells[(step + 1) % self.room]
-        inner = self.inner[step % self.room]
-        torch.mul(f, before, out=c).addcmul_(i, g)
-        _tanh_(inner.copy_(c))
-        if self.mask is not None:
-            c.copy_(torch.where(self.mask[step], before, c))
-        return o * inner
+            torch.lerp(n, before, update, out=out)
+        elif self.kind.cell == "lstm":
+            i, f, g, o = self.gates[place]
+            c_before, c, inner = self.cells[place], self.cells[(step + 1) % self.room], self.inner[place]
+            g.mul_(2)
+            z.sigmoid_()
+            _centre_(g)  # tanh
+            torch.mul(f, c_before, out=c).addcmul_(i, g)
+            _centre_(torch.mul(c, 2, out=inner).sigmoid_())
+            if self.mask is not None:
+                torch.where(self.mask[step], c_before, c, out=c)
+            torch.mul(o, inner, out=out)
+        elif self.kind.activation == "tanh":
+            out.copy_(_tanh_(z))
+        else:
+            out.copy_(z.copy_(cells.ACTIVATIONS[self.kind.activation](z)))
 
-    def backward(self, step: int, dh: Tensor, dc: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Give the gradients (G H, B) of both products, and (H, B) of the hidden state before, but for that through
-        W_hh; dc, that of the cell, becomes that of the cell before."""
-        z, cut = self.kept[step], 2 * self.size
+    def backward(self, step: int, dh: Tensor, dc: Tensor, before: Tensor, d: Tensor) -> Tensor | None:
+        """Put the gradient of a column of sums into d (G H, B); gives that of the hidden state before, but for that
+        through W_hh; dc, that of the cell, becomes that of the cell before."""
         if self.kind.cell == "rnn":
+            z = self.sums[step]
             if self.kind.activation == "tanh":
-                d = _tanh_back(dh, z)
+                _tanh_back(dh, z, out=d)
             else:
-                d = torch.where(z > 0, dh, dh * (0.01 if self.kind.activation == "leaky_relu" else 0.0))
-            return d, d, None
-        inner, d = self.inner[step], torch.empty_like(z)
+                torch.where(z > 0, dh, dh * (0.01 if self.kind.activation == "leaky_relu" else 0.0), out=d)
+            return None
+        direct, gated = None, d[self.gated]
         if self.kind.cell == "gru":
-            reset, update, n = z.chunk(3)
-            d_reset, d_update, dn = d.chunk(3)
+            n, reset, update, inner = self.gates[step]
+            dn, d_reset, d_update, d_inner = d.chunk(4)
             direct = dh * update
             _tanh_back(dh - direct, n, out=dn)
             torch.mul(dn, inner, out=d_reset)
-            torch.mul(dh, h - n, out=d_update)
-            _sigmoid_back(d[:cut], z[:cut], out=d[:cut])
-            dr = d.clone()
-            dr[cut:].mul_(reset)
-            return d, dr, direct
-        i, f, g, o = z.chunk(4)
-        di, df, dg, do = d.chunk(4)
-        through = _tanh_back(dh * o, inner)
-        kept = None
-        if self.mask is not None:
-            kept = torch.where(self.mask[step], dc, 0)
-            dc.sub_(kept)
-        dc.add_(through)
-        torch.mul(dc, g, out=di)
-        torch.mul(dc, self.cells[step], out=df)
-        torch.mul(dc, i, out=dg)
-        torch.mul(dh, inner, out=do)
-        _sigmoid_back(d[:cut], z[:cut], out=d[:cut])
-        _tanh_back(dg, g, out=dg)
-        _sigmoid_back(do, o, out=do)
-        dc.mul_(f)
-        if kept is not None:
-            dc.add_(kept)
-        return d, d, None
+            torch.mul(dn, reset, out=d_inner)
+            torch.mul(dh, before - n, out=d_update)
+        else:
+            i, f, g, o = self.gates[step]
+            di, df, dg, do = d.chunk(4)
+            inner = self.inner[step]
+            through = _tanh_back(dh * o, inner)
+            kept = None
+            if self.mask is not None:
+                kept = torch.where(self.mask[step], dc, 0)
+                dc.sub_(kept)
+            dc.add_(through)
+            torch.mul(dc, g, out=di)
+            torch.mul(dc, self.cells[step], out=df)
+            _sigmoid_back(torch.mul(dh, inner, out=do), o, out=do)
+            _tanh_back(torch.mul(dc, i, out=dg), g, out=dg)
+            dc.mul_(f)
+            if kept is not None:
+                dc.add_(kept)
+        _sigmoid_back(gated, self.sigmoids[step], out=gated)
+        return direct
 
 
 class _Window(torch.autograd.Function):
@@ -163,47 +178,63 @@ class _Window(torch.autograd.Function):
         hidden_mask: Tensor | None,
         cell_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        steps, low = len(x), kind.products
+        low, steps = kind.products, len(x)
+        exact = low == hidden.dtype
         inputs = x.to(low).contiguous()  # (T, I, B)
-        w_ih, w_hh = weight_ih.to(low), weight_hh.to(low)
-        w_skip = None if skip_weight is None else skip_weight.to(low)
+        w_ih, w_hh = _put(kind, weight_ih).to(low), weight_hh.to(low)
+        w_skip = None if skip_weight is None else _put(kind, skip_weight).to(low)
         earlier = None if past is None else past.to(low)
-        if kind.cell == "gru":
-            cut = 2 * len(hidden)
-            biases = torch.cat((bias_ih[:cut] + bias_hh[:cut], bias_ih[cut:]))[:, None], bias_hh[cut:, None]
-        else:
-            biases = (bias_ih + bias_hh)[:, None], bias_hh[:, None]
-        gates = _Gates(kind, steps if remember else 1, hidden, cell, cell_mask)
-        states = hidden.new_empty(gates.room, *hidden.shape)  # before each step and after the last
-        rounded = hidden.new_empty(steps + 1, *hidden.shape, dtype=low)  # as the products read them
-        states[0] = rounded[0] = hidden
-        a, r = (hidden.new_empty(len(weight_hh), hidden.shape[1], dtype=low) for _ in range(2))
+        gates = _Gates.empty(kind, cell_mask, steps + 1 if remember else 2, hidden)  # with no way back, two places do
+        if cell is not None:
+            gates.cells[0].copy_(cell)
+        bias = hidden.new_zeros(len(gates.sums[0]), 1)
+        of_x, of_h = slice(0, len(bias_ih)), slice(len(bias) - len(bias_hh), None)
+        bias[of_x, 0] += _put(kind, bias_ih)
+        bias[of_h, 0] += bias_hh
+        rounded = hidden.new_empty(steps + 1, *hidden.shape, dtype=low)  # before each step and after the last
+        columns = rounded.unbind(0)  # as the products read them
+        columns[0].copy_(hidden)
+        # where products are not rounded, they fill and read what is kept
+        sums, full = gates.large[0].flatten(1, 2), rounded
+        if not exact:
+            sums = hidden.new_empty(1, len(bias), hidden.shape[1], dtype=low).expand_as(sums)
+            full = hidden.new_empty(gates.room, *hidden.shape)
+            full[0] = hidden
+        states = full.unbind(0)
+        whole, sums_x, sums_h = (part.unbind(0) for part in (sums, sums[:, of_x], sums[:, of_h]))
+        alone = sums[:, of_x.stop :].unbind(0)  # what W_hh h makes alone
         # a lone lane waits for memory to deliver the weights, at each step anew; several are quicker in the cache
-        columns = (w_ih @ _flat(inputs)).t().contiguous()[:, :, None] if hidden.shape[1] == 1 else None
-        for step in range(steps):
-            before = states[step % gates.room]
-            if columns is None:
-                torch.mm(w_ih, inputs[step], out=a)
+        together = (w_ih @ _flat(inputs)).t().contiguous()[:, :, None] if hidden.shape[1] == 1 else None  # (T, G H, 1)
+        for step, column in enumerate(inputs.unbind(0)):
+            place, before, h = step % gates.room, states[step % len(states)], states[(step + 1) % len(states)]
+            if together is None:
+                torch.mm(w_ih, column, out=sums_x[place])
             else:
-                a = columns[step]  # (G H, 1)
-            torch.mm(w_hh, rounded[step], out=r)
+                sums_x[place].copy_(together[step])
+            if kind.cell == "gru":
+                alone[place].zero_()
+            sums_h[place].addmm_(w_hh, columns[step])
             if w_skip is not None and earlier is not None:
-                a += w_skip @ (earlier[step] if step < len(earlier) else rounded[step - len(earlier) + 1])
-            h = gates.forward(step, a, r, biases, before)
+                reach = step - len(earlier)
+                sums_x[place].addmm_(w_skip, earlier[step] if reach < 0 else columns[reach + 1])
+            if not exact:
+                gates.sums[place].copy_(whole[place])
+            gates.sums[place].add_(bias)
+            gates.forward(step, before, h)
             if kind.leak is not None:
-                h = torch.lerp(before, h, kind.leak)
+                torch.lerp(before, h, kind.leak, out=h)
             if hidden_mask is not None:
-                h = torch.where(hidden_mask[step], before, h)
-            states[(step + 1) % gates.room] = rounded[step + 1] = h
-        last = states[steps % gates.room].clone()
+                torch.where(hidden_mask[step], before, h, out=h)
+            if not exact:
+                columns[step + 1].copy_(h)
+        last = states[steps % len(states)].clone()
         last_cell = None if cell is None else gates.cells[steps % gates.room].clone()
         if past is not None:
             past = torch.cat((past[steps:], rounded[max(1, steps + 1 - len(past)) :].to(past.dtype)))
         # all that is large is saved in this way, so that it goes when the way back is done
-        saved = w_ih, w_hh, w_skip, inputs, rounded, earlier, hidden_mask, states, gates.kept, gates.inner, gates.cells
-        ctx.save_for_backward(*saved)
-        del gates.kept, gates.inner, gates.cells
-        ctx.kind, ctx.gates, ctx.types = kind, gates, (weight_ih.dtype, x.dtype)
+        given = weight_ih, weight_hh, skip_weight, earlier, hidden_mask, cell_mask
+        ctx.save_for_backward(*given, inputs, rounded, full, *gates.large)
+        ctx.kind, ctx.given = kind, (x.dtype, x.stride(1) == 1 < x.shape[2])
         return rounded[1:], last, last_cell, past
 
     @staticmethod
@@ -211,27 +242,33 @@ class _Window(torch.autograd.Function):
     def backward(
         ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor | None, dpast: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        kind, gates = ctx.kind, ctx.gates
-        w_ih, w_hh, w_skip, inputs, rounded, earlier, hidden_mask, states, *kept = ctx.saved_tensors
-        gates.kept, gates.inner, gates.cells = kept
-        steps, low, (full, given) = len(inputs), kind.products, ctx.types
+        kind, low = ctx.kind, ctx.kind.products
+        weight_ih, weight_hh, skip_weight, earlier, hidden_mask, cell_mask, *kept = ctx.saved_tensors
+        inputs, rounded, full, *large = kept
+        gates = _Gates(kind, cell_mask, *large)
+        states = full.unbind(0)
+        steps, lanes, exact = len(inputs), inputs.shape[2], low == full.dtype
         dc = torch.zeros_like(dh) if dc is None else dc.clone()
-        size, lanes = gates.kept.shape[1:]
-        alone = lanes == 1
-        # a lone lane is done before such a copy would pay
-        to_inputs, to_states = (w.t() if alone else w.t().contiguous() for w in (w_ih, w_hh))
-        # (G H, T, B): as the weights' gradient reads them
-        das = torch.empty(size, steps, lanes, dtype=low, device=dh.device)
-        drs = torch.empty_like(das) if kind.cell == "gru" else das
+        to_inputs, to_states = _put(kind, weight_ih).to(low).t(), weight_hh.to(low).t()
+        if lanes > 1:  # a lone lane is done before such a copy would pay
+            to_inputs, to_states = to_inputs.contiguous(), to_states.contiguous()
+        to_past = None if skip_weight is None else _put(kind, skip_weight).to(low).t()
+        all_d = dh.new_empty(steps, *gates.sums[0].shape, dtype=low)  # (T, G H, B)
+        of_x, of_h = slice(0, len(weight_ih)), slice(all_d.shape[1] - len(weight_hh), None)
+        ds, ds_x, ds_h = (part.unbind(0) for part in (all_d, all_d[:, of_x], all_d[:, of_h]))
+        d = torch.empty_like(gates.sums[0])
         dx = torch.empty_like(inputs) if ctx.needs_input_grad[9] else None
+        dxs = None if dx is None or lanes == 1 else dx.unbind(0)
         reach = 0 if earlier is None else len(earlier)
         # of every hidden state that anyone reads but the next step: those of the past first
-        wanted = dy
+        wanted = dy.to(dh.dtype)
         if earlier is not None and dpast is not None:
-            wanted = torch.cat((dh.new_zeros(reach, *dh.shape), dy.to(dh.dtype)))
+            wanted = torch.cat((dh.new_zeros(reach, *dh.shape), wanted))
             wanted[steps:] += dpast
+        wanted = wanted.contiguous()
+        asked = wanted.unbind(0)
         for step in range(steps - 1, -1, -1):
-            dh = dh + wanted[reach + step]
+            dh = dh + asked[reach + step]
             aside = None
             if hidden_mask is not None:
                 aside = torch.where(hidden_mask[step], dh, 0)
@@ -240,46 +277,68 @@ class _Window(torch.autograd.Function):
                 left = dh * (1 - kind.leak)
                 aside = left if aside is None else aside + left
                 dh = dh * kind.leak
-            da, dr, direct = gates.backward(step, dh, dc, states[step])
-            same, da = dr is da, da.to(low)
-            das[:, step] = da
-            dr = da if same else dr.to(low)
-            if not same:
-                drs[:, step] = dr
-            dh = torch.mm(to_states, dr).to(dc.dtype)
+            direct = gates.backward(step, dh, dc, states[step], ds[step] if exact else d)
+            if not exact:
+                ds[step].copy_(d)
+            dh = torch.mm(to_states, ds_h[step]).to(dc.dtype)
             if direct is not None:
                 dh += direct
             if aside is not None:
                 dh += aside
-            if dx is not None and not alone:
-                torch.mm(to_inputs, da, out=dx[step])
-            if w_skip is not None:
-                wanted[step] += w_skip.t() @ da
-        del gates.kept, gates.inner, gates.cells, states
-        flat_a, flat_r = das.flatten(1), drs.flatten(1)  # (G H, T B)
-        if dx is not None and alone:
-            dx = (to_inputs @ flat_a).t()[:, :, None]
-        bias_ih = flat_a.sum(1, dtype=full)
-        bias_hh = bias_ih if drs is das else flat_r.sum(1, dtype=full)
+            if dxs is not None:
+                torch.mm(to_inputs, ds_x[step], out=dxs[step])
+            if to_past is not None:
+                asked[step].add_(to_past @ ds_x[step])
+        del kept, large, gates, states, full
+        flat = _flat(all_d)  # (G H, T B)
+        del all_d, ds, ds_x, ds_h
+        if dx is not None:
+            if lanes == 1:
+                dx = (to_inputs @ flat[of_x]).t()[:, :, None]
+            given, in_rows = ctx.given
+            dx = (_rows(dx) if in_rows else dx).to(given)
+        biases = flat.sum(1, dtype=weight_ih.dtype)
         skipped = None
         if earlier is not None:
             sources = torch.cat((earlier[:steps], rounded[1 : max(1, steps + 1 - reach)]))
-            skipped = (flat_a @ _flat(sources).t()).to(full)
+            skipped = _back(kind, flat[of_x] @ _flat(sources).t()).to(weight_ih.dtype)
         return (
             None,
             None,
-            (flat_a @ _flat(inputs).t()).to(full),
-            (flat_r @ _flat(rounded[:steps]).t()).to(full),
-            bias_ih,
-            bias_hh,
+            _back(kind, flat[of_x] @ _flat(inputs).t()).to(weight_ih.dtype),
+            (flat[of_h] @ _flat(rounded[:steps]).t()).to(weight_hh.dtype),
+            _back(kind, biases[of_x]),
+            biases[of_h].clone(),  # both become gradients of parameters, which are clipped in place
             skipped,
             dh,
             dc if kind.cell == "lstm" else None,
-            None if dx is None else dx.to(given),
+            dx,
             None if earlier is None else wanted[:reach],
             None,
             None,
         )
+
+
+class _Rows(torch.autograd.Function):
+    """Turn all columns of (B, T, H) into rows of memory, and their gradients back."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        return _rows(y.permute(1, 2, 0)).movedim(-1, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return dy.permute(1, 2, 0).contiguous().movedim(-1, 0)
+
+
+def _rows(columns: Tensor) -> Tensor:
+    """Give the same columns (T, N, B), each in one piece; step by step, since torch turns a matrix several times as
+    fast as it reorders three axes."""
+    made = columns.new_empty(len(columns), columns.shape[2], columns.shape[1])
+    for row, column in zip(made.unbind(0), columns.unbind(0), strict=True):
+        row.copy_(column.t())
+    return made.transpose(1, 2)
 
 
 def _flat(columns: Tensor) -> Tensor:
@@ -287,9 +346,24 @@ def _flat(columns: Tensor) -> Tensor:
     return columns.transpose(0, 1).reshape(columns.shape[1], -1)
 
 
+def _put(kind: Kind, weight: Tensor) -> Tensor:
+    """Bring a GRU's rows r, z, n of W_ih, as torch has them, into the order of its sums: n, r, z."""
+    return weight if kind.cell != "gru" else weight.roll(len(weight) // 3, 0)
+
+
+def _back(kind: Kind, gradient: Tensor) -> Tensor:
+    """Bring such rows into torch's order again."""
+    return gradient if kind.cell != "gru" else gradient.roll(-len(gradient) // 3, 0)
+
+
 def _tanh_(x: Tensor) -> Tensor:
     """Squash in place: 2 sigmoid(2x) - 1, which torch's CPU kernels do several times as fast as tanh."""
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return _centre_(x.mul_(2).sigmoid_())
+
+
+def _centre_(x: Tensor) -> Tensor:
+    """Make a tanh of a sigmoid, 2 x - 1."""
+    return torch.add(_MINUS_ONE, x, alpha=2, out=x)
 
 
 def _sigmoid_back(gradient: Tensor, squashed: Tensor, out: Tensor) -> Tensor:

@@ -262,11 +262,12 @@ class Stack(nn.Module):
             y, layer_state = layer(x, before)  # (B, T, H)
             after.append(layer_state)
             if self.norms is not None:
-                y = self.norms[index](y)
+                y = self.norms[index](recurrence.rows(y))
             y = self.dropped(y, generator)
             # a tied embedding brought to the head would foretell each character to come again
             added = self.config.residual and x.shape == y.shape and not (index == 0 and self.config.tied)
             x = x + y if added else y
+        x = recurrence.rows(x)
         if self.bridge is not None:
             x = self.bridge(x)
         columns = zip(*after, strict=True)
