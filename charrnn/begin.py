@@ -31,6 +31,7 @@ from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
 from charrnn.origin import Say, silent
 from charrnn.source import Source
+from charrnn.stack import let_round
 from charrnn.text import STDIN
 from charrnn.train import Report, Training, read_position, train
 
@@ -62,9 +63,12 @@ class Begun(Generic[Work]):
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn auto, cpu, cuda, cuda:N or mps into a device. Raises MisuseError where there is none."""
+    """Turn auto, cpu, cuda, cuda:N or mps into a device. Raises MisuseError where there is none that computes."""
+    # read when CUDA starts up: with room of one fixed size cuBLAS, and cuDNN by it, does the same thing every time
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        computes = torch.cuda.is_available() and _refusal(torch.device("cuda")) is None
+        name = "cuda" if computes else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -80,8 +84,19 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         if device.index is not None:
             torch.cuda.set_device(device)  # streams and graphs are made where one stands
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed has bf16
+        refusal = _refusal(device)
+        if refusal is not None:
+            raise MisuseError(f"{name} does not compute here ({refusal}). Leave --device out, or name cpu.")
+        let_round(False)  # fp32 means fp32; who wants speed has bf16
     return device
+
+
+def _refusal(device: torch.device) -> str | None:
+    """Say why a device does not compute: it may be too old for this torch, taken by others or full. None if it does."""
+    try:
+        return None if float(torch.ones(1, device=device) + 1) == 2.0 else "it miscalculates"
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
 
 
 def fresh(

@@ -60,6 +60,11 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(130) from None
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            told = "There is not enough memory for this. End what else uses it, or name another --device."
+            raise _Sentence(CharRNNError(told)) from error
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
                 raise _Sentence(CharRNNError(f"The output cannot be written ({error.strerror}).")) from error
@@ -68,6 +73,14 @@ class _Commands(click.Group):
             # what the interpreter flushes at its end must find no closed pipe either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from charrnn import plan
+
+    return plan.is_out_of_memory(error)
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT)

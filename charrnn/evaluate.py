@@ -22,7 +22,7 @@ from charrnn.lines import Progress, no_progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.model import nats
 from charrnn.ngram import Ngram
-from charrnn.stack import State, takes_bf16
+from charrnn.stack import State, rounding, takes_bf16
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
@@ -135,7 +135,7 @@ class _Reader:
         inputs = self.tokens[np.maximum(places - 1, 0)].astype(np.int64)
         inputs[places[:, 0] == 0, 0] = self.vocabulary.newline
         device = self.model.embedding.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+        with rounding(device, rounded), torch.autocast(device.type, torch.bfloat16, enabled=rounded):
             features, state = self.model.read(torch.from_numpy(inputs).to(device), state)
         self.progress(places.size)
         return features, torch.from_numpy(targets).to(device), state
@@ -169,11 +169,12 @@ class _Reader:
 
         Either way is tried twice, in turns; the first time it has to set itself up.
         """
-        inputs = torch.zeros(state.hidden.shape[1], _TRIED, dtype=torch.long, device=self.model.embedding.device)
+        device = self.model.embedding.device
+        inputs = torch.zeros(state.hidden.shape[1], _TRIED, dtype=torch.long, device=device)
         seconds = {False: math.inf, True: math.inf}
         for rounded in (False, True) * 2:
             began = time.perf_counter()
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded):
+            with rounding(device, rounded), torch.autocast(device.type, torch.bfloat16, enabled=rounded):
                 features, _ = self.model.read(inputs, state)
             self.priced(features, inputs, rounded)  # whose costs are waited for
             seconds[rounded] = min(seconds[rounded], time.perf_counter() - began)

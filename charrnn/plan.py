@@ -17,7 +17,7 @@ from charrnn.config import Config, ModelConfig
 from charrnn.errors import CharRNNError
 from charrnn.evaluate import fast_at_bf16
 from charrnn.feed import Batch
-from charrnn.stack import takes_bf16
+from charrnn.stack import rounding, takes_bf16
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
@@ -304,7 +304,9 @@ def _enough(training: int) -> int:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Say whether an error of torch's means that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "memory" in str(error) or "overflow" in str(error).lower()
+    told = str(error).lower()
+    meant = "memory" in told and "illegal" not in told  # an illegal access is a fault of the program's
+    return isinstance(error, torch.OutOfMemoryError) or meant or "alloc_failed" in told or "overflow" in told
 
 
 def out_of_memory(device: torch.device) -> CharRNNError:
@@ -323,8 +325,9 @@ def _rates(config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int,
     left = list(range(len(ways)))
     model: Network | None = None
     for turn in range(4):
-        # the very first step starts torch up and would be held against its way: one is taken that does not count
-        for place in left[: None if turn else 1]:
+        # the very first step starts torch up and would be held against its way: one is taken that does not count; on
+        # CUDA one of each way, since each has kernels of its own to load
+        for place in left[: None if turn or device.type == "cuda" else 1]:
             try:
                 model = model or _blank(config, vocabulary_size, device)
                 taken = _tried(model, sized[place], device)
@@ -358,13 +361,15 @@ def _tried(model: Network, config: Config, device: torch.device) -> float:
     tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
     window = Batch(tokens, tokens, tokens.new_zeros(lanes, length + LOOKAHEAD // 2))
     share, ahead = config.train.distillation, 1 if device.type == "cpu" else _AHEAD
+    rounded = config.train.precision == "bf16"
     teacher = objective.Teacher(model, float(share), model.start_state(lanes)) if share != "auto" and share else None
     start = time.perf_counter()
     for _ in range(ahead):
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator, teacher)
-        loss = costs.total()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with rounding(device, rounded):
+            with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+                costs, _ = objective.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator, teacher)
+            loss = costs.total()
+            loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad()
         loss = loss.detach()
         del costs  # and with it what the way back needed: the next round shall find the memory free

@@ -5,7 +5,9 @@ Shapes: B lanes, T steps, E embedding, H hidden, L layers, K time skip, G gates 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,8 +23,36 @@ from charrnn.config import ModelConfig
 @cache
 def takes_bf16() -> bool:
     """Say whether torch hands bf16 on to cuDNN's recurrent kernels: since torch 2.10, cuDNN 9.13 and Ampere."""
-    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if not torch.cuda.is_available() or torch.version.hip is not None:
+        return False
+    supported = torch.cuda.is_bf16_supported(including_emulation=False)
     return supported and torch.__version__ >= "2.10" and (torch.backends.cudnn.version() or 0) >= 91300  # type: ignore[no-untyped-call]
+
+
+def let_round(allowed: bool) -> bool:
+    """Say whether cuDNN may round the numbers that it multiplies; gives whether it could before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.9 has another name for it, which older ones do not know
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = allowed
+    return before
+
+
+@contextmanager
+def rounding(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Let cuDNN round within, forwards and backwards, where that is wanted.
+
+    torch asks the switch that is there for fp32 (TF32) about recurrent kernels in bf16 as well: where it is off, they
+    have to do without tensor cores.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = let_round(allowed)
+    try:
+        yield
+    finally:
+        let_round(before)
 
 
 class State(NamedTuple):

@@ -31,7 +31,7 @@ from charrnn.model import BY_CHARACTER, LOOKED_UP
 from charrnn.modelfile import CorpusCard, Evaluated, Header
 from charrnn.ondevice import OnDevice
 from charrnn.readback import Readback
-from charrnn.stack import State
+from charrnn.stack import State, rounding
 from charrnn.tensorfile import EXTRA
 
 SAVE_SECONDS = 60.0
@@ -268,12 +268,16 @@ class Training:
         kept = (self._tensors(), asdict(position)) if position.step % _KEEP_EVERY == 0 else None
         window = self.feed(position.epoch, position.window)
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
-            costs, state = objective.costs(self.model, window, self.state, known, escape, self.generator, self.teacher)
-        loss = costs.total()
+        known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        rounded = train.precision == "bf16"
+        with rounding(self.device, rounded):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded):
+                costs, state = objective.costs(
+                    self.model, window, self.state, known, escape, self.generator, self.teacher
+                )
+            loss = costs.total()
+            loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clipped_norm()
         figures = Readback(torch.stack((costs.forward.detach(), loss.detach(), norm)))
         assert train.weight_decay != "auto"

@@ -27,6 +27,7 @@ from charrnn import (
     origin,
     plan,
     source,
+    stack,
     tables,
     tokenfile,
     train,
@@ -685,6 +686,40 @@ def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
         pytest.skip("there is one")
     with pytest.raises(MisuseError, match=rf"{name}"):
         begin.choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_gpu_that_torch_has_no_kernels_for_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(*shape: int, device: torch.device) -> None:
+        assert device.type == "cuda"
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "ones", one)
+    if name == "auto":
+        assert begin.choose_device(name) == CPU
+        return
+    with pytest.raises(
+        MisuseError, match=r"cuda does not compute here \(CUDA error: no kernel image .* device\)\. Leave"
+    ):
+        begin.choose_device(name)
+
+
+def test_a_gpu_that_computes_is_taken_for_exact_numbers_and_the_same_ones_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(begin, "_refusal", lambda device: None)
+    before = stack.let_round(True)
+    try:
+        assert begin.choose_device("auto") == torch.device("cuda")
+        assert not stack.let_round(before)
+    finally:
+        stack.let_round(before)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_a_run_over_a_folder_is_resumed_though_the_run_lies_in_it(here: Path) -> None:

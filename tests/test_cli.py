@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from charrnn import evaluate
 from charrnn.modelfile import read_header
 from tests.conftest import TEXT, Charrnn, settings
 
@@ -753,3 +754,14 @@ def test_a_gpus_checkpoint_is_sampled_on_a_cpu(here: Path, charrnn: Charrnn) -> 
     assert charrnn("train", "text.txt", "--device", "cuda", "-q", *settings("train.steps=5")).exit_code == 0
     assert charrnn("sample", "-n", "5").exit_code == 0
     assert charrnn("train", "--resume", "--device", "cpu", "-s", "train.steps=8").exit_code == 0
+
+
+def test_a_gpu_that_others_have_filled_is_a_sentence(
+    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(evaluate, "evaluate", full)
+    result = charrnn("evaluate", "-m", str(trained), "text.txt")
+    assert_sentence(result, 1, "There is not enough memory for this. End what else uses it, or name another --device.")

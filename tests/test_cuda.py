@@ -22,7 +22,7 @@ from charrnn.filters import Filters
 from charrnn.ondevice import OnDevice, State
 from charrnn.readback import Readback
 from charrnn.sample import Writer
-from charrnn.stack import RecurrentLayer, takes_bf16
+from charrnn.stack import rounding, takes_bf16
 from charrnn.train import Finished, Stepped, Training, WentBack
 from tests import test_model
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
@@ -32,7 +32,8 @@ from tests.test_model import PLAIN, some_state, some_tokens
 from tests.test_ondevice import OPTIONS
 from tests.test_train import assert_same_run, poison, run_until
 
-pytestmark = pytest.mark.gpu
+# torch says once that its way of finding waits is a prototype
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 VARIANTS = (
     (),
     ("model.cell=gru", "train.precision=bf16"),
@@ -43,6 +44,7 @@ VARIANTS = (
     ("model.bidirectional=true", "model.cell=lstm", "train.precision=bf16"),
 )
 variants = pytest.mark.parametrize("more", VARIANTS, ids=" ".join)
+SMALL = 1e-9  # as small as gradients of a mean over thousands of characters, which in fp16 are next to nothing
 
 
 @pytest.fixture(autouse=True)
@@ -165,24 +167,20 @@ def test_a_training_follows_the_cpus(here: Path, more: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("cell", "activation"), PLAIN)
 def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
-    model = test_model.made(cell, activation, {}, hidden_size=64, embedding_size=32)
-    layer = model.float().cuda().train().layers[0]
-    assert isinstance(layer, RecurrentLayer)
-    # the gradients of a mean over thousands of characters, which in fp16 are next to nothing
-    x = torch.randn(8, 16, 32, device="cuda", requires_grad=True)
-    hidden, memory = torch.randn(2, 8, 64, device="cuda")
-    before = StepState(hidden, memory if cell == "lstm" else None)
+    layer, x, before = test_model.to_be_rounded(cell, activation)
+    layer, x = layer.cuda().train(), x.cuda().requires_grad_()
+    before = StepState(*(None if tensor is None else tensor.cuda() for tensor in before))
     gradients = []
     for rounded in (False, True):
-        with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
-            y, _ = layer(x, before)
-        if rounded:
-            assert y.dtype == (torch.bfloat16 if takes_bf16() else torch.float32)
-        found = torch.autograd.grad((y.float() * 1e-9).sum(), [x, *layer.weights()])
-        gradients.append(found)
+        with rounding(x.device, rounded):
+            with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
+                y, _ = layer(x, before)
+            if rounded:
+                assert y.dtype == (torch.bfloat16 if takes_bf16() else torch.float32)
+            gradients.append(torch.autograd.grad((y.float() * SMALL).sum(), [x, *layer.weights()]))
     for exact, found in zip(*gradients, strict=True):
         assert float(exact.norm()) > 0.0
-        assert float((found - exact).norm()) < 0.05 * float(exact.norm())
+        assert float((found - exact).norm()) < 0.2 * float(exact.norm())
 
 
 # Scoring

@@ -270,7 +270,7 @@ def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytes
 def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """`off` is how much dearer reading in bf16 is; 2,000 characters are too few to tell less, and an eighth of the text
     is all that is tried."""
-    one, tokens = model(), VOCABULARY.encode(text(20_000))
+    one, tokens = model().eval(), VOCABULARY.encode(text(20_000))
 
     priced = evaluate._Reader.priced
 

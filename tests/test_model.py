@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from charrnn import cells
+from charrnn import cells, stack
 from charrnn.config import ModelConfig
 from charrnn.model import CharRNN, nats, transplant
 from charrnn.stack import RecurrentLayer, State
@@ -582,6 +582,47 @@ def test_torchs_single_step_is_that_of_the_equations(cell: str, activation: str)
     assert (after.cell is None) == (known.cell is None)
     if after.cell is not None:
         close(after.cell, known.cell)
+
+
+def test_cudnn_may_round_within_and_is_as_it_was_afterwards() -> None:
+    before = stack.let_round(False)
+    try:
+        with stack.rounding(torch.device("cuda"), True):
+            assert torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+        with stack.rounding(torch.device("cpu"), True):
+            assert not torch.backends.cudnn.allow_tf32
+        assert stack.let_round(True) is False
+        with stack.rounding(torch.device("cuda"), False):
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        stack.let_round(before)
+
+
+def to_be_rounded(cell: str, activation: str) -> tuple[RecurrentLayer, Tensor, cells.StepState]:
+    """Make a layer that enlarges no rounding on its way, an input (8, 16, 32) and a state."""
+    layer = made(cell, activation, {}, hidden_size=64, embedding_size=32).float().layers[0]
+    assert isinstance(layer, RecurrentLayer)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.div_(8)
+    generator = Generator().manual_seed(2)
+    hidden, memory = torch.randn(2, 8, 64, generator=generator)
+    x = torch.randn(8, 16, 32, generator=generator)
+    return layer, x, cells.StepState(hidden, memory if cell == "lstm" else None)
+
+
+@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+def test_what_is_asked_of_a_gpu_in_bf16_holds_on_a_cpu(cell: str, activation: str) -> None:
+    layer, x, before = to_be_rounded(cell, activation)
+    x.requires_grad_()
+    exact, found = (
+        torch.autograd.grad(run(x, before)[0].float().sum(), [x, *layer.weights()])
+        for run in (layer.forward, layer.in_bf16)
+    )
+    for one, other in zip(exact, found, strict=True):
+        assert float((one - other).norm()) < 0.1 * float(one.norm())
 
 
 @pytest.mark.parametrize(("cell", "activation"), PLAIN)

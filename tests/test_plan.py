@@ -407,6 +407,38 @@ def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPat
         assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
 
 
+def test_on_cuda_the_first_step_of_every_way_counts_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loads kernels of its own, which takes longer than many steps."""
+    seen = set[str]()
+
+    def step(model: object, sized: Config, device: torch.device) -> float:
+        way = sized.train.precision
+        loading = 0.2 * (way not in seen)
+        seen.add(way)
+        return {"fp32": 0.010, "bf16": 0.004}[way] + loading
+
+    monkeypatch.setattr(plan, "_tried", step)
+    monkeypatch.setattr(plan, "_blank", lambda config, size, device: None)
+    chosen = config.load(None, ["train.batch_size=3", "train.sequence_length=7"])
+    rates = plan._rates(chosen, [{"precision": "fp32"}, {"precision": "bf16"}], 9, torch.device("cuda"))
+    assert rates == pytest.approx([21 / 0.010, 21 / 0.004])
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("Storage size calculation overflowed with sizes=[9]", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)", False),
+    ],
+)
+def test_what_counts_as_too_little_memory(told: str, meant: bool) -> None:
+    assert plan.is_out_of_memory(RuntimeError(told)) == meant
+
+
 def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are tried in turns, so that what slows the machine for a while slows them alike; the very first step
     is slow for whoever makes it, and counts for none."""

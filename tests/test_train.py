@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -589,3 +590,34 @@ def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_sc
     assert read_header(here / "run" / "best.safetensors").history[-1].step == 10
     assert begun.training.position.best_bits == pytest.approx(45 / 3 / 10 / math.log(2))
     assert begun.training.position.stale == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cudnn_may_round_all_through_a_step_in_bf16_and_never_in_fp32(
+    here: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The way back sets its kernels up anew, after autocast has ended."""
+    allowed: list[bool | None] = [None]
+    seen: dict[str, bool | None] = {}
+
+    @contextmanager
+    def rounding(device: torch.device, wanted: bool) -> Iterator[None]:
+        allowed.append(wanted)
+        yield
+        allowed.pop()
+
+    costs = objective.costs
+
+    def watched(*arguments: Any) -> Any:
+        found, state = costs(*arguments)
+        seen["forwards"] = allowed[-1]
+        found.forward.register_hook(lambda gradient: seen.update(backwards=allowed[-1]))  # type: ignore[no-untyped-call]
+        return found, state
+
+    monkeypatch.setattr(train, "rounding", rounding)
+    monkeypatch.setattr(objective, "costs", watched)
+    begun = started("run", f"train.precision={precision}")
+    begun.training.step()
+    begun.run.release()
+    assert seen == {"forwards": precision == "bf16", "backwards": precision == "bf16"}
+    assert allowed == [None]
