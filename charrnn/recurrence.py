@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from charrnn import cells
 
-_MINUS_ONE = torch.tensor(-1.0)  # on the CPU, and read by operations anywhere, as a number would be
+# read by operations on any device, as a number would be: with a number, 2 x - 1 would take two ways through memory
+_MINUS_ONE = torch.tensor(-1.0, device="cpu")
 
 
 class Weights(NamedTuple):
@@ -181,8 +182,13 @@ class _Window(torch.autograd.Function):
         low, steps = kind.products, len(x)
         exact = low == hidden.dtype
         inputs = x.to(low).contiguous()  # (T, I, B)
-        w_ih, w_hh = _put(kind, weight_ih).to(low), weight_hh.to(low)
-        w_skip = None if skip_weight is None else _put(kind, skip_weight).to(low)
+        # a lone lane waits for memory to deliver the weights, at each step anew; several are quicker in the cache
+        alone = hidden.shape[1] == 1
+        w_ih, w_hh = weight_ih.to(low), weight_hh.to(low)
+        together = _put(kind, w_ih @ _flat(inputs)).t().contiguous()[:, :, None] if alone else None  # (T, G H, 1)
+        if not alone:
+            w_ih = _put(kind, w_ih)
+        w_skip = None if skip_weight is None else _put(kind, skip_weight.to(low))
         earlier = None if past is None else past.to(low)
         gates = _Gates.empty(kind, cell_mask, steps + 1 if remember else 2, hidden)  # with no way back, two places do
         if cell is not None:
@@ -202,9 +208,7 @@ class _Window(torch.autograd.Function):
             full[0] = hidden
         states = full.unbind(0)
         whole, sums_x, sums_h = (part.unbind(0) for part in (sums, sums[:, of_x], sums[:, of_h]))
-        alone = sums[:, of_x.stop :].unbind(0)  # what W_hh h makes alone
-        # a lone lane waits for memory to deliver the weights, at each step anew; several are quicker in the cache
-        together = (w_ih @ _flat(inputs)).t().contiguous()[:, :, None] if hidden.shape[1] == 1 else None  # (T, G H, 1)
+        only_h = sums[:, of_x.stop :].unbind(0)  # what W_hh h makes on its own
         for step, column in enumerate(inputs.unbind(0)):
             place, before, h = step % gates.room, states[step % len(states)], states[(step + 1) % len(states)]
             if together is None:
@@ -212,11 +216,11 @@ class _Window(torch.autograd.Function):
             else:
                 sums_x[place].copy_(together[step])
             if kind.cell == "gru":
-                alone[place].zero_()
+                only_h[place].zero_()
             sums_h[place].addmm_(w_hh, columns[step])
             if w_skip is not None and earlier is not None:
-                reach = step - len(earlier)
-                sums_x[place].addmm_(w_skip, earlier[step] if reach < 0 else columns[reach + 1])
+                since = step - len(earlier)
+                sums_x[place].addmm_(w_skip, earlier[step] if since < 0 else columns[since + 1])
             if not exact:
                 gates.sums[place].copy_(whole[place])
             gates.sums[place].add_(bias)
@@ -232,9 +236,9 @@ class _Window(torch.autograd.Function):
         if past is not None:
             past = torch.cat((past[steps:], rounded[max(1, steps + 1 - len(past)) :].to(past.dtype)))
         # all that is large is saved in this way, so that it goes when the way back is done
-        given = weight_ih, weight_hh, skip_weight, earlier, hidden_mask, cell_mask
-        ctx.save_for_backward(*given, inputs, rounded, full, *gates.large)
-        ctx.kind, ctx.given = kind, (x.dtype, x.stride(1) == 1 < x.shape[2])
+        weights_and_masks = weight_ih, weight_hh, skip_weight, earlier, hidden_mask, cell_mask
+        ctx.save_for_backward(*weights_and_masks, inputs, rounded, full, *gates.large)
+        ctx.kind, ctx.in_rows = kind, not alone and x.stride(1) == 1  # how x lay in memory
         return rounded[1:], last, last_cell, past
 
     @staticmethod
@@ -249,10 +253,10 @@ class _Window(torch.autograd.Function):
         states = full.unbind(0)
         steps, lanes, exact = len(inputs), inputs.shape[2], low == full.dtype
         dc = torch.zeros_like(dh) if dc is None else dc.clone()
-        to_inputs, to_states = _put(kind, weight_ih).to(low).t(), weight_hh.to(low).t()
+        to_inputs, to_states = weight_ih.to(low).t(), weight_hh.to(low).t()
         if lanes > 1:  # a lone lane is done before such a copy would pay
-            to_inputs, to_states = to_inputs.contiguous(), to_states.contiguous()
-        to_past = None if skip_weight is None else _put(kind, skip_weight).to(low).t()
+            to_inputs, to_states = _put(kind, to_inputs, 1).contiguous(), to_states.contiguous()
+        to_past = None if skip_weight is None else _put(kind, skip_weight.to(low)).t()
         all_d = dh.new_empty(steps, *gates.sums[0].shape, dtype=low)  # (T, G H, B)
         of_x, of_h = slice(0, len(weight_ih)), slice(all_d.shape[1] - len(weight_hh), None)
         ds, ds_x, ds_h = (part.unbind(0) for part in (all_d, all_d[:, of_x], all_d[:, of_h]))
@@ -289,24 +293,31 @@ class _Window(torch.autograd.Function):
                 torch.mm(to_inputs, ds_x[step], out=dxs[step])
             if to_past is not None:
                 asked[step].add_(to_past @ ds_x[step])
-        del kept, large, gates, states, full
+        # most of memory is free again before more is asked for
+        ctx.maybe_clear_saved_tensors()
+        del kept, large, gates, states, full, asked
         flat = _flat(all_d)  # (G H, T B)
         del all_d, ds, ds_x, ds_h
-        if dx is not None:
-            if lanes == 1:
-                dx = (to_inputs @ flat[of_x]).t()[:, :, None]
-            given, in_rows = ctx.given
-            dx = (_rows(dx) if in_rows else dx).to(given)
-        biases = flat.sum(1, dtype=weight_ih.dtype)
+        flat_x, flat_h, biases = flat[of_x], flat[of_h], flat.sum(1, dtype=weight_ih.dtype)
+        if lanes == 1:
+            flat_x = _back(kind, flat_x)
+            dx = None if dx is None else (to_inputs @ flat_x).t()[:, :, None]
+        elif dx is not None and ctx.in_rows:
+            dx = _rows(dx)
+
+        def of_inputs(gradient: Tensor) -> Tensor:
+            """Bring a gradient of W_ih's kind into torch's order, where that is still to be done, and type."""
+            return (gradient if lanes == 1 else _back(kind, gradient)).to(weight_ih.dtype)
+
         skipped = None
         if earlier is not None:
             sources = torch.cat((earlier[:steps], rounded[1 : max(1, steps + 1 - reach)]))
-            skipped = _back(kind, flat[of_x] @ _flat(sources).t()).to(weight_ih.dtype)
+            skipped = of_inputs(flat_x @ _flat(sources).t())
         return (
             None,
             None,
-            _back(kind, flat[of_x] @ _flat(inputs).t()).to(weight_ih.dtype),
-            (flat[of_h] @ _flat(rounded[:steps]).t()).to(weight_hh.dtype),
+            of_inputs(flat_x @ _flat(inputs).t()),
+            (flat_h @ _flat(rounded[:steps]).t()).to(weight_hh.dtype),
             _back(kind, biases[of_x]),
             biases[of_h].clone(),  # both become gradients of parameters, which are clipped in place
             skipped,
@@ -333,12 +344,9 @@ class _Rows(torch.autograd.Function):
 
 
 def _rows(columns: Tensor) -> Tensor:
-    """Give the same columns (T, N, B), each in one piece; step by step, since torch turns a matrix several times as
-    fast as it reorders three axes."""
-    made = columns.new_empty(len(columns), columns.shape[2], columns.shape[1])
-    for row, column in zip(made.unbind(0), columns.unbind(0), strict=True):
-        row.copy_(column.t())
-    return made.transpose(1, 2)
+    """Give the same columns (T, N, B), each in one piece; steps stay first, since torch copies several times as fast so
+    as it does with lanes first."""
+    return columns.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _flat(columns: Tensor) -> Tensor:
@@ -346,13 +354,13 @@ def _flat(columns: Tensor) -> Tensor:
     return columns.transpose(0, 1).reshape(columns.shape[1], -1)
 
 
-def _put(kind: Kind, weight: Tensor) -> Tensor:
-    """Bring a GRU's rows r, z, n of W_ih, as torch has them, into the order of its sums: n, r, z."""
-    return weight if kind.cell != "gru" else weight.roll(len(weight) // 3, 0)
+def _put(kind: Kind, made_of_x: Tensor, axis: int = 0) -> Tensor:
+    """Bring a GRU's gates r, z, n of W_ih x, as torch has them, into the order of its sums: n, r, z."""
+    return made_of_x if kind.cell != "gru" else made_of_x.roll(made_of_x.shape[axis] // 3, axis)
 
 
 def _back(kind: Kind, gradient: Tensor) -> Tensor:
-    """Bring such rows into torch's order again."""
+    """Bring such gates into torch's order again."""
     return gradient if kind.cell != "gru" else gradient.roll(-len(gradient) // 3, 0)
 
 

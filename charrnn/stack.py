@@ -297,7 +297,7 @@ class Stack(nn.Module):
             # a tied embedding brought to the head would foretell each character to come again
             added = self.config.residual and x.shape == y.shape and not (index == 0 and self.config.tied)
             x = x + y if added else y
-        x = recurrence.rows(x)
+        x = recurrence.rows(x)  # for the head, or the bridge to it
         if self.bridge is not None:
             x = self.bridge(x)
         columns = zip(*after, strict=True)

@@ -40,6 +40,7 @@ VARIANTS = (
     ("model.cell=rnn", "train.optimizer=rmsprop"),
     ("model.cell=lstm", "train.precision=bf16", "data.documents=line", "train.weight_decay=0.1"),
     ("model.cell=lstm", "model.leak=0.5", "model.time_skip=3", "model.layer_norm=true", "train.kernel=own"),
+    ("model.cell=gru", "train.kernel=own", "train.precision=bf16"),
     ("model.cell=gru", "train.optimizer=sgd", "train.clip_value=0.1", "train.l1=0.0001", "model.tie_weights=true"),
     ("model.bidirectional=true", "model.cell=lstm", "train.precision=bf16"),
 )
