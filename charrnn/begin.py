@@ -206,17 +206,18 @@ def _started(
     start: Network | None = None
     whole: Corpus | None = None
     simpler: Reckoned | None = None
+    known: float | None = None
     if init_from is not None:
         header, old = modelfile.read_model(init_from)
         start = make_model(header.config.model, len(vocabulary))
-        known = transplant(old, header.vocabulary.characters, start, vocabulary.characters)
-        say(f"Starting from {init_from} and its {known:,} characters; {len(vocabulary) - known:,} more are new.")
-        if config.train.distillation == "auto" and card.training <= baselines.SOON:  # a longer one gets no teacher
+        kept = transplant(old, header.vocabulary.characters, start, vocabulary.characters)
+        say(f"Starting from {init_from} and its {kept:,} characters; {len(vocabulary) - kept:,} more are new.")
+        # a longer text gets no teacher, and brings enough of its own to learn fast
+        if "auto" in (config.train.distillation, config.train.learning_rate) and card.training <= baselines.SOON:
             say("Comparing it with what can be counted in this text ...")
             config, whole = _tokens(config, dealt, run)
             simpler = baselines.reckon(whole)
-            share = _teaching(start.to(device), whole, simpler, say)
-            config = config.with_values(train={"distillation": share})
+            config, known = _compared(config, start.to(device), whole, simpler, say)
     say(f"Trying out {device} ...")
     settled = plan.plan(
         config,
@@ -225,6 +226,7 @@ def _started(
         card.validation,
         device,
         fine_tuning=init_from is not None,
+        known=known,
         unseen=vocabulary.unseen,
         spent=time.perf_counter() - began,
     )
@@ -246,17 +248,23 @@ def _started(
     return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds, teacher)
 
 
-def _teaching(start: Network, whole: Corpus, simpler: Reckoned, say: Say) -> float:
-    """Say what share of a fine-tuning the model is to teach that it starts from, by what it knows of the text."""
+def _compared(
+    config: Config, start: Network, whole: Corpus, simpler: Reckoned, say: Say
+) -> tuple[Config, float | None]:
+    """Find out what the model that a fine-tuning starts from knows of the text: how many times as many bits it needs as
+    an n-gram model of it. Settles how much of the fine-tuning it is to teach, unless that is named."""
     tokens = whole.validation.tokens[:_COMPARED]
     bits = evaluate.evaluate(start, whole.vocabulary, tokens).score.bits_per_character
     ngram_nats = simpler.validation.ngram
     assert ngram_nats is not None
     ngram_bits = ngram_nats / NATS_PER_BIT / simpler.validation.characters
-    share = plan.taught(bits, ngram_bits)
-    told = f"what it expects counts for {100 * share:g}% of what is learnt" if share else "it does not teach"
-    say(f"It needs {bits:.4f} bits/char here, an n-gram model of this text {ngram_bits:.4f}: {told}.")
-    return share
+    told = ""
+    if config.train.distillation == "auto":
+        share = plan.taught(bits, ngram_bits)
+        config = config.with_values(train={"distillation": share})
+        told = f": what it expects counts for {100 * share:g}% of what is learnt" if share else ": it does not teach"
+    say(f"It needs {bits:.4f} bits/char here, an n-gram model of this text {ngram_bits:.4f}{told}.")
+    return config, bits / ngram_bits if ngram_bits > 0.0 else None
 
 
 def _card(dealt: Dealt, shown: str) -> CorpusCard:

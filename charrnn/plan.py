@@ -52,6 +52,10 @@ _TAUGHT = 0.3  # the share of what a fine-tuning learns that the model teaches t
 # it teaches less from the first on and nothing from the second, of what it needs of the new text, as a multiple of what
 # an n-gram model of that text needs
 _LESS, _NOTHING = 1.2, 1.4
+# the highest peak for a model that needs as much of a new text as an n-gram model of it; a ninth for one that needs so
+# much less, in proportion to the logarithm between, and no less below a quarter: it has next to nothing to learn there
+# that large steps would not spoil
+_TUNED, _NINTH, _MOST_KNOWN = 5e-3, 0.22, 0.75
 _PATIENCE = 8
 _EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
 _EVALUATIONS = 25
@@ -79,10 +83,14 @@ def plan(
     device: torch.device,
     *,
     fine_tuning: bool = False,
+    known: float | None = None,
     unseen: int = 0,
     spent: float = 0.0,
 ) -> Plan:
     """Settle every `auto` for a training part and a validation part of so many characters on a device.
+
+    The model that a fine-tuning starts from needs `known` times as many bits of the validation part as an n-gram model
+    of the text, if that was compared.
 
     So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing. Of a
     time budget so many seconds are `spent`.
@@ -125,7 +133,7 @@ def plan(
             if rate_there < _NARROWER * rate:
                 break
             config, rate = narrower, rate_there
-    config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning)
+    config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning, known)
     model, train = config.model, config.train
     stack = (
         ""
@@ -156,6 +164,12 @@ def taught(bits: float, simpler_bits: float) -> float:
     """
     left = _NOTHING * simpler_bits - bits
     return round(_TAUGHT * min(1.0, left / ((_NOTHING - _LESS) * simpler_bits)), 2) if left > 0.0 else 0.0
+
+
+def careful(known: float) -> float:
+    """Say at which of AdamW's rates a fine-tuning is to learn at most, from a model that needs `known` times as many
+    bits of the new text as an n-gram model of it."""
+    return float(f"{_TUNED * 9 ** ((min(max(known, _MOST_KNOWN), 1.0) - 1.0) / _NINTH):.2g}")
 
 
 def _scoring_speed(model: ModelConfig) -> float:
@@ -386,6 +400,7 @@ def _fit_steps(
     rate: float,
     seconds: float,
     fine_tuning: bool,
+    known: float | None,
 ) -> Config:
     """Choose epochs or steps, the learning rate, weight decay, dropout (if auto), and when to evaluate."""
     train = config.train
@@ -440,6 +455,8 @@ def _fit_steps(
         peak /= 5  # without gates the same rate makes it jump
     if fine_tuning:
         peak /= 3  # what was learnt before is worth keeping
+        if known is not None and config.model.cell != "hmm":
+            peak = min(peak, careful(known) * _BY_OPTIMIZER[train.optimizer])
     if dropout == "auto":
         dropout = _dropout(read, training)
     return config.with_values(

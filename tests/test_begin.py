@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -479,11 +480,13 @@ def test_a_model_teaches_what_a_short_text_cannot(here: Path, monkeypatch: pytes
     old = finish(fresh(["long.txt"], *settings, folder="old")).run.best
 
     planned: list[float | str] = []
+    compared: list[float | None] = []
     reckoned: list[object] = []
     plans, reckons = plan.plan, baselines.reckon
 
     def spied(chosen: config.Config, *sizes: Any, **more: Any) -> plan.Plan:
         planned.append(chosen.train.distillation)
+        compared.append(more["known"])
         return plans(chosen, *sizes, **more)
 
     def counted_once(corpus: Corpus) -> baselines.Reckoned:
@@ -517,13 +520,18 @@ def test_a_model_teaches_what_a_short_text_cannot(here: Path, monkeypatch: pytes
     assert alike.teacher is not None
     bits = evaluate.evaluate(alike.teacher.model, alike.vocabulary, alike.validation).score.bits_per_character
     assert f"It needs {bits:.4f} bits/char here, an n-gram model of this text {counted:.4f}: " in said
+    assert compared[-1] == pytest.approx(bits / counted)
+    assert float(alike.config.train.learning_rate) <= plan.careful(bits / counted)
     other, said = begun("other.txt")
     assert other.config.train.distillation == 0.0
     assert said.endswith("it does not teach.")
     asked, said = begun("other.txt", "train.distillation=0.1")
-    assert (asked.config.train.distillation, said) == (0.1, "")
+    assert asked.config.train.distillation == 0.1
+    assert re.search(r"an n-gram model of this text \d+\.\d{4}\.$", said)  # compared all the same, for the rate
+    both, said = begun("other.txt", "train.distillation=0.1", "train.learning_rate=0.01")
+    assert (both.config.train.distillation, said, compared[-1]) == (0.1, "", None)
     long_enough, said = begun("alike.txt", known=100)
-    assert (long_enough.config.train.distillation, said) == (0.0, "")
+    assert (long_enough.config.train.distillation, said, compared[-1]) == (0.0, "", None)
 
 
 def test_going_back_puts_the_teacher_back_as_well(here: Path) -> None:

@@ -29,6 +29,7 @@ def planned(
     vocabulary: int = 65,
     rate: float = 1e9,
     fine_tuning: bool = False,
+    known: float | None = None,
     unseen: int = 0,
     validation: int | None = None,
 ) -> Plan:
@@ -37,7 +38,9 @@ def planned(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "_rates", one_by_one(lambda sized, size: rate * speed(sized) / sized.model.products(size)))
         checked = training // 18 if validation is None else validation
-        return plan.plan(chosen, vocabulary, training, checked, CPU, fine_tuning=fine_tuning, unseen=unseen)
+        return plan.plan(
+            chosen, vocabulary, training, checked, CPU, fine_tuning=fine_tuning, known=known, unseen=unseen
+        )
 
 
 def speed(sized: Config) -> float:
@@ -249,6 +252,21 @@ def test_rare_characters_and_grus_take_smaller_steps(cell: str, vocabulary: int,
 def test_fine_tuning_learns_more_gently() -> None:
     fresh, tuned = planned(500_000).config.train, planned(500_000, fine_tuning=True).config.train
     assert float(tuned.learning_rate) < float(fresh.learning_rate)
+
+
+def test_the_more_a_model_knows_of_a_text_the_more_gently_it_learns_it() -> None:
+    rates = [plan.careful(known) for known in (0.1, 0.75, 0.78, 0.89, 1.0, 3.0)]
+    assert rates == [0.00041, 0.00041, 0.00056, 0.0017, 0.005, 0.005]
+
+    def tuned(known: float | None, *settings: str) -> float:
+        return float(planned(500_000, *settings, fine_tuning=True, known=known).config.train.learning_rate)
+
+    assert tuned(0.78, "model.hidden_size=256") == 0.00056
+    assert tuned(0.78, "model.hidden_size=256", "train.optimizer=sgd") == pytest.approx(0.056)
+    assert tuned(0.78, "model.hidden_size=256", "train.learning_rate=0.003") == 0.003
+    assert tuned(0.89, "model.hidden_size=1024") == tuned(None, "model.hidden_size=1024")  # less than that anyway
+    assert tuned(1.5, "model.hidden_size=256") == tuned(None, "model.hidden_size=256") == 0.005
+    assert tuned(0.5, "model.cell=hmm") == tuned(None, "model.cell=hmm")
 
 
 def test_a_model_teaches_less_the_worse_it_is_than_counting() -> None:
