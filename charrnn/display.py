@@ -186,6 +186,8 @@ def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config, fini
         )
     if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
         return f"It was still improving, or would be with a longer schedule: try {_longer(config, finished)}."
+    if history[0].step == 0:  # fine-tuned: what it starts from fixes its size
+        return "It has levelled off: more text would make it better, or a larger model to start from."
     if gap < 0.05:
         return (
             "It learnt all that it could hold (training and validation agree):"

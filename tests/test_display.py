@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_the_closing_paragraph_names_one_setting_to_try(bits: list[tuple[float, 
     assert f"{min(validation for validation, _ in bits):.4f} bits/char" in text
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize("training", [1.99, 1.75])
+def test_a_fine_tuned_model_is_not_told_to_be_larger(training: float) -> None:
+    """--init-from would refuse that."""
+    made = history((3.0, 3.0), *[(2.0, training)] * 20)
+    made = (replace(made[0], step=0, epoch=0.0), *made[1:])
+    text = display.closing(Finished("done", made, 40), settled(), Path("best"))
+    assert text.endswith("It has levelled off: more text would make it better, or a larger model to start from.")
 
 
 def test_longer_means_more_of_what_limits() -> None:
