@@ -36,6 +36,7 @@ from charrnn.cells import GATES
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Part
 from charrnn.modelfile import CorpusCard
+from charrnn.plan import is_out_of_memory
 from charrnn.stack import rounding
 from charrnn.train import Training
 from charrnn.vocabulary import Vocabulary
@@ -212,8 +213,12 @@ def on_cuda(cells: list[str], sizes: list[str], lanes: list[int], length: int, r
                 print(f"{count} lanes of {length}")
                 try:
                     best = max(best, at_lanes(cell, hidden, layers, count, length, rounds, device))
-                except torch.OutOfMemoryError:
-                    print("more than the device's memory holds")
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    print("more than the device's memory holds, all ways together")
+            if not best[0]:
+                continue
             share = best[0] * work(cell, hidden, layers) / peak
             print(f"best: {best[1]}, {best[0]:,.0f} characters/s, {share:.1%} of the large product's rate")
 

@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -62,13 +63,20 @@ class Begun(Generic[Work]):
         return count(self.training, self.run)
 
 
-def choose_device(name: str) -> torch.device:
-    """Turn auto, cpu, cuda, cuda:N or mps into a device. Raises MisuseError where there is none that computes."""
+def choose_device(name: str, say: Say = silent) -> torch.device:
+    """Turn auto, cpu, cuda, cuda:N or mps into a device; auto is CUDA, or where that does not compute, the CPU.
+
+    Raises MisuseError where there is no device of that name that computes.
+    """
     # read when CUDA starts up: with room of one fixed size cuBLAS, and cuDNN by it, does the same thing every time
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # older versions have no other name for what torch 2.9 warns of
+    warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
     if name == "auto":
-        computes = torch.cuda.is_available() and _refusal(torch.device("cuda")) is None
-        name = "cuda" if computes else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and (refusal := _refusal(torch.device(name))) is not None:
+            say(f"cuda does not compute here ({refusal}); taking the CPU.")
+            name = "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -95,7 +103,7 @@ def _refusal(device: torch.device) -> str | None:
     """Say why a device does not compute: it may be too old for this torch, taken by others or full. None if it does."""
     try:
         return None if float(torch.ones(1, device=device) + 1) == 2.0 else "it miscalculates"
-    except RuntimeError as error:
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
         return str(error).partition("\n")[0]
 
 
@@ -212,7 +220,7 @@ def _started(
         start = make_model(header.config.model, len(vocabulary))
         kept = transplant(old, header.vocabulary.characters, start, vocabulary.characters)
         say(f"Starting from {init_from} and its {kept:,} characters; {len(vocabulary) - kept:,} more are new.")
-        # a longer text gets no teacher, and brings enough of its own to learn fast
+        # of a longer text no n-gram model is counted: there it does not teach, and learns at a third of the usual rate
         if "auto" in (config.train.distillation, config.train.learning_rate) and card.training <= baselines.SOON:
             say("Comparing it with what can be counted in this text ...")
             config, whole = _tokens(config, dealt, run)
@@ -383,8 +391,7 @@ def _resumed(
     model = modelfile.build_model(run.last, header, tensors)
     position = read_position(run.last, header)
     if device is None:
-        there = position.device == "cpu" or (position.device == "cuda" and torch.cuda.is_available())
-        device = choose_device(position.device if there else "cpu")
+        device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher: Network | None = None
     if config.train.distillation:
         names = {name: name.removeprefix(modelfile.TEACHER) for name in tensors if name.startswith(modelfile.TEACHER)}

@@ -209,7 +209,7 @@ def _fresh(
             raise MisuseError(f"An n-gram model is counted on the CPU; leave out --device {device}.")
         return begin.fresh_count(config, folder, stdin=_stdin(), say=say)
     return begin.fresh(
-        config, folder, begin.choose_device(device), init_from=start, stdin=_stdin(), say=say, began=began
+        config, folder, begin.choose_device(device, say), init_from=start, stdin=_stdin(), say=say, began=began
     )
 
 
@@ -690,7 +690,7 @@ def _opened(path: Path, device: str) -> tuple[Header, Any]:
     from charrnn.allocator import keep_freed_memory
 
     keep_freed_memory()
-    chosen = begin.choose_device(device)
+    chosen = begin.choose_device(device, _note)
     header = modelfile.read_header(path)
     if header.config.model.counted:
         return header, decoder.load(path)[0]

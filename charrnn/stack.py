@@ -5,7 +5,6 @@ Shapes: B lanes, T steps, E embedding, H hidden, L layers, K time skip, G gates 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -31,10 +30,8 @@ def takes_bf16() -> bool:
 
 def let_round(allowed: bool) -> bool:
     """Say whether cuDNN may round the numbers that it multiplies; gives whether it could before."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.9 has another name for it, which older ones do not know
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = allowed
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
     return before
 
 

@@ -449,7 +449,13 @@ def test_on_cuda_the_first_step_of_every_way_counts_for_none(monkeypatch: pytest
         ("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried", True),
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
         ("Storage size calculation overflowed with sizes=[9]", True),
+        ("numel: integer multiplication overflow", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
         ("CUDA error: an illegal memory access was encountered", False),
+        ("CUDA error: invalid memory access", False),
+        ("Could not run 'aten::empty.memory_format' with arguments from the 'CUDA' backend.", False),
+        ("unsupported operation: some elements refer to a single memory location", False),
+        ("value cannot be converted to type int64_t without overflow", False),
         ("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)", False),
     ],
 )
