@@ -53,8 +53,8 @@ _TAUGHT = 0.3  # the share of what a fine-tuning learns that the model teaches t
 # an n-gram model of that text needs
 _LESS, _NOTHING = 1.2, 1.4
 # the highest peak for a model that needs as much of a new text as an n-gram model of it, and a ninth for one that needs
-# so much less: the rate's logarithm falls in proportion to what it needs, down to so many times as much, and is not
-# known below. Measured for LSTMs; steps that are smaller anyway, a plain RNN's or a wide layer's, stay as they are
+# so much less: the rate's logarithm falls in proportion to what it needs, down to so many times as much, and stays
+# there. Measured for LSTMs; steps that are smaller anyway, a plain RNN's or a wide layer's, stay as they are
 _TUNED, _NINTH, _MOST_KNOWN = 5e-3, 0.22, 0.75
 # of torch's allocators, cuBLAS and cuDNN, and of sizes beyond all numbers
 _NO_MEMORY = (

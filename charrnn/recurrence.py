@@ -90,9 +90,10 @@ class _Gates:
     @classmethod
     def empty(cls, kind: Kind, mask: Tensor | None, room: int, like: Tensor) -> _Gates:
         """Make room for some steps: of a column's gates after their squashing, of tanh c and c of an LSTM."""
-        gates, more = cells.GATES[kind.cell] + (kind.cell == "gru"), room if kind.cell == "lstm" else 0
-        kept, *others = (like.new_empty(*shape, *like.shape) for shape in ((room, gates), (more,), (more,)))
-        return cls(kind, mask, kept, *others)
+        gates = cells.GATES[kind.cell] + (kind.cell == "gru")
+        kept = like.new_empty(room, gates, *like.shape)
+        inner, cell = (like.new_empty(room if kind.cell == "lstm" else 0, *like.shape) for _ in range(2))
+        return cls(kind, mask, kept, inner, cell)
 
     def forward(self, step: int, before: Tensor, out: Tensor) -> None:
         """Squash a column of sums and put the new hidden state (H, B) into `out`, given the one before."""

@@ -29,7 +29,7 @@ def takes_bf16() -> bool:
 
 
 def let_round(allowed: bool) -> bool:
-    """Say whether cuDNN may round the numbers that it multiplies; gives whether it could before."""
+    """Allow or forbid cuDNN to round the numbers that it multiplies; gives what held before."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     return before

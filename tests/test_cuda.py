@@ -181,7 +181,7 @@ def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
             gradients.append(torch.autograd.grad((y.float() * SMALL).sum(), [x, *layer.weights()]))
     for exact, found in zip(*gradients, strict=True):
         assert float(exact.norm()) > 0.0
-        assert float((found - exact).norm()) < 0.2 * float(exact.norm())
+        assert float((found - exact).norm()) < 0.1 * float(exact.norm())
 
 
 # Scoring
