@@ -17,9 +17,11 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+	$(BIN)/pytest -m 'gpu and not slow' --pretend
 
 slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m 'slow and not gpu'
+	$(BIN)/pytest -m 'slow and gpu' --pretend
 
 gpu: $(VENV)/installed-dev
 	$(BIN)/pytest -m gpu

@@ -29,6 +29,10 @@ TINY = (
 Charrnn = Callable[..., Result]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pretend", action="store_true", help="run tests of a CUDA device on a pretended one")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()

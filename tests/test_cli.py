@@ -748,14 +748,6 @@ def test_the_version_is_told(charrnn: Charrnn) -> None:
     assert re.fullmatch(r"charrnn \d+\.\d+\.\d+\n", charrnn("--version").stdout)
 
 
-@pytest.mark.gpu
-def test_a_gpus_checkpoint_is_sampled_on_a_cpu(here: Path, charrnn: Charrnn) -> None:
-    assert torch.cuda.is_available()
-    assert charrnn("train", "text.txt", "--device", "cuda", "-q", *settings("train.steps=5")).exit_code == 0
-    assert charrnn("sample", "-n", "5").exit_code == 0
-    assert charrnn("train", "--resume", "--device", "cpu", "-s", "train.steps=8").exit_code == 0
-
-
 def test_a_gpu_that_others_have_filled_is_a_sentence(
     trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,16 +1,20 @@
 """Claims about a CUDA device: training never waits, resumes exactly and agrees with the CPU, and so does writing.
-Run with `make gpu`; what needs no device of these mechanisms is tested beside them."""
+Run with `make gpu`; without a device they hold on a pretended one."""
 
 from __future__ import annotations
 
 import json
+import re
+import runpy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from charrnn import begin, config, evaluate, feed, modelfile
 from charrnn.begin import Begun
@@ -26,6 +30,8 @@ from charrnn.stack import rounding, takes_bf16
 from charrnn.train import Finished, Stepped, Training, WentBack
 from tests import test_model
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
+from tests.pretended import CUDA, pretended
+from tests.test_benchmarks import BENCHMARKS
 from tests.test_decoder import made
 from tests.test_feed import assert_same, cut
 from tests.test_model import PLAIN, some_state, some_tokens
@@ -43,19 +49,27 @@ VARIANTS = (
     ("model.cell=gru", "train.kernel=own", "train.precision=bf16"),
     ("model.cell=gru", "train.optimizer=sgd", "train.clip_value=0.1", "train.l1=0.0001", "model.tie_weights=true"),
     ("model.bidirectional=true", "model.cell=lstm", "train.precision=bf16"),
+    ("model.cell=hmm", "model.hidden_size=5"),
 )
 variants = pytest.mark.parametrize("more", VARIANTS, ids=" ".join)
 SMALL = 1e-9  # as small as gradients of a mean over thousands of characters, which in fp16 are next to nothing
 
 
 @pytest.fixture(autouse=True)
-def cuda() -> torch.device:
-    assert torch.cuda.is_available(), "no CUDA device here"
-    return begin.choose_device("cuda")
+def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """Choose the device; with --pretend, one that is none."""
+    with pretended(monkeypatch) if request.config.getoption("pretend") else nullcontext():
+        assert torch.cuda.is_available(), "no CUDA device here"
+        yield begin.choose_device("cuda")
+
+
+def tiny(*more: str) -> list[str]:
+    """Give the settings of a tiny training; a Markov model has no stack to set."""
+    return [setting for setting in TINY if "model.cell=hmm" not in more or setting.startswith("train.")]
 
 
 def started(folder: str, *more: str, device: str = "cuda", steps: int = 23) -> Begun[Training]:
-    options = config.load(None, [*TINY, f"train.steps={steps}", *more]).with_values(data={"texts": ["text.txt"]})
+    options = config.load(None, [*tiny(*more), f"train.steps={steps}", *more]).with_values(data={"texts": ["text.txt"]})
     return begin.fresh(options, Path(folder), torch.device(device))
 
 
@@ -101,6 +115,27 @@ def test_windows_sent_one_by_one_do_not_make_it_wait_either(
     begun.run.release()
 
 
+def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waiting: None) -> None:
+    run_until(started("old"))
+    old = Path("old/best.safetensors")
+    options = config.load(None, ["train.distillation=0.3", "train.precision=bf16"], begin.fine_tuning_base(old))
+    begun = begin.fresh(options.with_values(data={"texts": ["text.txt"]}), Path("new"), CUDA, init_from=old)
+    training = begun.training
+    assert training.teacher is not None
+    for _ in range(3):
+        training.step()
+    torch.cuda.set_sync_debug_mode("error")
+    for _ in range(9):
+        training.step()
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(isinstance(report, Stepped) for report in training.settle())
+    training.save_last(begun.run)
+    begun.run.release()
+    resumed = begin.resume(begun.run, None)
+    run_until(resumed, 14)
+    assert (resumed.training.position.step, resumed.training.device.type) == (14, "cuda")
+
+
 def test_the_device_is_given_work_ahead(here: Path) -> None:
     begun = started("run")
     assert begun.training.lag > 0
@@ -128,6 +163,7 @@ def test_windows_on_the_device_are_those_of_the_cpu(documents: int | None, dtype
                 assert_same(feed.Batch(*(None if tensor is None else tensor.cpu() for tensor in way)), expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @variants
 def test_resume_is_bit_exact(here: Path, more: tuple[str, ...]) -> None:
     run_until(started("whole", *more))
@@ -159,8 +195,9 @@ def test_a_loss_that_is_not_finite_is_gone_back_from(here: Path, monkeypatch: py
 def test_a_training_follows_the_cpus(here: Path, more: tuple[str, ...]) -> None:
     """Without dropout, whose draws are another device's own; both sum in fp32, each in its own order."""
     bits = []
+    certain = [] if "model.cell=hmm" in more else ["model.dropout=0"]
     for device in ("cpu", "cuda"):
-        begun = started(device, *more, "model.dropout=0", device=device, steps=10)
+        begun = started(device, *more, *certain, device=device, steps=10)
         reports = run_until(begun)
         bits.append([report.bits_per_character for report in reports if isinstance(report, Stepped)])
     np.testing.assert_allclose(bits[1], bits[0], rtol=2e-3)
@@ -248,11 +285,11 @@ def test_training_goes_on_after_steps_were_recorded(here: Path) -> None:
     begun.run.release()
 
 
+@pytest.mark.slow
 def test_a_text_is_that_of_the_cpu(here: Path, charrnn: Charrnn) -> None:
     """A trained model is sure of what follows, so that a difference in the last bits decides nothing."""
-    trained = charrnn(
-        "train", "text.txt", "-q", *settings("train.steps=300", "model.hidden_size=64", "model.dropout=0")
-    )
+    options = settings("train.steps=300", "model.hidden_size=64", "model.dropout=0")
+    trained = charrnn("train", "text.txt", "-q", "--device", "cpu", *options)
     assert trained.exit_code == 0, trained.output
     for options in (
         ["-p", "the ", "-n", "60", "-t", "0.5"],
@@ -297,10 +334,69 @@ def test_auto_is_cuda_for_learning_and_scoring(here: Path, charrnn: Charrnn) -> 
     np.testing.assert_allclose(scores, scores[-1], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("model", "commands"),
+    [
+        (
+            "model.cell=lstm",
+            (
+                "evaluate --exact",
+                "evaluate --dynamic --dynamic-rate 0.01",
+                "sample --adapt line.txt --greedy",
+                "sample --beam 3",
+            ),
+        ),
+        ("model.bidirectional=true", ("evaluate", "sample --infill the_qu_ck", "sample --suffix fox -p the")),
+        ("model.cell=hmm", ("evaluate", "sample --greedy")),
+    ],
+)
+def test_commands_do_there_what_they_do_on_the_cpu(
+    here: Path, charrnn: Charrnn, model: str, commands: tuple[str, ...]
+) -> None:
+    options = [word for setting in (*tiny(model), model, "train.steps=30") for word in ("-s", setting)]
+    trained = charrnn("train", "text.txt", "-q", "--device", "cpu", *options)
+    assert trained.exit_code == 0, trained.output
+    (here / "line.txt").write_text(TEXT[:90])
+    for command in commands:
+        words = command.split()
+        words += ["line.txt", "--json"] if words[0] == "evaluate" else [] if "--infill" in words else ["-n", "9"]
+        results = [charrnn(*words, "--device", device) for device in ("cpu", "cuda")]
+        assert [result.exit_code for result in results] == [0, 0], results[1].output
+        if words[0] == "sample":
+            assert results[1].stdout == results[0].stdout
+            continue
+        here_, there = (json.loads(result.stdout) for result in results)
+        assert there.keys() == here_.keys()
+        for name, value in here_.items():
+            assert there[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value), name
+
+
 def test_nothing_set_plans_trains_and_writes(here: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "text.txt", "--time", "5s", "--device", "cuda")
     assert result.exit_code == 0, result.output
     assert charrnn("sample", "-n", "5", "--device", "cuda").exit_code == 0
+
+
+def test_a_devices_checkpoint_is_sampled_on_a_cpu(here: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "text.txt", "--device", "cuda", "-q", *settings("train.steps=5")).exit_code == 0
+    assert charrnn("sample", "-n", "5").exit_code == 0
+    assert charrnn("train", "--resume", "--device", "cpu", "-s", "train.steps=8").exit_code == 0
+
+
+def test_the_benchmarks_of_a_device_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # which one of them sets
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for name, arguments, row in (
+        ("training", "--cells gru --sizes 1x8 --lanes 2 --length 4", r"charrnn bf16 +[\d,]+ +[\d.]+"),
+        ("sampling", "--hidden 8 --layers 1 --vocabulary 9 --lanes 1,3", r"charrnn, steps replayed +[\d,]+ +[\d.]+"),
+    ):
+        main = runpy.run_path(str(BENCHMARKS / f"{name}.py"))["main"]
+        for constant, small in (("LARGE", 64), ("STEPS", 2), ("LENGTH", 5)):
+            monkeypatch.setitem(main.callback.__globals__, constant, small)
+        words = [*arguments.split(), "--rounds", "1", "--device", "cuda"]
+        ran = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        assert re.search(row, ran.output), ran.output
 
 
 def test_lanes_of_a_text_too_large_for_the_device_are_sent(monkeypatch: pytest.MonkeyPatch, cuda: torch.device) -> None:
