@@ -60,10 +60,10 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(130) from None
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            told = "There is not enough memory for this. End what else uses it, or name another --device."
+            told = "There is not enough memory for this. End what else uses it, ask for less, or name another --device."
             raise _Sentence(CharRNNError(told)) from error
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
@@ -75,7 +75,9 @@ class _Commands(click.Group):
             raise click.exceptions.Exit(0) from None
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    if isinstance(error, MemoryError):
+        return True
     if "torch" not in sys.modules:
         return False
     from charrnn import plan

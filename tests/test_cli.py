@@ -748,12 +748,18 @@ def test_the_version_is_told(charrnn: Charrnn) -> None:
     assert re.fullmatch(r"charrnn \d+\.\d+\.\d+\n", charrnn("--version").stdout)
 
 
-def test_a_gpu_that_others_have_filled_is_a_sentence(
-    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError("2.00 GiB")],
+    ids=type,
+)
+def test_memory_that_others_have_filled_is_a_sentence(
+    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(*arguments: Any, **options: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise error
 
     monkeypatch.setattr(evaluate, "evaluate", full)
     result = charrnn("evaluate", "-m", str(trained), "text.txt")
-    assert_sentence(result, 1, "There is not enough memory for this. End what else uses it, or name another --device.")
+    told = "There is not enough memory for this. End what else uses it, ask for less, or name another --device."
+    assert_sentence(result, 1, told)
