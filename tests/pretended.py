@@ -204,6 +204,9 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         """Wait on the device, and nowhere else."""
 
+    def is_capturing(self) -> bool:
+        return False
+
 
 class Event:
     """Be waited for, but not before it is recorded."""
@@ -290,6 +293,7 @@ def pretended(patch: pytest.MonkeyPatch) -> Iterator[None]:
         "is_available": lambda: True,
         "is_bf16_supported": lambda including_emulation: True,
         "device_count": lambda: 1,
+        "is_current_stream_capturing": lambda: device.recorded is not None,
         "get_device_name": lambda device: "pretended",
         "set_device": lambda device: None,
         "mem_get_info": lambda device: (1 << 34, 1 << 35),
@@ -316,6 +320,7 @@ def pretended(patch: pytest.MonkeyPatch) -> Iterator[None]:
         (torch, of_torch),
         (Tensor, of_tensors),
         (torch.backends.cudnn, of_cudnn),
+        (torch.accelerator, {"current_stream": lambda: stream}),
         (torch.autograd, {"_engine_run_backward": go_back}),
         (torch._C, {"_group_tensors_by_device_and_dtype": grouped}),
     ):
