@@ -21,6 +21,11 @@ STDIN = "-"
 RUN_MARK = ".lock"  # a folder with such a file is a run
 _CHUNK = 1 << 24
 _PIECE = 1 << 18  # bytes read at a time: what is made of them stays in a processor's cache
+# whose first bytes say in which order all others come
+_MARKS = {
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
 _WHOLE = {"idna", "punycode"}  # Python decodes these only in one piece
 Stamp = tuple[str, int, int]  # a file's absolute path, its bytes, and when it was changed, in ns
 _PACKED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -113,7 +118,8 @@ class _Decoder:
     def __init__(self, encoding: str, name: str, advice: str | None = None) -> None:
         self.encoding, self.name, self.advice = encoding, name, advice
         self.decoder = codecs.getincrementaldecoder(encoding)()
-        self.is_utf8 = codecs.lookup(encoding).name == "utf-8"
+        self.codec = codecs.lookup(encoding).name
+        self.begun: bytes | None = b"" if self.codec in _MARKS else None  # until it is known whether a mark comes first
         self.taken, self.given = 0, 0  # bytes, characters
         self.held = ""  # carriage returns, until it is known what comes after them
         self.head, self.zero = b"", False  # the first bytes, and whether there is a zero among the first _CHUNK
@@ -180,27 +186,29 @@ class _Decoder:
 
     def _decoded(self, raw: bytes, last: bool) -> tuple[str, bytes | None]:
         """Give characters, and the very bytes that they are where these are UTF-8."""
+        if self.begun is not None:
+            self.begun = raw = self.begun + raw
+            if len(raw) < len(_MARKS[self.codec][0]) and not last:
+                return "", None
+            if not raw.startswith(_MARKS[self.codec]):
+                # in the machine's own order, as Python decodes it in one piece
+                order = "le" if sys.byteorder == "little" else "be"
+                self.decoder = codecs.getincrementaldecoder(f"{self.codec}-{order}")()
+            self.begun = None
         before = self.decoder.getstate()
         try:
             text = self.decoder.decode(raw, last)
-        except UnicodeDecodeError:
-            raise
         except UnicodeError as error:
-            name, order = codecs.lookup(self.encoding).name, "le" if sys.byteorder == "little" else "be"
-            if name not in {"utf-16", "utf-32"}:
-                raise self._placed(before, raw, error) from error
-            # without a mark: in the machine's own order, as Python decodes it in one piece
-            self.decoder = codecs.getincrementaldecoder(f"{name}-{order}")()
-            return self.decoder.decode(before[0] + raw, last), None
-        if not self.is_utf8 or self.held:
+            raise self._placed(before, raw, error) from error
+        if self.codec != "utf-8" or self.held:
             return text, None
         kept, _ = self.decoder.getstate()
         return text, (before[0] + raw)[: len(before[0]) + len(raw) - len(kept)]
 
     def _placed(self, before: tuple[bytes, int], raw: bytes, error: UnicodeError) -> UnicodeDecodeError:
-        """Find the byte of an error that names none: some decoders do where they hold back too much for the next bytes,
-        and name it if there are none."""
-        again = codecs.getincrementaldecoder(self.encoding)()
+        """Find the byte of an error: some decoders name none, or the first, where they hold back too much for the next
+        bytes, and name it if there are none."""
+        again = type(self.decoder)()
         again.setstate(before)
         try:
             again.decode(raw, True)
@@ -208,6 +216,8 @@ class _Decoder:
             return placed
         except UnicodeError:
             pass
+        if isinstance(error, UnicodeDecodeError):
+            return error
         return UnicodeDecodeError(self.encoding, before[0] + raw, 0, len(before[0] + raw), str(error))
 
 
