@@ -751,7 +751,7 @@ def test_the_version_is_told(charrnn: Charrnn) -> None:
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError("2.00 GiB")],
-    ids=type,
+    ids=["torch", "NumPy"],
 )
 def test_memory_that_others_have_filled_is_a_sentence(
     trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pretended import CUDA, pretended
+from charrnn.stack import takes_bf16
+from tests.pretended import CUDA
+from tests.pretended_cuda import pretended
 
 
 @pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tensor]:
+def there() -> Iterator[Tensor]:
     """Give 0, 1, 2 on the device."""
-    with pretended(monkeypatch):
+    with pretended():
         yield torch.arange(3.0, device="cuda")
 
 
@@ -28,14 +30,21 @@ def test_tensors_lie_where_they_are_made_or_brought(there: Tensor) -> None:
         there[1:],
         torch.zeros_like(here, device=CUDA),
         here.to("cuda:0"),
+        here.to(there),
         here.cuda(),
         torch.nn.Linear(2, 3).cuda().weight,
+        torch.nn.Linear(2, 3).to(there).weight,
     ):
         assert (made.device, made.is_cuda) == (CUDA, True)
         assert not made.cpu().is_cuda
     assert there.to(torch.float64).dtype == torch.float64
     assert there.to(here.device, torch.float16).dtype == torch.float16
     assert there.tolist() == [0.0, 1.0, 2.0]
+    assert there.to(CUDA) is there
+    assert there.to(CUDA, copy=True) is not there
+    assert torch.zeros(2, device="meta").device.type == "meta"
+    with pytest.raises(RuntimeError, match="invalid device"):
+        torch.zeros(2, device="cuda:1")
 
 
 def test_gradients_lie_where_their_weights_do(there: Tensor) -> None:
@@ -52,8 +61,12 @@ def test_gradients_lie_where_their_weights_do(there: Tensor) -> None:
 MIXED: tuple[Callable[[Tensor], Any], ...] = (
     lambda there: there + torch.ones(3),
     lambda there: torch.cat((torch.ones(3), there)),
+    lambda there: torch.stack((there[0], torch.tensor(1.0))),
+    lambda there: torch.tensor(1.0).add_(there[0]),
     lambda there: torch.nn.Linear(3, 2)(there),
+    lambda there: torch.nn.functional.embedding(torch.tensor(1), there[:, None]),
     lambda there: torch.arange(4)[there.long()],
+    lambda there: there.index_put_((there.long(),), torch.ones(3)),
     lambda there: there.bernoulli_(0.5, generator=torch.Generator()),
     lambda there: torch.ones(3).bernoulli_(0.5, generator=torch.Generator(CUDA)),
 )
@@ -61,10 +74,12 @@ MIXED: tuple[Callable[[Tensor], Any], ...] = (
 
 @pytest.mark.parametrize("mixed", MIXED)
 def test_devices_do_not_mix(there: Tensor, mixed: Callable[[Tensor], Any]) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"same device|another device"):
         mixed(there)
-    assert there.mul(torch.tensor(2.0)).tolist() == [0.0, 2.0, 4.0]  # numbers go with anything
-    assert there.bernoulli_(1.0, generator=torch.Generator(CUDA)).tolist() == [1.0, 1.0, 1.0]
+    assert there.mul(torch.tensor(2.0)).tolist() == [0.0, 2.0, 4.0]  # a number goes with anything
+    generator = torch.Generator(device=CUDA)
+    assert generator.manual_seed(1) is generator
+    assert there.bernoulli_(1.0, generator=generator).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_numpy_cannot_see_it(there: Tensor) -> None:
@@ -84,8 +99,8 @@ WAITING: tuple[Callable[[Tensor], Any], ...] = (
     lambda there: there.copy_(torch.ones(3)),
     lambda there: torch.ones(3).to(CUDA),
     lambda there: torch.tensor([1.0], device=CUDA),
+    lambda there: torch.ones(3).to(CUDA, non_blocking=True),  # not pinned
     lambda there: torch.equal(there, there),
-    lambda there: torch.cuda.synchronize(),
 )
 
 
@@ -99,15 +114,22 @@ def test_who_waits_is_found(there: Tensor, waiting: Callable[[Tensor], Any]) -> 
     waiting(there)
 
 
-def test_who_does_not_wait_must_have_somewhere_to_put_it(there: Tensor) -> None:
+def test_who_does_not_wait_has_nothing_before_it_has_arrived(there: Tensor) -> None:
     torch.cuda.set_sync_debug_mode("error")
-    numbers, pinned = torch.empty(3), torch.empty(3, pin_memory=True)
-    pinned.copy_(there, non_blocking=True)
     torch.ones(3).pin_memory().to(CUDA, non_blocking=True)
     with pytest.raises(RuntimeError, match="arrived"):
-        numbers.copy_(there, non_blocking=True)
+        torch.empty(3).copy_(there, non_blocking=True)
     with pytest.raises(RuntimeError, match="arrived"):
         there.to("cpu", non_blocking=True)
+    early, late = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    pinned = torch.empty(3, pin_memory=True)
+    early.record(torch.cuda.current_stream())
+    pinned.copy_(there, non_blocking=True)
+    late.record(torch.cuda.current_stream())
+    there.zero_()
+    early.synchronize()
+    assert pinned.isnan().all()
+    late.synchronize()
     assert pinned.tolist() == [0.0, 1.0, 2.0]
 
 
@@ -115,13 +137,22 @@ def test_a_graph_runs_again_where_it_was_recorded(there: Tensor) -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         doubled = there * 2
-        last = doubled[2]
+        last, largest = doubled[2], doubled.argmax()
     assert doubled.isnan().all()  # recorded is not run
+    assert int(largest) < 0
     for factor in (1.0, 3.0):
         there.copy_(torch.arange(3.0) * factor)
         graph.replay()
         assert doubled.tolist() == [0.0, 2.0 * factor, 4.0 * factor]
-        assert float(last) == 4.0 * factor
+        assert (float(last), int(largest)) == (4.0 * factor, 2)
+
+
+def test_a_graph_takes_nothing_of_the_cpu_along(there: Tensor) -> None:
+    number, generator = torch.tensor(2.0), torch.Generator(CUDA)
+    with pytest.raises(RuntimeError, match="graph"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        there * number
+    with pytest.raises(RuntimeError, match="graph"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.empty_like(there).bernoulli_(0.5, generator=generator)
 
 
 @pytest.mark.parametrize("recorded", [lambda there: there.sum().item(), lambda there: there.copy_(torch.ones(3))])
@@ -130,11 +161,32 @@ def test_nobody_waits_within_a_graph(there: Tensor, recorded: Callable[[Tensor],
         recorded(there)
 
 
-def test_afterwards_all_is_as_before() -> None:
-    before = torch.cuda.is_available(), torch.autocast, torch.Generator
-    with pytest.MonkeyPatch.context() as patch, pretended(patch):
-        assert torch.cuda.is_available()
-        there = torch.zeros(2, device=CUDA)
-    assert (torch.cuda.is_available(), torch.autocast, torch.Generator) == before
-    assert not there.is_cuda
+PATCHED = (
+    (torch, "autocast"),
+    (torch, "Generator"),
+    (torch, "is_autocast_enabled"),
+    (torch.cuda, "is_available"),
+    (torch.autograd, "_engine_run_backward"),
+    (torch._C, "_group_tensors_by_device_and_dtype"),
+    (Tensor, "device"),
+    (Tensor, "is_cuda"),
+)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_afterwards_all_is_as_before(fails: bool) -> None:
+    before = [getattr(owner, name) for owner, name in PATCHED]
+    capable = takes_bf16()
+    try:
+        with pretended():
+            assert torch.cuda.is_available()
+            assert takes_bf16()
+            there = torch.zeros(2, device=CUDA)
+            assert all(getattr(owner, name) is not old for (owner, name), old in zip(PATCHED, before, strict=True))
+            if fails:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    assert [getattr(owner, name) for owner, name in PATCHED] == before
+    assert takes_bf16() == capable
     assert (there + torch.ones(2)).tolist() == [1.0, 1.0]
