@@ -281,7 +281,7 @@ def test_the_joint_head_is_its_equation_with_a_row_for_each_width(options: dict[
         for t in range(T):
             left, right, row = before[b, t], after[b, t], min(int(remaining[b, t]), 20) - 1
             hidden = torch.relu(w @ torch.cat((left, right)) + model.joint_width[row])
-            expected[b, t] = head @ (left + model.joint_trust[row] * right + u @ hidden) + model.joint_bias
+            expected[b, t] = (head @ (left + model.joint_trust[row] * right + u @ hidden) + model.joint_bias).numpy()
     close(model.joint_logits(before, after, remaining), expected)
 
 

@@ -167,7 +167,7 @@ def test_windows_on_the_device_are_those_of_the_cpu(documents: int | None, dtype
 
 @pytest.mark.parametrize(
     "more",
-    [pytest.param(more, marks=() if more == VARIANTS[3] else pytest.mark.slow) for more in VARIANTS],
+    [pytest.param(more, marks=() if "data.documents=line" in more else pytest.mark.slow) for more in VARIANTS],
     ids=" ".join,
 )
 def test_resume_is_bit_exact(here: Path, more: tuple[str, ...]) -> None:
