@@ -241,7 +241,7 @@ def test_adapting_costs_what_dynamic_evaluation_costs() -> None:
         ["-n", "9", "--seed", "1", "-k", "3", "-p", "the "],
         ["-n", "9", "--seed", "1", "--each-line"],
         ["-n", "9", "--beam", "3"],
-        ["--infill", "th_ quick __x"],
+        ["--infill", "th_ quick _________ __x"],
         ["-p", "the ", "--suffix", "fox", "-n", "3"],
     ],
     ids=" ".join,
