@@ -84,18 +84,22 @@ def no_waiting() -> Iterator[None]:
 # Training
 
 
-@variants
-def test_training_never_waits_for_the_device(here: Path, no_waiting: None, more: tuple[str, ...]) -> None:
-    begun = started("run", *more)
-    training = begun.training
-    windows = training.lanes.windows
-    for _ in range(3):  # libraries set themselves up
+def step_without_waiting(training: Training, steps: int) -> None:
+    """Take some steps, after three in which libraries set themselves up."""
+    for _ in range(3):
         training.step()
     torch.cuda.set_sync_debug_mode("error")
-    for _ in range(windows + 3):  # into the next epoch, where documents lie in another order
+    for _ in range(steps):
         training.step()
     torch.cuda.set_sync_debug_mode("default")
     assert all(isinstance(report, Stepped) for report in training.settle())
+
+
+@variants
+def test_training_never_waits_for_the_device(here: Path, no_waiting: None, more: tuple[str, ...]) -> None:
+    begun = started("run", *more)
+    into_the_next_epoch = begun.training.lanes.windows + 3  # where documents lie in another order
+    step_without_waiting(begun.training, into_the_next_epoch)
     begun.run.release()
 
 
@@ -105,14 +109,7 @@ def test_windows_sent_one_by_one_do_not_make_it_wait_either(
 ) -> None:
     monkeypatch.setattr(feed, "_SHARE", 1 << 60)  # no device has so much memory
     begun = started("run", *more)
-    training = begun.training
-    for _ in range(3):
-        training.step()
-    torch.cuda.set_sync_debug_mode("error")
-    for _ in range(9):
-        training.step()
-    torch.cuda.set_sync_debug_mode("default")
-    assert all(isinstance(report, Stepped) for report in training.settle())
+    step_without_waiting(begun.training, 9)
     begun.run.release()
 
 
@@ -124,13 +121,7 @@ def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waitin
     begun = begin.fresh(options.with_values(data={"texts": ["text.txt"]}), Path("new"), CUDA, init_from=old)
     training = begun.training
     assert training.teacher is not None
-    for _ in range(3):
-        training.step()
-    torch.cuda.set_sync_debug_mode("error")
-    for _ in range(9):
-        training.step()
-    torch.cuda.set_sync_debug_mode("default")
-    assert all(isinstance(report, Stepped) for report in training.settle())
+    step_without_waiting(training, 9)
     training.save_last(begun.run)
     begun.run.release()
     resumed = begin.resume(begun.run, None)
