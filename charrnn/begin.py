@@ -72,11 +72,9 @@ def choose_device(name: str, say: Say = silent) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # older versions have no other name for what torch 2.9 warns of
     warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
-    if name == "auto":
+    auto = name == "auto"
+    if auto:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cuda" and (refusal := _refusal(torch.device(name))) is not None:
-            say(f"cuda does not compute here ({refusal}); taking the CPU.")
-            name = "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -93,6 +91,9 @@ def choose_device(name: str, say: Say = silent) -> torch.device:
         if device.index is not None:
             torch.cuda.set_device(device)  # streams and graphs are made where one stands
         refusal = _refusal(device)
+        if refusal is not None and auto:
+            say(f"cuda does not compute here ({refusal}); taking the CPU.")
+            return torch.device("cpu")
         if refusal is not None:
             raise MisuseError(f"{name} does not compute here ({refusal}). Leave --device out, or name cpu.")
         let_round(False)  # fp32 means fp32; who wants speed has bf16

@@ -166,7 +166,7 @@ class _Decoder:
 
     def check(self) -> None:
         """Raise CharRNNError where something was wrong."""
-        utf16 = self.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        utf16 = self.head.startswith(_MARKS["utf-16"])
         if self.error is not None:
             where = f"{self.name}: not {self.encoding.upper()} at byte {self.error_at}"
             odd = self.error.object[self.error.start : self.error.start + 1]

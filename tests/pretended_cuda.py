@@ -15,8 +15,6 @@ from torch.overrides import _get_current_function_mode_stack
 from charrnn.stack import takes_bf16
 from tests.pretended import CPU, CUDA, Calls, Copy, Device, Operation, Operations, flat, is_cuda, replay, spoil, unseen
 
-BFLOAT16_SINCE = 91300  # the first cuDNN whose recurrent kernels take bf16
-
 
 class Generator(torch.Generator):
     """A generator of the CPU that says whose it would be."""
@@ -32,11 +30,16 @@ class Generator(torch.Generator):
         return self._named
 
 
+def real(kind: str) -> str:
+    """Name the kind of device where the tensors are."""
+    return "cpu" if kind == "cuda" else kind
+
+
 class Autocast(torch.autocast):
     """Round where the tensors are."""
 
     def __init__(self, device_type: str, *args: Any, **options: Any) -> None:
-        super().__init__("cpu" if device_type == "cuda" else device_type, *args, **options)
+        super().__init__(real(device_type), *args, **options)
 
 
 class Cudnn:
@@ -107,9 +110,6 @@ def pretended() -> Iterator[None]:
         """Name the pretended device, of which optimizers ask."""
         return {(next(flat(lists)).device, dtype): (lists, at) for (_, dtype), (lists, at) in group(*args).items()}
 
-    def real(kind: str) -> str:
-        return "cpu" if kind == "cuda" else kind
-
     def set_sync_debug_mode(mode: str) -> None:
         device.may_wait = mode != "error"
 
@@ -143,8 +143,8 @@ def pretended() -> Iterator[None]:
             "graph": graph,
         },
         torch.accelerator: {"current_stream": lambda which=None: stream},
-        # torch.nn asks before it moves weights about
-        torch.backends.cudnn: {"version": lambda: BFLOAT16_SINCE, "is_acceptable": lambda tensor: False},
+        # newer than anyone asks for; but torch.nn shall not move weights about for it
+        torch.backends.cudnn: {"version": lambda: 10**6, "is_acceptable": lambda tensor: False},
         torch.autograd: {"_engine_run_backward": go_back},
         torch._C: {"_group_tensors_by_device_and_dtype": grouped},
     }

@@ -732,6 +732,7 @@ def test_a_run_of_a_gpu_that_computes_no_longer_goes_on_elsewhere(here: Path, mo
     begun.training.save_last(begun.run)
     begun.run.release()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(begin, "_refusal", lambda device: "it is full")
     said: list[str] = []
     resumed = begin.resume(begun.run, None, say=said.append)

@@ -32,10 +32,9 @@ def test_a_damaged_run_is_listed_as_such(trained: Path) -> None:
 
 
 def test_a_page_counts_parameters_and_draws_the_curve(trained: Path) -> None:
-    path = trained / "best.safetensors"
-    _, model = modelfile.read_model(path)
-    path = trained / "last.safetensors"  # of the best may have been just one evaluation
+    path = trained / "last.safetensors"  # the best may have seen just one evaluation
     page = tables.page(path, modelfile.read_header(path))
+    _, model = modelfile.read_model(path)
     assert f"parameters    {sum(weights.numel() for weights in model.parameters()):,}" in page
     assert "seed 1" in page
     assert page.count("*") >= 2
