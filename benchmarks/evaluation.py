@@ -11,7 +11,7 @@ from functools import partial
 import click
 import numpy as np
 import torch
-from training import CHARACTERS, CPU, training
+from training import CHARACTERS, CPU, measured, training
 from turns import in_turns, report
 
 from charrnn import evaluate
@@ -27,11 +27,12 @@ from charrnn.allocator import keep_freed_memory
 @click.option("--rounds", default=3)
 def main(cells: str, sizes: str, characters: int, distinct: int, lanes: int, rounds: int) -> None:
     keep_freed_memory()  # as the commands do
+    precisions = measured()
     for cell in cells.split(","):
         for size in sizes.split(","):
             layers, hidden = (int(number) for number in size.split("x"))
             ways, amounts = {}, {}
-            for precision in ("fp32", "bf16"):
+            for precision in precisions:
                 for kernel in ("torch", "own"):
                     made = training(cell, hidden, layers, lanes, 128, precision, kernel, CPU, distinct)
                     ways[f"training, {precision} {kernel}"] = made.step

@@ -35,9 +35,9 @@ from charrnn.begin import choose_device
 from charrnn.cells import GATES
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Part
+from charrnn.device import bf16_on, rounding
 from charrnn.modelfile import CorpusCard
 from charrnn.plan import is_out_of_memory
-from charrnn.stack import rounding
 from charrnn.train import Training
 from charrnn.vocabulary import Vocabulary
 
@@ -45,6 +45,7 @@ EMBEDDING, CHARACTERS = 64, 65
 STEPS = 20  # on CUDA, before anyone waits
 LARGE = 8192  # rows and columns of the matrices whose product shows what a device can do
 CPU = torch.device("cpu")
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Tutorial:
@@ -132,6 +133,14 @@ def training(
     )
     corpus = Corpus(part, part, part, vocabulary, False)
     return Training(config, corpus, CorpusCard("none", "0" * 64, 1, 1, 1), device)
+
+
+def measured() -> list[str]:
+    """List the number formats to measure on a CPU, and say which is left out: some do bf16 by hand, and take hours."""
+    if bf16_on(CPU).fast:
+        return ["fp32", "bf16"]
+    print("bf16 is slow on this CPU, and left out")
+    return ["fp32"]
 
 
 def products(cell: str, hidden: int, layers: int, lanes: int, length: int, kind: torch.dtype) -> tuple[list, float]:
@@ -240,26 +249,27 @@ def main(cells: str, sizes: str, counts: str | None, length: int, rounds: int, t
     torch.set_num_threads(threads or torch.get_num_threads())
     keep_freed_memory()
     print(f"{lanes} lanes of {length} characters, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    precisions = measured()
     for cell in cells.split(","):
         for size in sizes.split(","):
             layers, hidden = (int(number) for number in size.split("x"))
             tokens = torch.from_numpy(np.random.default_rng(0).integers(0, CHARACTERS, (lanes, length + 1)))
             baseline = "torch.nn in fp32"
             ways = {baseline: Tutorial.apart(cell, hidden, layers, tokens)}
-            for precision in ("fp32", "bf16"):
+            for precision in precisions:
                 for kernel in ("torch", "own"):
                     made = training(cell, hidden, layers, lanes, length, precision, kernel)
                     ways[f"charrnn {precision} {kernel}"] = made.step
             flops = 0.0
-            for kind, name in ((torch.float32, "products alone, fp32"), (torch.bfloat16, "products alone, bf16")):
-                pairs, flops = products(cell, hidden, layers, lanes, length, kind)
+            for precision in precisions:
+                pairs, flops = products(cell, hidden, layers, lanes, length, KINDS[precision])
 
                 def multiply(pairs: list = pairs) -> None:
                     for one, other, times in pairs:
                         for _ in range(times):
                             torch.mm(one, other)
 
-                ways[name] = multiply
+                ways[f"products alone, {precision}"] = multiply
             print(f"\n{cell} {layers} x {hidden}, {flops / (lanes * length) / 1e6:.1f} MFLOP a character")
             seconds = in_turns(ways, rounds)
             report(seconds, dict.fromkeys(ways, lanes * length), "characters", baseline)

@@ -26,13 +26,13 @@ from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.corpus import Corpus, Dealt, Part, Tokens
 from charrnn.counting import Counted, Counting, count
+from charrnn.device import bf16_on, let_round
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.metrics import NATS_PER_BIT
 from charrnn.model import transplant
 from charrnn.modelfile import CorpusCard, Header
 from charrnn.origin import Say, silent
 from charrnn.source import Source
-from charrnn.stack import let_round
 from charrnn.text import STDIN
 from charrnn.train import Report, Training, read_position, train
 
@@ -401,6 +401,8 @@ def _resumed(
         teacher = modelfile.build_model(run.last, header, {names[name]: tensors.pop(name) for name in names})
     training = Training(config, whole, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
     training.restore(run.last, header, position, tensors)
+    if config.train.precision == "bf16" and not bf16_on(device).fast:
+        say(plan.SLOW_BF16.format(device=device))
     if position.device != device.type:
         say(f"Trained on {position.device} before and on {device} from here: exact up to rounding and dropout's draws.")
     spent = training.position.seconds

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from charrnn.bidirectional import Causal
 from charrnn.corpus import Tokens
+from charrnn.device import bf16_may_pay, rounding
 from charrnn.lines import Progress, no_progress
 from charrnn.metrics import NATS_PER_BIT, Score
 from charrnn.model import nats
 from charrnn.ngram import Ngram
-from charrnn.stack import State, rounding, takes_bf16
+from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
 
 _WINDOW = 256
@@ -125,7 +126,7 @@ class _Reader:
     def __init__(self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
         self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
         # whether products in bf16 do for this text; None while that has not been tried
-        self.bf16_will_do: bool | None = None if fast_at_bf16(model.embedding) else False
+        self.bf16_will_do: bool | None = None
         self._compared = np.zeros(3)  # characters read in both ways, the sum of their differences, and of the squares
 
     def read(self, places: npt.NDArray[np.int64], state: State, rounded: bool = False) -> tuple[Tensor, Tensor, State]:
@@ -228,7 +229,9 @@ class _Reader:
         """Read a window in both ways, if the `left` steps may gain by it; say whether its mean cost, and so that of the
         text, is the same to within the tolerance, two standard errors included; None where this and the windows before
         do not tell yet."""
-        if left < 4 * places.shape[1] or (not self._compared[0] and not self._gains(state)):
+        if left < 4 * places.shape[1]:
+            return False
+        if not self._compared[0] and not (bf16_may_pay(self.model.embedding) and self._gains(state)):
             return False
         inside = torch.from_numpy(places < len(self.tokens))
         costs = []
@@ -275,16 +278,6 @@ class _Reader:
             if keep is not None and first < keep[0]:
                 keep[1].append((costs, correct.long()))
         return total, state
-
-
-def fast_at_bf16(weights: Tensor) -> bool:
-    """Say whether products in bf16 may pay where these weights are: whether its processor has instructions for them."""
-    if weights.dtype != torch.float32:
-        return False
-    if weights.device.type == "cuda":
-        return takes_bf16()
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public: where they are gone, nothing pays
-    return weights.device.type == "cpu" and any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
 
 
 def join(first: State, rest: State) -> State:

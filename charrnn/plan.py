@@ -4,7 +4,6 @@ Tries steps of the very training it plans; the figures behind the rules are in d
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ import torch
 from charrnn import objective
 from charrnn.bidirectional import LOOKAHEAD, Network, make_model
 from charrnn.config import Config, ModelConfig
+from charrnn.device import Bf16, bf16_on, rounding
 from charrnn.errors import CharRNNError
-from charrnn.evaluate import fast_at_bf16
 from charrnn.feed import Batch
-from charrnn.stack import rounding, takes_bf16
 
 MINUTES = 15  # what a training without --time is planned to take, at most
 _LADDER = (128, 192, 256, 384, 512, 768, 1024)
@@ -76,6 +74,9 @@ _GROWTH = 4.0  # a CPU's operations per second at any width, at most, as a multi
 _AHEAD = 4  # windows that a GPU is given at once: it need not wait for the next, as it need not in training
 
 
+SLOW_BF16 = "bf16 is slow on {device}: -s train.precision=fp32 takes less time, and loses nothing."
+
+
 @dataclass(frozen=True)
 class Plan:
     """Hold a configuration without a single `auto`, and what to tell the user about it."""
@@ -96,8 +97,10 @@ def plan(
     known: float | None = None,
     unseen: int = 0,
     spent: float = 0.0,
+    bf16: Bf16 | None = None,
 ) -> Plan:
-    """Settle every `auto` for a training part and a validation part of so many characters on a device.
+    """Settle every `auto` for a training part and a validation part of so many characters on a device, which is asked
+    what it does in `bf16` unless that is given.
 
     The model that a fine-tuning starts from needs `known` times as many bits of the validation part as an n-gram model
     of the text, if that was compared.
@@ -132,7 +135,8 @@ def plan(
     if train.distillation == "auto":
         config = config.with_values(train={"distillation": 0.0})
     seconds, dropout = max(train.time - spent, 0.1 * train.time) if train.time else MINUTES * 60.0, config.model.dropout
-    config, rate = _fit_model(config, vocabulary_size, training, device, seconds)
+    ways = _ways(config, device, bf16_on(device) if bf16 is None else bf16, notes)
+    config, rate = _fit_model(config, ways, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
         # little time: narrower steps, but more of them, where they take less time for it
         lanes = int(config.train.batch_size)
@@ -203,38 +207,43 @@ def _reading(config: Config, training: int) -> float:
 
 
 def _fit_model(
-    config: Config, vocabulary_size: int, training: int, device: torch.device, seconds: float
+    config: Config,
+    ways: list[dict[str, str]],
+    vocabulary_size: int,
+    training: int,
+    device: torch.device,
+    seconds: float,
 ) -> tuple[Config, float]:
-    """Choose layers, sizes and precision; gives characters per second as tried."""
+    """Choose layers, sizes and one of the ways to run; gives characters per second as tried."""
     model, train = config.model, config.train
     if model.cell == "hmm" or model.num_layers != "auto":
-        return _fit_sizes(config, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
+        return _fit_sizes(config, ways, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
     # a second layer learns late: it pays where there is text and time enough for all characters there are
     flat = config.with_values(model={"num_layers": 1})
     if training < 200_000 or vocabulary_size > _MANY_CHARACTERS:
         least = _MOSTLY_HEAD if model.tied and vocabulary_size > _MANY_CHARACTERS else _CHARACTERS_PER_WEIGHT
-        return _fit_sizes(flat, vocabulary_size, training, device, seconds, least)
+        return _fit_sizes(flat, ways, vocabulary_size, training, device, seconds, least)
     deep = config.with_values(model={"num_layers": 2})
-    deep, rate = _fit_sizes(deep, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
+    deep, rate = _fit_sizes(deep, ways, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
     if train.epochs != "auto" or train.steps is not None or rate * seconds >= _DEEP * training:
         return deep, rate
-    return _fit_sizes(flat, vocabulary_size, training, device, seconds, _SHALLOW)
+    return _fit_sizes(flat, ways, vocabulary_size, training, device, seconds, _SHALLOW)
 
 
 def _fit_sizes(
     config: Config,
+    ways: list[dict[str, str]],
     vocabulary_size: int,
     training: int,
     device: torch.device,
     seconds: float,
     characters_per_weight: float,
 ) -> tuple[Config, float]:
-    """Choose sizes and precision for a number of layers; gives characters per second as tried."""
+    """Choose sizes and one of the ways to run for a number of layers; gives characters per second as tried."""
     wanted = next((size for limit, size in _FED if training < limit), _LADDER[-1])
     ladder = [size for size in _LADDER if size <= wanted][::-1]
     if config.model.hidden_size != "auto":
         ladder = [int(config.model.hidden_size)]
-    ways = _ways(config, device)
     flops_per_second = 0.0  # not known
     if len(ladder) > 1 and device.type == "cpu":
         # the smallest takes an instant, and tells which are far out of reach; a GPU is slow at small ones alone
@@ -265,23 +274,26 @@ def _fit_sizes(
     raise AssertionError("the last rung is always taken")
 
 
-def _ways(config: Config, device: torch.device) -> list[dict[str, str]]:
-    """List the ways in which a training may run here: number formats of the products, and who does the loops."""
+def _ways(config: Config, device: torch.device, bf16: Bf16, notes: list[str]) -> list[dict[str, str]]:
+    """List the ways in which a training may run here: number formats of the products, and who does the loops. Notes
+    what the user would not expect of the ways that were named."""
     train, model = config.train, config.model
     if model.cell == "hmm":
         return [{"precision": "fp32", "kernel": "torch"}]
-    precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"]
-    emulated = device.type == "cpu" and platform.machine() in {"x86_64", "AMD64"} and not fast_at_bf16(torch.zeros(0))
-    emulated = emulated or (device.type == "cuda" and not takes_bf16())
-    if device.type == "mps" or (emulated and train.precision == "auto"):
-        precisions = ["fp32"]
-    if train.kernel != "auto":
-        kernels = [str(train.kernel)]
-    elif model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None:
-        kernels = ["own"]  # torch has none
-    else:
-        kernels = ["torch", "own"] if device.type == "cpu" else ["torch"]  # a GPU starves on many small calls
-    return [{"precision": precision, "kernel": kernel} for precision in precisions for kernel in kernels]
+    precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"] if bf16.fast else ["fp32"]
+    ways = []
+    for precision in precisions:
+        without = precision == "bf16" and model.cell == "lstm" and device.type == "cpu" and not bf16.lstm
+        if model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None or without:
+            kernels = ["own"]  # torch has none
+        elif train.kernel != "auto":
+            kernels = [str(train.kernel)]
+        else:
+            kernels = ["torch", "own"] if device.type == "cpu" else ["torch"]  # a GPU starves on many small calls
+        ways += [{"precision": precision, "kernel": kernel} for kernel in kernels]
+    if train.precision == "bf16" and not bf16.fast:
+        notes.append(SLOW_BF16.format(device=device))
+    return ways
 
 
 def _fastest(

@@ -5,9 +5,7 @@ Shapes: B lanes, T steps, E embedding, H hidden, L layers, K time skip, G gates 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,39 +15,7 @@ from torch.nn import functional as F
 
 from charrnn import cells, recurrence
 from charrnn.config import ModelConfig
-
-
-@cache
-def takes_bf16() -> bool:
-    """Say whether torch hands bf16 on to cuDNN's recurrent kernels: since torch 2.10, cuDNN 9.13 and Ampere."""
-    if not torch.cuda.is_available() or torch.version.hip is not None:
-        return False
-    supported = torch.cuda.is_bf16_supported(including_emulation=False)
-    return supported and torch.__version__ >= "2.10" and (torch.backends.cudnn.version() or 0) >= 91300  # type: ignore[no-untyped-call]
-
-
-def let_round(allowed: bool) -> bool:
-    """Allow or forbid cuDNN to round the numbers that it multiplies; gives what held before."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = allowed
-    return before
-
-
-@contextmanager
-def rounding(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Let cuDNN round within, forwards and backwards, where that is wanted.
-
-    torch asks the switch that is there for fp32 (TF32) about recurrent kernels in bf16 as well: where it is off, they
-    have to do without tensor cores.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    before = let_round(allowed)
-    try:
-        yield
-    finally:
-        let_round(before)
+from charrnn.device import cpu_lstm_takes_bf16, cudnn_takes_bf16
 
 
 class State(NamedTuple):
@@ -79,9 +45,9 @@ class RecurrentLayer(nn.Module):
     """One layer of any cell, its weights in torch's own module of that cell.
 
     A plain cell runs on torch's fused kernel (cuDNN on CUDA), or where `own` is set on the loops of `recurrence`; what
-    torch has no kernel for (leaky ReLU, leaky units, time skip) always does. A single step without gradients runs on
-    the equations of `cells`, since torch would repack the weights at every call; on CUDA, where each operation has to
-    be launched, on torch's kernel of one step.
+    torch has no kernel for (leaky ReLU, leaky units, time skip; on some CPUs an LSTM in bf16) always does. A single
+    step without gradients runs on the equations of `cells`, since torch would repack the weights at every call; on
+    CUDA, where each operation has to be launched, on torch's kernel of one step.
     """
 
     def __init__(self, config: ModelConfig, input_size: int) -> None:
@@ -114,12 +80,13 @@ class RecurrentLayer(nn.Module):
         rounded = x.is_cuda and torch.is_autocast_enabled("cuda")
         if x.shape[1] == 1 and not torch.is_grad_enabled():
             return self.single_step(x, state) if x.is_cuda and self.fused and not rounded else self.steps(x, state)
-        if self.own:
-            kind = x.device.type
-            products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        kind = x.device.type
+        products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        bf16_lstm = self.cell == "lstm" and kind == "cpu" and products == torch.bfloat16
+        if self.own or (bf16_lstm and not cpu_lstm_takes_bf16()):
             loop = recurrence.Kind(self.cell, self.activation, self.leak, products)
             return recurrence.run(loop, x, state, recurrence.Weights(*self.weights(), self.skip_weight))
-        if rounded and takes_bf16():
+        if rounded and cudnn_takes_bf16():
             return self.in_bf16(x, state)
         if rounded:
             with torch.autocast("cuda", enabled=False):

@@ -22,6 +22,7 @@ from charrnn.bidirectional import LOOKAHEAD, BidirectionalRNN, Network, make_mod
 from charrnn.checkpoint import Run
 from charrnn.config import Config, TrainConfig
 from charrnn.corpus import Corpus, Lanes
+from charrnn.device import rounding
 from charrnn.errors import CharRNNError
 from charrnn.feed import feed
 from charrnn.filters import Filters
@@ -31,7 +32,7 @@ from charrnn.model import BY_CHARACTER, LOOKED_UP
 from charrnn.modelfile import CorpusCard, Evaluated, Header
 from charrnn.ondevice import OnDevice
 from charrnn.readback import Readback
-from charrnn.stack import State, rounding
+from charrnn.stack import State
 from charrnn.tensorfile import EXTRA
 
 SAVE_SECONDS = 60.0

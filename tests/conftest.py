@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -63,6 +65,13 @@ def charrnn() -> Charrnn:
 def settings(*more: str) -> list[str]:
     """Give the options of a tiny training, with more settings over them."""
     return [word for setting in (*TINY, *more) for word in ("-s", setting)]
+
+
+def close(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Compare with what is expected, to within a rounding: a share of the largest number, or of 1 if that is less."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
 
 
 @pytest.fixture

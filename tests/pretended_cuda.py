@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.backends.cudnn.rnn import get_cudnn_mode
 from torch.overrides import _get_current_function_mode_stack
 
-from charrnn.stack import takes_bf16
+from charrnn.device import cudnn_takes_bf16
 from tests.pretended import CPU, CUDA, Calls, Copy, Device, Operation, Operations, flat, is_cuda, replay, spoil, unseen
 
 
@@ -154,8 +154,8 @@ def pretended() -> Iterator[None]:
                 for name, member in members.items():
                     patch.setattr(owner, name, member)
             patch.setitem(get_cudnn_mode.__globals__, "_cudnn", Cudnn)
-            takes_bf16.cache_clear()
+            cudnn_takes_bf16.cache_clear()
             with Operations(device), calls:
                 yield
     finally:
-        takes_bf16.cache_clear()
+        cudnn_takes_bf16.cache_clear()

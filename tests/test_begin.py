@@ -23,13 +23,13 @@ from charrnn import (
     begin,
     cloze,
     config,
+    device,
     display,
     evaluate,
     modelfile,
     origin,
     plan,
     source,
-    stack,
     tables,
     tokenfile,
     train,
@@ -340,6 +340,7 @@ def test_a_runs_configuration_reproduces_it(here: Path) -> None:
         assert torch.equal(weights, other.training.model.state_dict()[name]), name
 
 
+@pytest.mark.bf16
 def test_no_auto_is_left_in_a_run(here: Path) -> None:
     chosen = config.load(None, ["train.steps=2", "train.seed=1"]).with_values(data={"texts": ["text.txt"]})
     begun = begin.fresh(chosen, Path("run"), CPU)
@@ -748,12 +749,12 @@ def test_a_gpu_that_computes_is_taken_for_exact_numbers_and_the_same_ones_each_t
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(begin, "_refusal", lambda device: None)
-    before = stack.let_round(True)
+    before = device.let_round(True)
     try:
         assert begin.choose_device("auto") == torch.device("cuda")
-        assert not stack.let_round(before)
+        assert not device.let_round(before)
     finally:
-        stack.let_round(before)
+        device.let_round(before)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 

@@ -18,8 +18,8 @@ from charrnn.bidirectional import BidirectionalRNN, make_model
 from charrnn.config import ModelConfig
 from charrnn.model import CharRNN, transplant
 from charrnn.reader import WIDEST
-from tests.conftest import CELLS
-from tests.test_model import OPTIONS, B, E, H, V, close, some_state, some_tokens, tensors
+from tests.conftest import CELLS, close
+from tests.test_model import OPTIONS, B, E, H, V, some_state, some_tokens, tensors
 
 T = 6
 NEWLINE = 2  # a token like any other here
@@ -417,6 +417,7 @@ def test_a_transplant_matches_all_three_heads_by_character(options: dict[str, An
 
 
 @pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.bf16
 def test_in_bf16_a_heads_bias_is_added_in_full(tied: bool) -> None:
     """With thousands of characters most biases are around -10, where bf16 has steps of a sixteenth."""
     model = made("lstm", "tanh", {"tie_weights": tied, "embedding_size": H}).float()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from charrnn import cells
 from charrnn.cells import StepState
-from tests.conftest import CELLS
+from tests.conftest import CELLS, close
 
 B, T, E, H, K = 2, 3, 4, 5, 3
 OPTIONS: tuple[dict[str, Any], ...] = ({}, {"leak": 0.3}, {"time_skip": K}, {"leak": 0.3, "time_skip": K})
@@ -44,10 +44,6 @@ def start(cell: str, time_skip: int | None = None) -> StepState:
 
 def to_torch(state: StepState) -> StepState:
     return StepState(*(None if array is None else torch.from_numpy(array.copy()) for array in state))
-
-
-def close(left: Any, right: Any, tolerance: float = 1e-12) -> None:
-    np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=0, atol=tolerance)
 
 
 def test_every_cell_and_every_activation_is_tested() -> None:

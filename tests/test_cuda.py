@@ -22,11 +22,11 @@ from charrnn.captured import cuda_graph
 from charrnn.cells import StepState
 from charrnn.checkpoint import Run
 from charrnn.corpus import Lanes
+from charrnn.device import cudnn_takes_bf16, rounding
 from charrnn.filters import Filters
 from charrnn.ondevice import OnDevice, State
 from charrnn.readback import Readback
 from charrnn.sample import Writer
-from charrnn.stack import rounding, takes_bf16
 from charrnn.train import Finished, Stepped, Training, WentBack
 from tests import test_model
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
@@ -210,7 +210,7 @@ def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
             with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
                 y, _ = layer(x, before)
             if rounded:
-                assert y.dtype == (torch.bfloat16 if takes_bf16() else torch.float32)
+                assert y.dtype == (torch.bfloat16 if cudnn_takes_bf16() else torch.float32)
             gradients.append(torch.autograd.grad((y.float() * SMALL).sum(), [x, *layer.weights()]))
     for exact, found in zip(*gradients, strict=True):
         assert float(exact.norm()) > 0.0

@@ -36,7 +36,7 @@ from charrnn.sample import Writer
 from charrnn.scribe import Scribe
 from charrnn.stack import State
 from charrnn.vocabulary import Vocabulary
-from tests.conftest import CELLS
+from tests.conftest import CELLS, close
 from tests.test_bidirectional import LAID_OVER
 from tests.test_model import B, E, H, T, V, some_tokens
 from tests.test_modelfile import lie, parts, rewrite
@@ -84,11 +84,11 @@ def decoded(model: CharRNN, dtype: type[np.floating[Any]] = np.float64) -> Decod
     return decoder.make(Architecture.of(model.config.model_dump()), weights)
 
 
-def close(found: npt.NDArray[Any], expected: Tensor | npt.NDArray[Any], exactly: Exactly = DOUBLE) -> None:
+def same(found: npt.NDArray[Any], expected: Tensor | npt.NDArray[Any], exactly: Exactly = DOUBLE) -> None:
     """Compare values, shapes and the type that they must have kept."""
     assert found.dtype == exactly[0]
     assert found.shape == tuple(expected.shape)
-    np.testing.assert_allclose(found, np.asarray(expected), rtol=0, atol=exactly[1])
+    close(found, expected, exactly[1])
 
 
 def close_states(found: decoder.State, expected: State, exactly: Exactly = DOUBLE) -> None:
@@ -96,7 +96,7 @@ def close_states(found: decoder.State, expected: State, exactly: Exactly = DOUBL
         for array, tensor in zip(layer, expected, strict=True):
             assert (array is None) == (tensor is None)
             if tensor is not None:
-                close(array, tensor[index], exactly)
+                same(array, tensor[index], exactly)
 
 
 def arrays(state: Any) -> list[npt.NDArray[Any]]:
@@ -125,9 +125,9 @@ def test_the_decoder_is_the_torch_model(cell: str, activation: str, options: dic
         last, stepped = reader.step(tokens.numpy(), after)
         known, _ = model.read(tokens, expected)
         logits, expected = model(tokens, expected)
-        close(features, known, exactly)
-        close(reader.logits(features), logits, exactly)
-        close(last, logits[:, -1], exactly)
+        same(features, known, exactly)
+        same(reader.logits(features), logits, exactly)
+        same(last, logits[:, -1], exactly)
         for state in (found, stepped):
             close_states(state, expected, exactly)
     assert reader.gates == model.layers[0].weights()[1].shape[0]  # type: ignore[operator]
@@ -152,17 +152,17 @@ def test_a_bidirectional_decoder_reads_backwards_and_joins_both_sides_as_the_tor
         features, found = back.read(tokens.numpy(), found)
         known, _ = half.read(tokens, expected)
         logits, expected = half(tokens, expected)
-        close(features, known, exactly)
-        close(back.logits(features), logits, exactly)
+        same(features, known, exactly)
+        same(back.logits(features), logits, exactly)
     # every width that the joint head learns, and wider ones, for each place one of its own
     remaining = torch.arange(1, WIDEST + 4)
     before, after = torch.randn(2, len(remaining), model.feature_size, generator=Generator().manual_seed(3)).double()
     given = [side.numpy().astype(exactly[0]) for side in (before, after)]
     joint = model.joint_logits(before, after, remaining)
-    close(reader.sides.joint_logits(given[0], given[1], remaining.numpy()), joint, exactly)
+    same(reader.sides.joint_logits(given[0], given[1], remaining.numpy()), joint, exactly)
     for width in (1, 2, WIDEST, WIDEST + 1, 1000):
         everywhere = reader.sides.joint_logits(given[0], given[1], width)
-        close(everywhere, model.joint_logits(before, after, width), exactly)
+        same(everywhere, model.joint_logits(before, after, width), exactly)
 
 
 @every_option
@@ -176,9 +176,9 @@ def test_steps_read_at_once_and_one_at_a_time_are_the_same(cell: str, activation
         state = one.start_state(B)
         for step in range(2 * T):
             last, state = one.step(tokens[:, step : step + 1], state)
-            close(last, one.logits(features[:, step]))
+            same(last, one.logits(features[:, step]))
         for left, right in zip(arrays(state), arrays(at_once), strict=True):
-            close(left, right)
+            same(left, right)
 
 
 @every_option
@@ -192,9 +192,9 @@ def test_lanes_chosen_reordered_and_repeated_go_on_as_they_would_have(
         lanes = np.array(index, dtype=np.int64)
         features, after = reader.read(second[lanes], state.lanes(lanes))
         every, after_all = reader.read(second, state)
-        close(features, every[lanes])
+        same(features, every[lanes])
         for left, right in zip(arrays(after), arrays(after_all.lanes(lanes)), strict=True):
-            close(left, right)
+            same(left, right)
 
 
 @every_option
@@ -235,10 +235,10 @@ def test_the_table_of_characters_is_the_same_in_whatever_order_it_is_filled(orde
         (one, _), (alone, _) = (
             reader.step(np.array([[token]]), reader.start_state(1)) for reader in (asked, decoded(model))
         )
-        close(one, alone)
+        same(one, alone)
     every = np.array([[*range(V + 1)]])
     (left, _), (right, _) = (reader.read(every, reader.start_state(1)) for reader in (fresh, asked))
-    close(left, right)
+    same(left, right)
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
@@ -248,7 +248,7 @@ def test_the_escape_is_read_as_the_mean_character(cell: str, activation: str) ->
     reader = decoded(model)
     np.testing.assert_allclose(reader.stack.embedding(np.array([V]))[0], model.embedding.mean(0), rtol=0, atol=1e-15)
     features, _ = reader.read(np.array([[V, 2, V]]), reader.start_state(1))
-    close(features, model.read(torch.tensor([[V, 2, V]]), model.start_state(1))[0])
+    same(features, model.read(torch.tensor([[V, 2, V]]), model.start_state(1))[0])
 
 
 # Architecture
@@ -316,7 +316,7 @@ def test_either_file_of_a_run_is_loaded_as_torch_would_load_it(either: str, name
     tokens = np.array([vocabulary.encode("the quick 鸟 fox"), vocabulary.encode("jumps over a dog")[:15]], np.int64)
     features, state = reader.read(tokens, reader.start_state(2))
     logits, expected = model(torch.from_numpy(tokens), model.start_state(2))
-    close(reader.logits(features), logits, SINGLE)
+    same(reader.logits(features), logits, SINGLE)
     close_states(state, expected, SINGLE)
     assert (reader.sides is None) == ("causal" in either)
 

@@ -138,6 +138,7 @@ def test_a_score_that_is_no_number_is_given_at_once(monkeypatch: pytest.MonkeyPa
     assert sweeps == 2  # the lanes, and what follows their seams
 
 
+@pytest.mark.bf16
 def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that never forgets keeps what rounding did to its state as well."""
     seen: list[bool | None] = []
@@ -148,7 +149,7 @@ def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) 
         seen.append(self.bf16_will_do)
         return done
 
-    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: True)
+    monkeypatch.setattr(evaluate, "bf16_may_pay", lambda weights: True)
     monkeypatch.setattr(evaluate._Reader, "_agrees", lambda *arguments: True)
     monkeypatch.setattr(evaluate._Reader, "_sweep", watched)
     one, tokens = never_forgetting(), VOCABULARY.encode(text(60_000))
@@ -164,7 +165,7 @@ def test_so_many_logits_at_a_time_as_a_cache_holds_score_the_same(
     rows: int, least: int, blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`blocks` of them, in windows of 256."""
-    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: False)  # the clock would have a say in it
+    monkeypatch.setattr(evaluate, "bf16_may_pay", lambda weights: False)  # the clock would have a say in it
     one, tokens = model(), VOCABULARY.encode(text(3_000))
     plain = evaluate.evaluate(one, VOCABULARY, tokens)
     costs = np.concatenate([block.nats for block in evaluate.characters(one, VOCABULARY, tokens)])
@@ -193,6 +194,7 @@ def test_characters_add_up_to_the_text() -> None:
     assert nats[escaped] == pytest.approx(VOCABULARY.escape_nats, rel=1e-6)
 
 
+@pytest.mark.bf16
 def test_evaluation_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     evaluate.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(3_000)))
@@ -233,11 +235,12 @@ def reads(
         return features, targets, after
 
     monkeypatch.setattr(evaluate._Reader, "read", watched)
-    monkeypatch.setattr(evaluate, "fast_at_bf16", lambda weights: True)
+    monkeypatch.setattr(evaluate, "bf16_may_pay", lambda weights: True)
     monkeypatch.setattr(evaluate._Reader, "_gains", lambda self, state: fast)
     return evaluate.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(150_000)), exact=exact), seen
 
 
+@pytest.mark.bf16
 def test_where_bf16_is_fast_most_of_a_long_text_is_read_so_and_the_score_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -252,6 +255,7 @@ def test_where_bf16_is_fast_most_of_a_long_text_is_read_so_and_the_score_is_the_
     assert not any(rounded[-1:])
 
 
+@pytest.mark.bf16
 def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, _ = reads(monkeypatch, fast=False)
     agrees = evaluate._Reader._agrees
@@ -267,6 +271,7 @@ def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("off", "windows", "answer"), [(0.0, 1, None), (0.0, 2, False), (0.1, 1, False)])
+@pytest.mark.bf16
 def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """`off` is how much dearer reading in bf16 is; 2,000 characters are too few to tell less, and an eighth of the text
     is all that is tried."""
@@ -279,6 +284,7 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
         return costs + off * rounded, correct
 
     monkeypatch.setattr(evaluate._Reader, "priced", dearer)
+    monkeypatch.setattr(evaluate, "bf16_may_pay", lambda weights: True)
     monkeypatch.setattr(evaluate._Reader, "_gains", lambda self, state: True)
     monkeypatch.setattr(evaluate, "_TOLERANCE", 1e-9 if off == 0.0 else evaluate._TOLERANCE)
     reader = evaluate._Reader(one, VOCABULARY, tokens, no_progress)
@@ -292,6 +298,7 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
 
 
 @pytest.mark.parametrize(("full", "rounded", "gains"), [(2.0, 1.0, True), (1.0, 2.0, False)])
+@pytest.mark.bf16
 def test_bf16_is_for_processors_that_are_faster_by_it(
     full: float, rounded: float, gains: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,10 +321,7 @@ def test_bf16_is_for_processors_that_are_faster_by_it(
     assert set(seen) == {False, True}
 
 
+@pytest.mark.bf16
 def test_a_single_pass_is_never_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     _, rounded = reads(monkeypatch, fast=True, exact=True)
     assert not any(rounded)
-
-
-def test_double_precision_is_never_rounded() -> None:
-    assert not evaluate.fast_at_bf16(torch.zeros(1, dtype=torch.float64))

@@ -19,7 +19,7 @@ import charrnn
 HOUSE = Path(charrnn.__file__).parent
 # bottom up; on a floor a room may enter those named before it
 FLOORS = (
-    ("errors", "version", "allocator", "metrics", "cells", "filters", "curve", "copying"),
+    ("errors", "version", "allocator", "device", "metrics", "cells", "filters", "curve", "copying"),
     ("config", "text", "source", "vocabulary", "reader", "repetition"),
     (
         "corpus",

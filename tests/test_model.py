@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from charrnn import cells, stack
+from charrnn import cells, device
 from charrnn.config import ModelConfig
 from charrnn.model import CharRNN, nats, transplant
 from charrnn.stack import RecurrentLayer, State
 from charrnn.vocabulary import SCALARS, Vocabulary
-from tests.conftest import CELLS
+from tests.conftest import CELLS, close
 
 B, T, E, H, V, K = 2, 3, 4, 5, 7, 2
-EXACT = 1e-12
 # what is laid over each cell; a new option joins here
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -83,10 +82,6 @@ def some_state(model: CharRNN, lanes: int = B) -> State:
 
 def tensors(state: State) -> list[Tensor]:
     return [tensor for tensor in state if tensor is not None]
-
-
-def close(left: Any, right: Any, tolerance: float = EXACT) -> None:
-    np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=0, atol=tolerance)
 
 
 def by_steps(model: CharRNN) -> CharRNN:
@@ -585,19 +580,19 @@ def test_torchs_single_step_is_that_of_the_equations(cell: str, activation: str)
 
 
 def test_cudnn_may_round_within_and_is_as_it_was_afterwards() -> None:
-    before = stack.let_round(False)
+    before = device.let_round(False)
     try:
-        with stack.rounding(torch.device("cuda"), True):
+        with device.rounding(torch.device("cuda"), True):
             assert torch.backends.cudnn.allow_tf32
         assert not torch.backends.cudnn.allow_tf32
-        with stack.rounding(torch.device("cpu"), True):
+        with device.rounding(torch.device("cpu"), True):
             assert not torch.backends.cudnn.allow_tf32
-        assert stack.let_round(True) is False
-        with stack.rounding(torch.device("cuda"), False):
+        assert device.let_round(True) is False
+        with device.rounding(torch.device("cuda"), False):
             assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.allow_tf32
     finally:
-        stack.let_round(before)
+        device.let_round(before)
 
 
 def to_be_rounded(cell: str, activation: str) -> tuple[RecurrentLayer, Tensor, cells.StepState]:
@@ -614,6 +609,7 @@ def to_be_rounded(cell: str, activation: str) -> tuple[RecurrentLayer, Tensor, c
 
 
 @pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@pytest.mark.bf16
 def test_what_is_asked_of_a_gpu_in_bf16_holds_on_a_cpu(cell: str, activation: str) -> None:
     layer, x, before = to_be_rounded(cell, activation)
     x.requires_grad_()
@@ -626,6 +622,7 @@ def test_what_is_asked_of_a_gpu_in_bf16_holds_on_a_cpu(cell: str, activation: st
 
 
 @pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@pytest.mark.bf16
 def test_a_layer_in_bf16_is_the_layer_and_its_gradients_are_fp32(cell: str, activation: str) -> None:
     layer = made(cell, activation, {}, hidden_size=16, embedding_size=8).float().layers[0]
     assert isinstance(layer, RecurrentLayer)

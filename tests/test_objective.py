@@ -17,9 +17,9 @@ from charrnn.feed import Batch, staged
 from charrnn.model import CharRNN
 from charrnn.objective import Costs, Teacher, costs
 from charrnn.stack import Stack, State
-from tests.conftest import CELLS
+from tests.conftest import CELLS, close
 from tests.test_bidirectional import LAID_OVER, bare, made
-from tests.test_model import B, V, close, some_state, tensors
+from tests.test_model import B, V, some_state, tensors
 
 T, LOOKAHEAD = 4, 23
 KNOWN, ESCAPE = 0.3, 9.0
@@ -73,6 +73,7 @@ def spied_logits(model: CharRNN, monkeypatch: pytest.MonkeyPatch) -> list[Tensor
 
 @every_model
 @torch.no_grad()
+@pytest.mark.bf16
 def test_each_term_is_its_definition_character_by_character(
     cell: str, activation: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,12 @@ import torch
 
 from charrnn import config, objective, plan
 from charrnn.config import Config
+from charrnn.device import Bf16
 from charrnn.model import LOOKED_UP
 from charrnn.plan import Plan
 
 CPU = torch.device("cpu")
+BF16, NO_BF16 = Bf16(fast=True, lstm=True), Bf16(fast=False, lstm=False)
 
 
 def one_by_one(rate: Callable[[Config, int], float]) -> Callable[..., list[float]]:
@@ -32,6 +34,7 @@ def planned(
     known: float | None = None,
     unseen: int = 0,
     validation: int | None = None,
+    bf16: Bf16 = BF16,
 ) -> Plan:
     """Plan for a text of so many characters, on a device of so many weight multiplications a second."""
     chosen = config.load(None, settings)
@@ -39,7 +42,7 @@ def planned(
         patch.setattr(plan, "_rates", one_by_one(lambda sized, size: rate * speed(sized) / sized.model.products(size)))
         checked = training // 18 if validation is None else validation
         return plan.plan(
-            chosen, vocabulary, training, checked, CPU, fine_tuning=fine_tuning, known=known, unseen=unseen
+            chosen, vocabulary, training, checked, CPU, fine_tuning=fine_tuning, known=known, unseen=unseen, bf16=bf16
         )
 
 
@@ -178,6 +181,23 @@ def test_the_fastest_way_is_taken_of_those_that_there_are(
 ) -> None:
     train = planned(500_000, *settings).config.train
     assert (train.precision, train.kernel) == (precision, kernel)
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision", "kernel", "told"),
+    [
+        ((), "fp32", "torch", False),
+        (("train.precision=bf16",), "bf16", "own", True),  # torch's kernel of an LSTM would fail
+        (("train.precision=bf16", "train.kernel=torch"), "bf16", "own", True),
+        (("train.precision=bf16", "train.kernel=torch", "model.cell=gru"), "bf16", "torch", True),
+    ],
+)
+def test_where_a_cpu_has_no_bf16_what_runs_is_taken_and_the_user_told(
+    settings: tuple[str, ...], precision: str, kernel: str, told: bool
+) -> None:
+    found = planned(500_000, *settings, bf16=NO_BF16)
+    assert (found.config.train.precision, found.config.train.kernel) == (precision, kernel)
+    assert ("bf16 is slow on cpu: -s train.precision=fp32 takes less time, and loses nothing." in found.notes) == told
 
 
 @pytest.mark.parametrize(
@@ -333,6 +353,7 @@ def test_the_counted_products_are_the_models_matrices() -> None:
         assert chosen.products(7) == head + sum(layers)
 
 
+@pytest.mark.bf16
 def test_a_real_trial_gives_a_rate() -> None:
     chosen = config.load(None, ["train.batch_size=2", "train.sequence_length=5", "model.hidden_size=4"])
     result = plan.plan(chosen, 7, 1_000, 100, CPU)
@@ -345,18 +366,15 @@ def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monk
         return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / sized.model.products(size)
 
     monkeypatch.setattr(plan, "_rates", one_by_one(rate))
-    chosen = plan.plan(config.load(None, ()), 65, 1_000_000, 50_000, CPU).config
+    chosen = plan.plan(config.load(None, ()), 65, 1_000_000, 50_000, CPU, bf16=BF16).config
     assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "own")
 
 
-def test_on_cuda_bf16_is_tried_where_cudnn_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def precisions(*settings: str) -> list[str]:
-        return [way["precision"] for way in plan._ways(config.load(None, settings), torch.device("cuda"))]
-
-    for there, expected in ((True, ["fp32", "bf16"]), (False, ["fp32"])):
-        monkeypatch.setattr(plan, "takes_bf16", lambda there=there: there)
-        assert precisions() == expected
-        assert precisions("train.precision=bf16") == ["bf16"]  # what was asked for is done
+def test_on_cuda_bf16_is_tried_where_cudnn_has_it() -> None:
+    for bf16, expected in ((BF16, ["fp32", "bf16"]), (NO_BF16, ["fp32"])):
+        for settings, precisions in (((), expected), (("train.precision=bf16",), ["bf16"])):  # who asks for it gets it
+            ways = plan._ways(config.load(None, settings), torch.device("cuda"), bf16, [])
+            assert ways == [{"precision": precision, "kernel": "torch"} for precision in precisions]
 
 
 def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +438,7 @@ def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(plan, "_rates", one_by_one(rate))
     for time, kernel in ((60, "torch"), (6_000, "own")):
-        settled = plan.plan(config.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU).config
+        settled = plan.plan(config.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU, bf16=BF16).config
         assert (int(settled.model.hidden_size) >= 512) == (kernel == "own")
         assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
 
@@ -498,7 +516,9 @@ def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) 
         return 2e10 / sized.model.products(size)
 
     monkeypatch.setattr(plan, "_rates", one_by_one(rate))
-    chosen = plan.plan(config.load(None, ["train.time=2m", "model.num_layers=2"]), 65, 3_000_000, 150_000, CPU).config
+    chosen = plan.plan(
+        config.load(None, ["train.time=2m", "model.num_layers=2"]), 65, 3_000_000, 150_000, CPU, bf16=BF16
+    ).config
     assert set(tried) == {128, 384, 256}
     assert chosen.model.hidden_size == 256
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charrnn.stack import takes_bf16
+from charrnn.device import cudnn_takes_bf16
 from tests.pretended import CUDA
 from tests.pretended_cuda import pretended
 
@@ -176,11 +176,11 @@ PATCHED = (
 @pytest.mark.parametrize("fails", [False, True])
 def test_afterwards_all_is_as_before(fails: bool) -> None:
     before = [getattr(owner, name) for owner, name in PATCHED]
-    capable = takes_bf16()
+    capable = cudnn_takes_bf16()
     try:
         with pretended():
             assert torch.cuda.is_available()
-            takes_bf16()  # remembers what it found
+            cudnn_takes_bf16()  # remembers what it found
             there = torch.zeros(2, device=CUDA)
             assert all(getattr(owner, name) is not old for (owner, name), old in zip(PATCHED, before, strict=True))
             if fails:
@@ -188,5 +188,5 @@ def test_afterwards_all_is_as_before(fails: bool) -> None:
     except ZeroDivisionError:
         pass
     assert [getattr(owner, name) for owner, name in PATCHED] == before
-    assert takes_bf16() == capable
+    assert cudnn_takes_bf16() == capable
     assert (there + torch.ones(2)).tolist() == [1.0, 1.0]

@@ -160,8 +160,8 @@ def test_half_a_layer_of_kept_units_stands_still_where_all_are_kept() -> None:
     torch.testing.assert_close(after.cell, before.cell)
 
 
-@every_cell
-def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(cell: str, activation: str) -> None:
+def stack_of(cell: str, activation: str = "tanh") -> Stack:
+    """Make two layers with weights."""
     config = ModelConfig.model_validate(
         {
             "cell": cell,
@@ -175,6 +175,13 @@ def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(ce
     )
     stack = Stack(config)
     stack.initialise_layers(torch.Generator().manual_seed(1))
+    return stack
+
+
+@every_cell
+@pytest.mark.bf16
+def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(cell: str, activation: str) -> None:
+    stack = stack_of(cell, activation)
     x = random(B, 6, INPUTS, seed=5, dtype=torch.float32).detach()
     made = []
     for own in (False, True):
@@ -192,6 +199,22 @@ def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(ce
         made.append([features, after.hidden, *gradients])
     for one, other in zip(*made, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.bf16
+@pytest.mark.parametrize(("cell", "custom"), [("lstm", 2), ("gru", 0)])
+def test_an_lstm_in_bf16_runs_on_the_loops_here_where_the_cpu_has_no_kernel_for_it(
+    cell: str, custom: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, calls, sound = stack_of(cell), [], recurrence.run
+    monkeypatch.setattr("charrnn.stack.cpu_lstm_takes_bf16", lambda: False)
+    monkeypatch.setattr(recurrence, "run", lambda *arguments: calls.append(arguments[0]) or sound(*arguments))  # type: ignore[func-returns-value]
+    x = random(B, 6, INPUTS, seed=5, dtype=torch.float32).detach()
+    layer.climb(x, layer.start_state(B))
+    assert not calls  # in fp32 there is a kernel everywhere
+    with torch.autocast("cpu", torch.bfloat16):
+        layer.climb(x, layer.start_state(B))
+    assert [kind.products for kind in calls] == [torch.bfloat16] * custom
 
 
 @every_cell

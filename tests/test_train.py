@@ -82,7 +82,11 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert all(torch.equal(best[name], other_best[name]) for name in best)
 
 
-@pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(each, marks=[pytest.mark.bf16] if "train.precision=bf16" in each else []) for each in VARIANTS],
+    ids=" ".join,
+)
 def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
     run_until(started("whole", *settings))
     run_until(started("parts", *settings), 4)
@@ -593,6 +597,7 @@ def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_sc
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.bf16
 def test_cudnn_may_round_all_through_a_step_in_bf16_and_never_in_fp32(
     here: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
