@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# a worker for each core, each with one thread
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 .DELETE_ON_ERROR:
 .PHONY: test slow gpu demo bench clean
@@ -16,12 +18,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
-	$(BIN)/pytest -m 'gpu and not slow' --pretend
+	$(PYTEST) -m 'not slow' --pretend
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m 'slow and not gpu'
-	$(BIN)/pytest -m 'slow and gpu' --pretend
+	$(PYTEST) -m slow --pretend
 
 gpu: $(VENV)/installed-dev
 	$(BIN)/pytest -m gpu

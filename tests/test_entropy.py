@@ -92,7 +92,8 @@ def test_a_markov_source_is_learnt_to_its_entropy_and_not_below(here: Path, cell
 
 @pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "gru"))])
 def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> None:
-    steps = 6000 if cell == "rnn" else 4000  # without gates it takes longer to remember where a line began
+    # without gates it takes longer to remember where a line began, and larger steps throw it about
+    steps, rate = {"lstm": (1500, 0.01), "gru": (4000, 0.005), "rnn": (6000, 0.005)}[cell]
     training = learn(
         "run",
         str(DATA / "digits.txt"),
@@ -103,7 +104,7 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
         "train.sequence_length=56",
         f"train.steps={steps}",
         f"train.eval_every={steps}",
-        "train.learning_rate=0.005",
+        f"train.learning_rate={rate}",
         "train.weight_decay=0.01",
     )
     header = modelfile.read_header(here / "run" / "last.safetensors")
@@ -240,7 +241,7 @@ def test_a_markov_source_is_learnt_from_both_sides_to_its_entropy_and_not_below(
     here: Path, cell: str, steps: int
 ) -> None:
     source = markov_source(5)
-    (here / "source.txt").write_text(draw(source, 400_000, 1)[0])
+    (here / "source.txt").write_text(draw(source, 200_000 if cell == "lstm" else 400_000, 1)[0])
     training = learn(
         "run",
         "source.txt",
@@ -248,7 +249,7 @@ def test_a_markov_source_is_learnt_from_both_sides_to_its_entropy_and_not_below(
         f"model.cell={cell}",
         "model.hidden_size=32",
         "model.embedding_size=8",
-        "train.batch_size=64",
+        f"train.batch_size={32 if cell == 'lstm' else 64}",
         "train.sequence_length=48",
         f"train.steps={steps}",
         f"train.eval_every={steps}",

@@ -110,7 +110,7 @@ def compare(folder: str, other: str) -> None:
 
 
 def test_killed_and_stopped_once_each_it_ends_the_same(here: Path) -> None:
-    options = ["text.txt", *settings("train.steps=400", "train.eval_every=40")]
+    options = ["text.txt", *settings("train.steps=300", "train.eval_every=30")]
     assert end(start(*options, "-o", "whole")) == 0
     interrupt("parts", options, times=2, seed=1, longest=1.0)
     compare("whole", "parts")
