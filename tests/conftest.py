@@ -43,6 +43,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write little at each evaluation, of which there are many here."""
+    monkeypatch.setattr("charrnn.train.SAMPLE_LENGTH", 20)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in an empty folder with text.txt in it."""

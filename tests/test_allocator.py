@@ -17,11 +17,11 @@ import torch
 from charrnn.allocator import keep_freed_memory
 asked = {asked} and keep_freed_memory()
 def step():
-    return float(torch.ones(8 << 20).sum())  # 32 MB, freed at once
-for _ in range(4):
+    return float(torch.ones(16 << 20).sum())  # 64 MB, freed at once
+for _ in range(8):
     step()
 faults = []
-for _ in range(5):
+for _ in range(9):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
