@@ -11,8 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-_SIZE = 256  # rows and columns of the matrices that are multiplied to compare number formats
-_ROUNDS = 4
+_SIZE = 128  # rows and columns of the matrices that are multiplied to compare number formats
+_ROUNDS = 10
 _WORTH_A_TRIAL = 1.5  # how much longer a product in bf16 may take than in fp32, and whole steps in it still be tried
 
 
@@ -72,13 +72,18 @@ def _cpu_slowdown() -> float:
     """Measure how much longer a product of matrices takes in bf16 than in fp32 on this CPU: a half where it has
     instructions for it, up to 40 times as long where it has not. It takes some milliseconds."""
     seconds = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        factors = {kind: torch.ones(_SIZE, _SIZE, dtype=kind) for kind in seconds}
-        for _ in range(_ROUNDS):  # in turns; the first product of a kind, which sets itself up, is never the fastest
-            for kind, factor in factors.items():
-                began = time.perf_counter()
-                torch.mm(factor, factor)
-                seconds[kind] = min(seconds[kind], time.perf_counter() - began)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other where another program wants the processors as well
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            factors = {kind: torch.ones(_SIZE, _SIZE, dtype=kind) for kind in seconds}
+            for _ in range(_ROUNDS):  # in turns; the first product of a kind, which sets itself up, is not the fastest
+                for kind, factor in factors.items():
+                    began = time.perf_counter()
+                    torch.mm(factor, factor)
+                    seconds[kind] = min(seconds[kind], time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
     return seconds[torch.bfloat16] / seconds[torch.float32]
 
 

@@ -38,6 +38,7 @@ from charrnn.begin import Begun
 from charrnn.bidirectional import BidirectionalRNN
 from charrnn.checkpoint import Run
 from charrnn.corpus import Corpus
+from charrnn.device import Bf16
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.filters import Filters
 from charrnn.model import BY_CHARACTER, CharRNN
@@ -81,6 +82,22 @@ def test_a_text_that_changed_is_not_resumed(here: Path) -> None:
     (here / "text.txt").write_text(TEXT + "more")
     with pytest.raises(CharRNNError, match=r"has changed since .*--init-from"):
         begin.resume(Run(Path("run")), CPU)
+
+
+@pytest.mark.bf16
+@pytest.mark.parametrize(
+    ("fast", "settings", "told"), [(True, [], 0), (False, [], 1), (False, ["train.precision=fp32"], 0)]
+)
+def test_a_run_in_bf16_goes_on_where_that_is_slow_and_says_so(
+    here: Path, fast: bool, settings: list[str], told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU without a kernel for it as well, on charrnn's own."""
+    finish(fresh(["text.txt"], "train.precision=bf16", "train.kernel=torch"))
+    monkeypatch.setattr(begin, "bf16_on", lambda device: Bf16(fast=fast, lstm=False))
+    said: list[str] = []
+    resumed = begin.resume(Run(Path("run")), CPU, settings=["train.steps=8", *settings], say=said.append)
+    assert finish(resumed).training.position.step == 8
+    assert said.count("bf16 is slow on cpu: -s train.precision=fp32 takes less time, and loses nothing.") == told
 
 
 def test_a_text_that_is_gone_may_be_named_where_it_is_now(here: Path) -> None:
