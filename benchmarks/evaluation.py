@@ -14,8 +14,8 @@ import torch
 from training import CHARACTERS, CPU, measured, training
 from turns import in_turns, report
 
-from charrnn import evaluate
-from charrnn.allocator import keep_freed_memory
+from charrnn.device import keep_freed_memory
+from charrnn.evaluation import scoring
 
 
 @click.command()
@@ -39,7 +39,7 @@ def main(cells: str, sizes: str, characters: int, distinct: int, lanes: int, rou
                     amounts[f"training, {precision} {kernel}"] = float(lanes * 128)
             tokens = np.random.default_rng(1).integers(0, distinct, characters).astype(made.vocabulary.dtype)
             made.model.use_own_loops(False)  # as `charrnn evaluate` reads
-            ways["evaluation"] = partial(evaluate.evaluate, made.model, made.vocabulary, tokens)
+            ways["evaluation"] = partial(scoring.evaluate, made.model, made.vocabulary, tokens)
             amounts["evaluation"] = float(characters)
             print(f"{cell} {layers} x {hidden}, {torch.get_num_threads()} thread(s)")
             report(in_turns(ways, rounds), amounts, "characters", "training, fp32 torch")

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 
 import click
 
-from charrnn import checkpoint, corpus, decoder, modelfile
-from charrnn.filters import Filters
-from charrnn.sample import MIN_P, TEMPERATURE, Writer
+from charrnn.checkpoints import inference, model_file, run_dir
+from charrnn.data import corpus
+from charrnn.generation.filters import Filters
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Writer
 
 LENGTH = 1_000
 LANES = 64
@@ -59,11 +60,11 @@ def shown(name: str, poems: Iterable[str | None]) -> None:
 @click.option("--min-p", default=MIN_P)
 @click.option("--seed", default=0)
 def main(model: str, part: str, count: int, temperature: float, min_p: float, seed: int) -> None:
-    path = checkpoint.find_model(model)
-    header = modelfile.read_header(path)
+    path = run_dir.find_model(model)
+    header = model_file.read_header(path)
     whole, _ = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
     shown("held out", [poem for poem in whole.part(part).text.split("\n\n") if poem.strip()])
-    reader, vocabulary = decoder.load(path)
+    reader, vocabulary = inference.load(path)
     poems: list[str | None] = []
     for first in range(0, count, LANES):
         indices = range(first, min(first + LANES, count))

@@ -17,12 +17,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from charrnn import checkpoint, corpus, decoder, infill, modelfile
-from charrnn.filters import Filters
-from charrnn.infill import Gapped
-from charrnn.reader import Reader
-from charrnn.sample import Writer
-from charrnn.vocabulary import Vocabulary
+from charrnn.checkpoints import inference, model_file, run_dir
+from charrnn.data import corpus
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.generation import infill
+from charrnn.generation.filters import Filters
+from charrnn.generation.infill import Gapped
+from charrnn.generation.sampling import Writer
+from charrnn.models.interface import Reader
 
 AROUND = 200  # characters shown on each side of a gap
 
@@ -48,8 +50,8 @@ def greedily(model: Reader, vocabulary: Vocabulary, gap: Gapped) -> str:
 @click.option("--doubt", default=infill.DOUBT, help="Nats; inf leaves all to the forward half.")
 def main(models: tuple[str, str], part: str, count: int, widths: str, seed: int, beam_width: int, doubt: float) -> None:
     infill.DOUBT = doubt
-    paths = [checkpoint.find_model(name) for name in models]
-    opened = [(modelfile.read_header(path), decoder.load(path)[0]) for path in paths]
+    paths = [run_dir.find_model(name) for name in models]
+    opened = [(model_file.read_header(path), inference.load(path)[0]) for path in paths]
     header = opened[0][0]
     whole, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
     assert all(other.corpus.sha256 == digest for other, _ in opened), "the models learnt other texts"

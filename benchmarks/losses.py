@@ -14,10 +14,11 @@ from pathlib import Path
 import click
 import torch
 
-from charrnn import corpus
-from charrnn.config import Config
-from charrnn.modelfile import CorpusCard
-from charrnn.train import Stepped, Training
+from charrnn.config.schema import Config
+from charrnn.data import corpus
+from charrnn.data.corpus import CorpusCard
+from charrnn.training.events import Stepped
+from charrnn.training.trainer import Training
 
 WAYS = [(precision, kernel) for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
 TEXT = Path(__file__).parent.parent / "data" / "beijing.txt"

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import click
 
-from charrnn import checkpoint, modelfile, text
+from charrnn.checkpoints import model_file, run_dir
+from charrnn.data import text_files
 
 
 def called(*arguments: str) -> str:
@@ -32,9 +33,9 @@ def called(*arguments: str) -> str:
     return done.stdout
 
 
-def scored(run: Path, rest: Path) -> tuple[modelfile.Header, float]:
+def scored(run: Path, rest: Path) -> tuple[model_file.Header, float]:
     """Give a run's best model, and its bits/char on what came after its text."""
-    header = modelfile.read_header(checkpoint.find_model(str(run)))
+    header = model_file.read_header(run_dir.find_model(str(run)))
     if rest.stat().st_size > 0:
         return header, json.loads(called("evaluate", "-m", str(run), str(rest), "--json"))["bits_per_character"]
     assert header.latest is not None
@@ -64,7 +65,7 @@ def main(
     common = ["--seed", str(seed), *(["--time", span] if span else []), *(f for s in settings for f in ("-s", s))]
     print(f"{'text':16} {'characters':>10}  {'':7} {'model':22} {'weights':>10} {'read':>12} {'FLOPs':>8}  bits/char")
     for name in texts:
-        content = text.read([str(name)])
+        content = text_files.read([str(name)])
         for size in sorted({min(int(size), len(content)) for size in sizes.split(",")}):
             path, rest = (folder / f"{name.stem}-{size}{part}.txt" for part in ("", "-rest"))
             path.write_text(content[:size], encoding="utf-8")

@@ -31,9 +31,9 @@ from pathlib import Path
 
 import click
 
-from charrnn import corpus, source, tokenfile
-from charrnn.config import DataConfig
-from charrnn.source import Source
+from charrnn.config.schema import DataConfig
+from charrnn.data import corpus, spool, token_cache
+from charrnn.data.spool import Source
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -99,11 +99,11 @@ def hashed(path: Path) -> None:
 
 def encoded(path: Path, limit: int) -> None:
     """Read a text; its tokens are in memory if they take less than `limit`."""
-    source._IN_MEMORY = tokenfile.LONG = limit
+    spool._IN_MEMORY = token_cache.LONG = limit
     data = DataConfig(texts=[str(path)])
     with Source.read(data.texts, folder=path.parent) as read:
         dealt = corpus.build(read, data, 0, path.name)
-        tokenfile.keep(dealt, data, 0, read.stamps, path.with_suffix(".tokens"))
+        token_cache.keep(dealt, data, 0, read.stamps, path.with_suffix(".tokens"))
 
 
 def speed(folder: Path, lines: dict[str, list[str]], size: int, rounds: int) -> None:

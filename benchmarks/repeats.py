@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from charrnn import text
+from charrnn.data import text_files
 
 
 def share(content: str, size: int, within: int) -> float:
@@ -35,7 +35,7 @@ def main(texts: tuple[str, ...], within: int, sizes: str, last: float) -> None:
     lengths = [int(size) for size in sizes.split(",")]
     print(f"{'':24}  characters" + "".join(f"  {length:>6}" for length in lengths))
     for name in texts:
-        content = text.read([name])
+        content = text_files.read([name])
         content = content[int(len(content) * (1 - last)) :]
         shares = "".join(f"  {share(content, length, within):6.2%}" for length in lengths)
         print(f"{Path(name).name[-24:]:24}  {len(content):10,}{shares}", flush=True)

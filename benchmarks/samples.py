@@ -27,9 +27,11 @@ from collections.abc import Set as AbstractSet
 import click
 import numpy as np
 
-from charrnn import checkpoint, corpus, decoder, lines, modelfile
-from charrnn.filters import Filters
-from charrnn.sample import Writer
+from charrnn.checkpoints import inference, model_file, run_dir
+from charrnn.data import corpus
+from charrnn.evaluation import short_texts
+from charrnn.generation.filters import Filters
+from charrnn.generation.sampling import Writer
 
 LENGTH = 500
 LETTERS = re.compile(r"[^\W\d_]+")
@@ -110,9 +112,9 @@ def main(
     sizes: list[float],
     seed: int,
 ) -> None:
-    path = checkpoint.find_model(model)
-    header = modelfile.read_header(path)
-    reader, vocabulary = decoder.load(path)
+    path = run_dir.find_model(model)
+    header = model_file.read_header(path)
+    reader, vocabulary = inference.load(path)
     whole, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
     assert digest == header.corpus.sha256, "the text has changed"
     learnt, held_out = whole.training.text, whole.validation.text
@@ -121,7 +123,7 @@ def main(
     places = np.linspace(half, len(held_out) - LENGTH, number).astype(int)
     real = [held_out[place : place + LENGTH] for place in places]
     rows = {"real text": real}
-    scores = lines.side_by_side(reader, vocabulary, [vocabulary.encode(piece) for piece in real])
+    scores = short_texts.side_by_side(reader, vocabulary, [vocabulary.encode(piece) for piece in real])
     own = {"real text": sum(score.bits for score in scores) / (number * LENGTH)}
     for min_p in min_ps:
         for temperature in temperatures:

@@ -25,16 +25,15 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from turns import in_turns, report  # noqa: E402
 
-from charrnn import decoder  # noqa: E402
-from charrnn.begin import choose_device  # noqa: E402
-from charrnn.captured import cuda_graph  # noqa: E402
-from charrnn.config import ModelConfig  # noqa: E402
-from charrnn.filters import Filters  # noqa: E402
-from charrnn.model import CharRNN  # noqa: E402
-from charrnn.ondevice import OnDevice  # noqa: E402
-from charrnn.reader import Reader  # noqa: E402
-from charrnn.sample import MIN_P, TEMPERATURE, Writer  # noqa: E402
-from charrnn.vocabulary import Vocabulary  # noqa: E402
+from charrnn.config.schema import ModelConfig  # noqa: E402
+from charrnn.data.vocabulary import Vocabulary  # noqa: E402
+from charrnn.device import choose_device  # noqa: E402
+from charrnn.generation.filters import Filters  # noqa: E402
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Writer  # noqa: E402
+from charrnn.models import architecture, numpy_model  # noqa: E402
+from charrnn.models.char_rnn import CharRNN  # noqa: E402
+from charrnn.models.interface import Reader  # noqa: E402
+from charrnn.models.torch_model import OnDevice, cuda_graph  # noqa: E402
 
 LANES = 64
 LENGTH = 100  # steps at a time on CUDA
@@ -116,7 +115,7 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: st
         on_cuda(model, vocabulary, [int(count) for count in counts.split(",")], rounds)
         return
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    reader = decoder.make(decoder.Architecture.of(config.model_dump()), weights)
+    reader = numpy_model.make(architecture.Architecture.of(config.model_dump()), weights)
     met = [array for name, array in weights.items() if "weight_hh" in name or name == "head"]
     met += [weights[f"layers.{layer}.kernel.weight_ih_l0"] for layer in range(1, layers)]
     needed = sum(array.nbytes for array in met)

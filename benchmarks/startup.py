@@ -17,12 +17,13 @@ import click
 import torch
 from turns import in_turns
 
-from charrnn import modelfile
-from charrnn.config import Config
-from charrnn.model import CharRNN
-from charrnn.modelfile import CorpusCard, Header
-from charrnn.tensorfile import write_atomically
-from charrnn.vocabulary import Vocabulary
+from charrnn.atomic_files import write_atomically
+from charrnn.checkpoints import model_file
+from charrnn.checkpoints.model_file import Header
+from charrnn.config.schema import Config
+from charrnn.data.corpus import CorpusCard
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.models.char_rnn import CharRNN
 
 
 def made(path: Path) -> None:
@@ -33,7 +34,7 @@ def made(path: Path) -> None:
     model = CharRNN(config.model, len(vocabulary))
     model.initialise(torch.Generator().manual_seed(0))
     card = CorpusCard("none", "0" * 64, 1, 1, 1)
-    write_atomically(path, modelfile.to_bytes(Header(config, vocabulary, card), model.state_dict()))
+    write_atomically(path, model_file.to_bytes(Header(config, vocabulary, card), model.state_dict()))
 
 
 def process(*arguments: str) -> Callable[[], object]:

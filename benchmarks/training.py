@@ -30,16 +30,12 @@ from torch import nn
 from torch.nn import functional as F
 from turns import in_turns, report
 
-from charrnn.allocator import keep_freed_memory
-from charrnn.begin import choose_device
-from charrnn.cells import GATES
-from charrnn.config import Config
-from charrnn.corpus import Corpus, Part
-from charrnn.device import bf16_on, rounding
-from charrnn.modelfile import CorpusCard
-from charrnn.plan import is_out_of_memory
-from charrnn.train import Training
-from charrnn.vocabulary import Vocabulary
+from charrnn.config.schema import Config
+from charrnn.data.corpus import Corpus, CorpusCard, Part
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.device import bf16_on, choose_device, is_out_of_memory, keep_freed_memory, rounding
+from charrnn.models.cells import GATES
+from charrnn.training.trainer import Training
 
 EMBEDDING, CHARACTERS = 64, 65
 STEPS = 20  # on CUDA, before anyone waits

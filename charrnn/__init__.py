@@ -25,6 +25,6 @@ def load(path: str | Path | None = None) -> TextModel:
     Raises CharRNNError where there is none or the file is damaged.
     """
     from charrnn.api import TextModel
-    from charrnn.checkpoint import find_model
+    from charrnn.checkpoints.run_dir import find_model
 
     return TextModel(find_model(None if path is None else str(path)))

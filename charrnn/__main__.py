@@ -1,5 +1,5 @@
 """python -m charrnn is charrnn."""
 
-from charrnn.cli import entry
+from charrnn.cli.main import entry
 
 entry()

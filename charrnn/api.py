@@ -7,12 +7,15 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from charrnn import beam, copying, decoder, infill, lines, text
-from charrnn.copying import Copies
-from charrnn.filters import Filters
-from charrnn.infill import Filling, Gapped
-from charrnn.metrics import Score
-from charrnn.sample import MIN_P, TEMPERATURE, Sample, Writer
+from charrnn.checkpoints import inference
+from charrnn.data import decoding
+from charrnn.evaluation import short_texts
+from charrnn.generation import beam_search, copying, infill
+from charrnn.generation.copying import Copies
+from charrnn.generation.filters import Filters
+from charrnn.generation.infill import Filling, Gapped
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Writer
+from charrnn.scores import Score
 
 
 class TextModel:
@@ -20,7 +23,7 @@ class TextModel:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._model, self._vocabulary = decoder.load(path)
+        self._model, self._vocabulary = inference.load(path)
         self._copies: Copies | None = None
 
     @property
@@ -68,7 +71,7 @@ class TextModel:
 
     def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
         """Find the `width` likeliest continuations of `prime` by beam search, best first; see `beam.search`."""
-        return beam.search(self._model, self._vocabulary, prime, length, width, until)
+        return beam_search.search(self._model, self._vocabulary, prime, length, width, until)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
@@ -81,8 +84,8 @@ class TextModel:
 
     def score(self, content: str) -> Score:
         """Score a text as one piece that follows a newline, exactly: nats, characters, bits_per_character, accuracy."""
-        text.check_characters(content, "text")
-        return lines.side_by_side(self._model, self._vocabulary, [self._vocabulary.encode(content)])[0]
+        decoding.check_characters(content, "text")
+        return short_texts.side_by_side(self._model, self._vocabulary, [self._vocabulary.encode(content)])[0]
 
     def _flow(
         self,
@@ -111,10 +114,10 @@ class TextModel:
     def _learnt(self, size: int) -> Copies:
         """Know the training text's runs of `size` characters; those of the last size asked for are kept."""
         if self._copies is None or self._copies.size != size:
-            from charrnn import modelfile, origin
+            from charrnn.checkpoints import model_file, training_corpus
 
             copying.check_size(size)  # before a whole text is read
             lost = "Put it back, or leave out no_copy."
-            learnt = origin.find(modelfile.read_header(self.path), self.path, lost).training.codes
+            learnt = training_corpus.find(model_file.read_header(self.path), self.path, lost).training.codes
             self._copies = Copies(learnt, size)
         return self._copies

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from charrnn import config
-from charrnn.config import Config
+from charrnn.config import loading
+from charrnn.config.schema import Config
 
 PAGE = Path(__file__).with_name("settings.md")
 OPENING = """\
 # Every setting
 
-<!-- Made by `python docs/settings.py` from charrnn/config.py: change it there. -->
+<!-- Made by `python docs/settings.py` from charrnn/config/schema.py: change it there. -->
 
 A setting is written in a YAML file, under its section,
 
@@ -43,16 +43,21 @@ def page() -> str:
             f"\n## {section}\n\n{kind.__doc__}\n\n| setting | default | takes | what it does |\n|---|---|---|---|\n"
         )
         for name, field in kind.model_fields.items():
-            cells = (f"`{section}.{name}`", f"`{shown(field.default)}`", config.takes(section, name), field.description)
+            cells = (
+                f"`{section}.{name}`",
+                f"`{shown(field.default)}`",
+                loading.takes(section, name),
+                field.description,
+            )
             parts.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n")
     parts.append("\n## Presets\n\nEach is a file of [configs/](../configs), named by `-c`.\n\n")
-    parts += [f"- `{name}`: {settings(name)}\n" for name in config.presets()]
+    parts += [f"- `{name}`: {settings(name)}\n" for name in loading.presets()]
     return "".join(parts)
 
 
 def settings(preset: str) -> str:
     """List what a preset sets, as -s would."""
-    tree = yaml.safe_load((config.PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
+    tree = yaml.safe_load((loading.PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
     return ", ".join(
         f"`{section}.{name}={shown(value)}`" for section, values in tree.items() for name, value in values.items()
     )

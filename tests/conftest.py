@@ -46,7 +46,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write little at each evaluation, of which there are many here."""
-    monkeypatch.setattr("charrnn.train.SAMPLE_LENGTH", 20)
+    monkeypatch.setattr("charrnn.training.trainer.SAMPLE_LENGTH", 20)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def charrnn() -> Charrnn:
     """Call the command line in-process: charrnn("train", "text.txt", stdin="...")."""
-    from charrnn.cli import cli
+    from charrnn.cli.main import cli
 
     def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
         return CliRunner().invoke(cli, list(arguments), input=stdin, prog_name="charrnn")
@@ -91,7 +91,7 @@ def trained(here: Path, charrnn: Charrnn) -> Path:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Train a causal, a bidirectional and an n-gram model once for tests that only read them; gives their folders."""
-    from charrnn.cli import cli
+    from charrnn.cli.main import cli
 
     folder, folders = tmp_path_factory.mktemp("runs"), {}
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")

@@ -13,8 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from charrnn import infill
 from charrnn.device import bf16_on
+from charrnn.generation import infill
 from tests.conftest import TEXT, settings
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ APART = {
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Make a text and models of data/beijing.txt, which have seen a few steps."""
-    from charrnn.cli import cli
+    from charrnn.cli.main import cli
 
     folder = tmp_path_factory.mktemp("benchmarks")
     (folder / "text.txt").write_text(TEXT * 3, encoding="utf-8")

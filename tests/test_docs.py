@@ -11,8 +11,8 @@ from types import ModuleType
 import click
 import pytest
 
-from charrnn import config as configuration
-from charrnn.cli import cli
+from charrnn.cli.main import cli
+from charrnn.config import loading, schema
 from charrnn.errors import MisuseError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,8 +97,8 @@ def problem(arguments: list[str]) -> str | None:
         if name == "train":
             preset = context.params["config"]
             if preset is not None and Path(preset).suffix not in {".yaml", ".yml"}:
-                configuration.load(preset)
-            configuration.load(None, context.params["settings"])
+                loading.load(preset)
+            loading.load(None, context.params["settings"])
     except (click.ClickException, MisuseError) as error:
         return str(error)
     return None
@@ -118,7 +118,7 @@ def test_settings_page_is_what_the_configuration_says() -> None:
 
 def test_settings_page_knows_every_setting() -> None:
     page = settings_script().page()
-    for section, kind in configuration.Config.SECTIONS.items():
+    for section, kind in schema.Config.SECTIONS.items():
         for name, field in kind.model_fields.items():
             assert f"`{section}.{name}`" in page
             assert field.description

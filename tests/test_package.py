@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 import charrnn
-from charrnn import config as configuration
-from charrnn.cli import cli
+from charrnn.cli.main import cli
+from charrnn.config import loading
 from charrnn.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,8 +27,8 @@ def project() -> dict[str, Any]:
 
 
 def test_presets_are_found_in_a_checkout() -> None:
-    assert ROOT / "configs" == configuration.PRESETS
-    assert "small" in configuration.presets()
+    assert ROOT / "configs" == loading.PRESETS
+    assert "small" in loading.presets()
 
 
 def test_presets_ship_as_package_data(project: dict[str, Any]) -> None:
@@ -95,4 +95,4 @@ def test_an_installed_charrnn_has_its_presets(tmp_path: Path) -> None:
     shown = subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True).stdout
     typed, presets = shown.splitlines()
     assert typed.endswith("True")
-    assert presets.split() == configuration.presets()
+    assert presets.split() == loading.presets()

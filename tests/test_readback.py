@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from charrnn.readback import Readback
+from charrnn.device import Readback
 
 
 def test_numbers_are_read_as_they_are() -> None:

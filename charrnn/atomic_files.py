@@ -1,0 +1,72 @@
+"""Files that are whole or not there: written beside their place, synced, renamed.
+Knows bytes, not what they mean."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from charrnn.errors import CharRNNError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises CharRNNError when the disk is full."""
+    with writing(path, len(content)) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path, needed: int) -> Iterator[BinaryIO]:
+    """Open a file of about so many bytes to write, whole or not at all: temporary file, fsync, rename.
+
+    Raises CharRNNError when the disk is full.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error, needed) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
+    """Say why a file could not be written and what to do."""
+    kept = f" {path.name} is still the one saved before." if path.exists() else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        saved = (path.parent / "last.safetensors").exists()
+        go_on = f"go on with: charrnn train --resume -m {path.parent}" if saved else "begin again."
+        return CharRNNError(
+            f"{path}: the disk is full.{kept} Free at least {max(needed / 1e6, 1):.0f} MB there, then {go_on}"
+        )
+    return CharRNNError(f"{path}: cannot be written ({error.strerror or error}).{kept} Check the folder's permissions.")
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for _ in range(50 if os.name == "nt" else 0):  # Windows: while another process reads the old file, wait
+        with contextlib.suppress(PermissionError):
+            os.replace(temporary, path)
+            return
+        time.sleep(0.1)
+    os.replace(temporary, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""The command line: options to calls, errors to sentences. stdout is the product, stderr the conversation.
+Imports only click until a command runs, so that --help is there at once."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import Any
+
+import click
+
+from charrnn.cli.console import CONTEXT
+from charrnn.cli.evaluate import evaluate
+from charrnn.cli.info import info
+from charrnn.cli.sample import sample
+from charrnn.cli.train import train
+from charrnn.errors import CharRNNError
+from charrnn.version import VERSION
+
+
+class _Sentence(click.ClickException):
+    """A charrnn error on its way to the terminal."""
+
+    def __init__(self, error: CharRNNError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]
+
+
+class _Commands(click.Group):
+    """Turns errors into sentences, Ctrl-C into 130, and a closed pipe into a quiet end."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except CharRNNError as error:
+            raise _Sentence(error) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(130) from None
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            told = "There is not enough memory for this. End what else uses it, ask for less, or name another --device."
+            raise _Sentence(CharRNNError(told)) from error
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+                raise _Sentence(CharRNNError(f"The output cannot be written ({error.strerror}).")) from error
+            if not isinstance(error, BrokenPipeError):
+                raise
+            # what the interpreter flushes at its end must find no closed pipe either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from charrnn import device
+
+    return device.is_out_of_memory(error)
+
+
+@click.group(cls=_Commands, context_settings=CONTEXT)
+@click.version_option(VERSION, message="charrnn %(version)s")
+def cli() -> None:
+    """Learn any text one character at a time with a recurrent network, and write more like it.
+
+    \b
+    Example:
+      charrnn train poems.txt
+      charrnn sample --prime 我爱北京
+      charrnn evaluate other.txt
+    """
+
+
+def entry() -> None:
+    """Run the command line as a program."""
+    cli(prog_name="charrnn")
+
+
+for _command in (train, sample, evaluate, info):
+    cli.add_command(_command)

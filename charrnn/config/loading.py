@@ -1,0 +1,191 @@
+"""Settings from YAML, KEY=VALUE and presets; all mistakes are reported at once, with a suggestion.
+Knows no models."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from charrnn.config.schema import Config, ModelConfig, TrainConfig
+from charrnn.errors import CharRNNError, MisuseError
+
+_HERE = Path(__file__).parent.parent
+PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
+
+
+def _shown(value: object) -> str:
+    """Write a setting's value as a user would."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def presets() -> list[str]:
+    """List the names of the presets, in order."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
+    """Read a preset or YAML file, lay KEY=VALUE settings over it, and check all.
+
+    `base` lies below both. Raises MisuseError naming every mistake at once.
+    """
+    tree = {section: dict(values) for section, values in (base or {}).items()}
+    mistakes: list[str] = []
+    origins: dict[str, str] = {}  # setting or section -> the file it was last set in
+    if source is not None:
+        path = _find(source)
+        _merge(tree, _read_yaml(path), f"{path}: ", mistakes, origins)
+    for assignment in settings:
+        key, equals, value = assignment.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot:
+            owners = [f"{owner}.{section}" for owner, kind in Config.SECTIONS.items() if section in kind.model_fields]
+            example = f"{owners[0]}={value or 'VALUE'}" if owners else "model.hidden_size=512"
+            mistakes.append(f"-s {assignment}: settings are written section.name=value, e.g. -s {example}")
+            continue
+        try:
+            _merge(tree, {section: {name: _scalar(value)}}, "", mistakes, origins)
+        except yaml.YAMLError:
+            mistakes.append(f"-s {assignment}: the value is not valid YAML")
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        mistakes += [_sentence(item, origins) for item in error.errors()]
+    if mistakes:
+        raise MisuseError(_join(mistakes))
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Give all settings as plain values, to store in a file; without those that mean nothing to this model."""
+    training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
+    return config.model_dump(mode="json", exclude={"model": set(config.model.foreign), "train": training})
+
+
+def from_dict(values: Mapping[str, Any], name: str) -> Config:
+    """Check settings that were stored in a file; raises CharRNNError naming that file."""
+    model, train = (values.get(name) if isinstance(values, Mapping) else None for name in ("model", "train"))
+    # all settings were stored once, at the defaults of that time
+    if isinstance(model, Mapping) and isinstance(own := ModelConfig.OWN.get(str(model.get("cell"))), str):
+        values = {**values, "model": {name: model[name] for name in ("cell", own) if name in model}}
+        if isinstance(train, Mapping) and model["cell"] == "ngram":
+            values["train"] = {"seed": train.get("seed")}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise CharRNNError(f"{name}: {_join([_sentence(item, {}) for item in error.errors()])}") from error
+
+
+def dump(config: Config) -> str:
+    """Write a configuration as YAML that `load` reads back to the same, without settings that mean nothing to it."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+
+
+def _scalar(value: str) -> Any:
+    # BaseLoader leaves every scalar a string: a field's type decides what `1e-3` and `no` mean
+    return yaml.load(value, Loader=yaml.BaseLoader) if value.lstrip().startswith("[") else value.strip()
+
+
+def _find(source: str) -> Path:
+    path = Path(source[:200])  # longer than any file's name
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise MisuseError(f"{path}: no such configuration file. Presets are: {', '.join(presets())}.")
+        return path
+    preset = PRESETS / f"{source}.yaml"
+    if source not in presets():
+        raise MisuseError(
+            f"{source} is no preset and no file.{_did_you_mean(source, presets())} Presets are: {', '.join(presets())}."
+        )
+    return preset
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise MisuseError(f"{path}: not valid YAML at line {line} ({error.problem}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MisuseError(f"{path}: not a YAML text in UTF-8.") from error
+    except OSError as error:
+        raise MisuseError(f"{path}: cannot be read ({error.strerror}).") from error
+    if tree in (None, ""):
+        return {}
+    if not isinstance(tree, dict):
+        raise MisuseError(f"{path}: sections are expected (data:, model:, train:), not a list or a word.")
+    return tree
+
+
+def _merge(
+    tree: dict[str, dict[str, Any]],
+    new: Mapping[str, Any],
+    where: str,
+    mistakes: list[str],
+    origins: dict[str, str],
+) -> None:
+    """Lay settings over others, noting every unknown name with the nearest known one."""
+    for section, values in new.items():
+        if section not in Config.SECTIONS:
+            owners = [f"{name}.{section}" for name, kind in Config.SECTIONS.items() if section in kind.model_fields]
+            hint = f" Did you mean {owners[0]}?" if owners else _did_you_mean(section, Config.SECTIONS)
+            mistakes.append(f"{where}{section} is not a section.{hint}")
+            continue
+        if values in (None, ""):
+            continue
+        if not isinstance(values, Mapping):
+            mistakes.append(f"{where}{section} holds settings, one a line, e.g. {_example(section)}")
+            continue
+        known = Config.SECTIONS[section].model_fields
+        for name, value in values.items():
+            if name in known:
+                tree.setdefault(section, {})[name] = value
+                origins[f"{section}.{name}"] = origins[section] = where
+            else:
+                mistakes.append(f"{where}{section}.{name} is not a setting.{_elsewhere(section, name)}")
+
+
+def _elsewhere(section: str, name: str) -> str:
+    for other, kind in Config.SECTIONS.items():
+        if other != section and name in kind.model_fields:
+            return f" Did you mean {other}.{name}?"
+    return _did_you_mean(name, Config.SECTIONS[section].model_fields)
+
+
+def _did_you_mean(word: str, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _example(section: str) -> str:
+    return {"data": "min_count: 2", "model": "hidden_size: 512"}.get(section, "epochs: 20")
+
+
+def takes(section: str, name: str) -> str:
+    """Say in words what a setting takes."""
+    extra = Config.SECTIONS[section].model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return str(extra["takes"])
+
+
+def _sentence(item: Any, origins: Mapping[str, str]) -> str:
+    """Turn one of pydantic's findings into a sentence that names the setting, the value and what would do."""
+    place = [str(part) for part in item["loc"]]
+    key = ".".join(place[:2])
+    if item["type"] == "value_error" and len(place) < 2:
+        where = origins.get(place[0], "") if place else ""
+        return f"{where}{item['ctx']['error']}."
+    known = Config.SECTIONS.get(place[0]) if place else None
+    if known is None or len(place) < 2 or place[1] not in known.model_fields:
+        return f"{key or 'the configuration'} is not a setting."
+    where = origins.get(key, "")
+    return f"{where}{key} is {item['input']!r}; it takes {takes(place[0], place[1])}."
+
+
+def _join(mistakes: Iterable[str]) -> str:
+    """Put several mistakes into one message, each once (a union reports one value several times)."""
+    return "\n       ".join(dict.fromkeys(mistakes))

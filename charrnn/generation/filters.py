@@ -1,0 +1,83 @@
+"""What the sampler may choose from: pure functions from probabilities to probabilities.
+Shapes: (..., V), each row adding up to 1. Applied in the order temperature, top-k, top-p, min-p."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.errors import MisuseError
+from charrnn.models.cells import Probabilities, softmax
+
+
+def top_k(probabilities: Probabilities, k: int) -> Probabilities:
+    """Keep the k likeliest of (..., V); of equals at the border, the lower index."""
+    if k >= probabilities.shape[-1]:
+        return probabilities
+    order = np.argsort(-probabilities, axis=-1, kind="stable")
+    return _only(probabilities, order, np.arange(probabilities.shape[-1]) < k)
+
+
+def top_p(probabilities: Probabilities, p: float) -> Probabilities:
+    """Keep the smallest set of likeliest of (..., V) that holds at least p (Holtzman et al. 2020)."""
+    if p >= 1.0:  # off: what is too unlikely to change a sum may still be drawn
+        return probabilities
+    order = np.argsort(-probabilities, axis=-1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, -1)
+    before = np.cumsum(ranked, axis=-1) - ranked
+    # 1e-12: a sum of tenths that should be 0.9 must not let one more in for a rounding error
+    return _only(probabilities, order, before <= max(p - 1e-12, 0.0))
+
+
+def min_p(probabilities: Probabilities, p: float) -> Probabilities:
+    """Keep those of (..., V) at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    kept = np.where(probabilities >= p * probabilities.max(-1, keepdims=True), probabilities, 0.0)
+    return np.asarray(kept / kept.sum(-1, keepdims=True))
+
+
+def _only(
+    probabilities: Probabilities, order: npt.NDArray[np.intp], kept_ranks: npt.NDArray[np.bool_]
+) -> Probabilities:
+    mask = np.zeros(probabilities.shape, dtype=bool)
+    np.put_along_axis(mask, order, np.broadcast_to(kept_ranks, order.shape), -1)
+    kept = np.where(mask, probabilities, 0.0)
+    return np.asarray(kept / kept.sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Say how to choose; None is off. Raises MisuseError for a value out of range."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < float("inf"):
+            raise MisuseError(
+                f"temperature is {self.temperature:g}; it must be above 0. For the likeliest character use greedy."
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise MisuseError(f"top-k is {self.top_k}; it must be at least 1. Leave it out to choose from all.")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise MisuseError(f"top-p is {self.top_p:g}; it must be above 0 and at most 1.")
+        if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
+            raise MisuseError(f"min-p is {self.min_p:g}; it must lie between 0 and 1.")
+
+    def __call__(self, logits: Probabilities) -> Probabilities:
+        """Turn logits (..., V) into the probabilities (..., V) to draw from."""
+        if self.greedy:
+            best = logits.argmax(-1)
+            return np.asarray(np.arange(logits.shape[-1]) == best[..., None], dtype=np.float64)
+        probabilities = softmax(logits, self.temperature)
+        if self.top_k is not None:
+            probabilities = top_k(probabilities, self.top_k)
+        if self.top_p is not None:
+            probabilities = top_p(probabilities, self.top_p)
+        if self.min_p is not None:
+            probabilities = min_p(probabilities, self.min_p)
+        return probabilities

@@ -1,0 +1,167 @@
+"""Claims about the model file: whole or not at all, checked before it is believed, never executed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from charrnn import atomic_files
+from charrnn.checkpoints import model_file
+from charrnn.errors import CharRNNError
+
+
+def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Give a file's header, charrnn's part of it, and its tensor bytes."""
+    raw = path.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    return header, json.loads(header["__metadata__"]["charrnn"]), raw[8 + length :]
+
+
+def rewrite(path: Path, header: dict[str, Any], content: dict[str, Any], tensors: bytes) -> None:
+    header["__metadata__"]["charrnn"] = json.dumps(content)
+    raw = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + tensors)
+
+
+def test_a_model_file_is_read_back_as_written(trained: Path) -> None:
+    header, model = model_file.read_model(trained / "best.safetensors")
+    assert header.config.model.hidden_size == 5
+    assert header.parameters == sum(weights.numel() for weights in model.parameters())
+    assert header.latest is not None
+    again = model_file.to_bytes(header, model.state_dict())
+    copy = trained / "copy.safetensors"
+    atomic_files.write_atomically(copy, again)
+    other, same = model_file.read_model(copy)
+    assert other == header
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), same.parameters(), strict=True))
+
+
+def test_the_last_file_is_a_model_too(trained: Path) -> None:
+    header, model = model_file.read_model(trained / "last.safetensors")
+    assert header.position is not None
+    assert header.parameters == sum(weights.numel() for weights in model.parameters())
+
+
+def test_a_file_holds_no_pickle(trained: Path) -> None:
+    for file in trained.glob("*.safetensors"):
+        assert b"\x80\x02" not in file.read_bytes()[:2]
+        assert set(parts(file)[0]["__metadata__"]) == {"charrnn"}
+
+
+@pytest.mark.parametrize("kept", [0, 5, 200, -1])
+def test_a_truncated_file_is_damaged_and_the_other_is_named(trained: Path, kept: int) -> None:
+    last = trained / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:kept])
+    with pytest.raises(CharRNNError, match=r"is damaged \(.*\). Try best\.safetensors|is no charrnn model"):
+        model_file.read_header(last)
+
+
+def test_a_cut_header_says_where_it_ends(trained: Path) -> None:
+    last = trained / "last.safetensors"
+    length = struct.unpack("<Q", last.read_bytes()[:8])[0]
+    last.write_bytes(last.read_bytes()[:700])
+    with pytest.raises(CharRNNError, match=rf"header ends at byte {8 + length} of 700"):
+        model_file.read_header(last)
+
+
+@pytest.mark.parametrize("content", [b"just some text, with no length in front", b"\0" * 64, b"PK\x03\x04zip"])
+def test_a_foreign_file_is_called_so(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CharRNNError, match=r"is no charrnn model|is damaged"):
+        model_file.read_header(path)
+
+
+def test_another_programs_safetensors_file_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(3)}, path)
+    with pytest.raises(CharRNNError, match="is a safetensors file but no charrnn model"):
+        model_file.read_header(path)
+
+
+def test_a_newer_format_is_refused_with_the_way_out(trained: Path) -> None:
+    path = trained / "best.safetensors"
+    header, content, tensors = parts(path)
+    rewrite(path, header, content | {"format": 99}, tensors)
+    with pytest.raises(CharRNNError, match=r"newer charrnn \(format 99; .* 2\).*pip install --upgrade"):
+        model_file.read_header(path)
+
+
+def lie(content: dict[str, Any], **model: Any) -> dict[str, Any]:
+    config = content["config"]
+    return content | {"config": config | {"model": config["model"] | model}}
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"hidden_size": 10**12},
+        {"num_layers": 10**9},
+        {"embedding_size": 7},
+        {"hidden_size": "auto"},
+        {"time_skip": 10**9},
+        {"cell": "gru"},
+        {"layer_norm": True},
+    ],
+    ids=str,
+)
+def test_sizes_that_the_tensors_do_not_have_are_refused_unbuilt(trained: Path, lies: dict[str, Any]) -> None:
+    path = trained / "best.safetensors"
+    header, content, tensors = parts(path)
+    rewrite(path, header, lie(content, **lies), tensors)
+    with pytest.raises(CharRNNError, match="is damaged"):
+        model_file.read_model(path)
+
+
+def test_a_tensor_with_another_size_than_its_bytes_is_refused(trained: Path) -> None:
+    path = trained / "best.safetensors"
+    header, content, tensors = parts(path)
+    header["head_bias"]["shape"] = [2**40]
+    rewrite(path, header, content, tensors)
+    with pytest.raises(CharRNNError, match="gives head_bias another size than its bytes"):
+        model_file.read_header(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocabulary": {"characters": "aab\n", "seen": 5, "novel": 0}},
+        {"vocabulary": {"characters": "ab", "seen": 5, "novel": 9}},
+        {"vocabulary": {"characters": "ab\n", "seen": 5, "novel": 1, "unseen": 3}},
+        {"vocabulary": "ab"},
+        {"config": {"model": {"cell": "transformer"}}},
+        {"corpus": {}},
+        {"history": [{}]},
+        {"position": 3},
+    ],
+    ids=str,
+)
+def test_a_garbled_header_is_a_sentence(trained: Path, change: dict[str, Any]) -> None:
+    path = trained / "best.safetensors"
+    header, content, tensors = parts(path)
+    rewrite(path, header, content | change, tensors)
+    with pytest.raises(CharRNNError, match=r"damaged|model\.cell"):
+        model_file.read_header(path)
+
+
+def test_a_full_disk_leaves_the_previous_file_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trained / "last.safetensors"
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CharRNNError, match=r"the disk is full\. last\.safetensors is still .*Free at least 3 MB there"):
+        atomic_files.write_atomically(path, b"x" * 3_000_000)
+    assert path.read_bytes() == before
+    assert not list(trained.glob("*.tmp"))

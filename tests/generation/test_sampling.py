@@ -1,0 +1,183 @@
+"""Claims about writing, on a four-symbol model whose next character is known by heart."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from charrnn.config.schema import ModelConfig
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.errors import CharRNNError, MisuseError
+from charrnn.generation.filters import Filters
+from charrnn.generation.sampling import Sample, Writer
+from charrnn.models.char_rnn import CharRNN
+from charrnn.models.torch_model import OnDevice
+
+VOCABULARY = Vocabulary.of("abc\n" * 50)  # tokens by code point: \n a b c
+PROBABILITIES = {"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4}
+
+
+def memoryless() -> CharRNN:
+    """A model that draws each character from PROBABILITIES, whatever came before."""
+    made = CharRNN(ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), 4)
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.zero_()
+        made.head_bias.copy_(torch.tensor([PROBABILITIES[character] for character in VOCABULARY.characters]).log())
+    return made
+
+
+def contextual(cell: str = "lstm") -> CharRNN:
+    made = CharRNN(
+        ModelConfig.model_validate(
+            {"cell": cell, "hidden_size": 6, "num_layers": 2, "embedding_size": 3, "dropout": 0.5, "tie_weights": False}
+        ),
+        4,
+    )
+    made.initialise(torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.mul_(2.0)
+    return made
+
+
+def write(
+    model: CharRNN,
+    primes: list[str],
+    length: int,
+    *,
+    filters: Filters | None = None,
+    seed: int = 7,
+    until: str | None = None,
+    indices: list[int] | None = None,
+) -> list[Sample]:
+    writer = Writer(
+        OnDevice(model),
+        VOCABULARY,
+        primes,
+        length,
+        filters or Filters(),
+        seed=seed,
+        indices=indices or list(range(len(primes))),
+        until=until,
+    )
+    shown = [""] * len(primes)
+    for step in writer:
+        shown = [before + now for before, now in zip(shown, step, strict=True)]
+    assert shown == [sample.text for sample in writer.samples]
+    return writer.samples
+
+
+def test_characters_come_with_their_probabilities() -> None:
+    text = "".join(sample.text for sample in write(memoryless(), [""] * 50, 400))
+    for character, probability in PROBABILITIES.items():
+        error = math.sqrt(probability * (1 - probability) / len(text))
+        assert Counter(text)[character] / len(text) == pytest.approx(probability, abs=4 * error)
+
+
+def test_temperature_sharpens_as_the_formula_says() -> None:
+    text = "".join(sample.text for sample in write(memoryless(), [""] * 50, 400, filters=Filters(temperature=0.5)))
+    weight = sum(probability**2 for probability in PROBABILITIES.values())
+    assert Counter(text)["c"] / len(text) == pytest.approx(0.4**2 / weight, abs=0.015)
+
+
+def test_top_k_and_greedy_never_leave_their_set() -> None:
+    assert set(write(memoryless(), [""], 500, filters=Filters(top_k=2))[0].text) == {"b", "c"}
+    assert set(write(memoryless(), [""], 500, filters=Filters(greedy=True))[0].text) == {"c"}
+
+
+def test_length_counts_the_continuation_only() -> None:
+    (sample,) = write(memoryless(), ["abcabc"], 11)
+    assert (sample.prime, len(sample.text)) == ("abcabc", 11)
+
+
+def test_the_price_is_the_unfiltered_models() -> None:
+    (sample,) = write(memoryless(), ["a"], 9, filters=Filters(greedy=True))
+    each = -math.log(0.4) + VOCABULARY.known_nats
+    assert sample.nats == pytest.approx(9 * each, rel=1e-6)
+    assert sample.bits_per_character == pytest.approx(each / math.log(2), rel=1e-6)
+
+
+def test_the_first_samples_of_many_are_those_of_few() -> None:
+    model = contextual()
+    few, many = write(model, ["ab"] * 3, 40), write(model, ["ab"] * 8, 40)
+    assert [sample.text for sample in few] == [sample.text for sample in many[:3]]
+    assert len({sample.text for sample in many}) == 8
+
+
+def test_a_seed_is_a_text_and_seed_zero_is_one() -> None:
+    model = contextual()
+    zero = write(model, ["ab"], 30, seed=0)[0].text
+    assert zero == write(model, ["ab"], 30, seed=0)[0].text
+    assert zero != write(model, ["ab"], 30, seed=1)[0].text
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_neighbours_with_other_primes_change_nothing(cell: str) -> None:
+    model, primes = contextual(cell), ["", "abcab", "c", "bb"]
+    together = write(model, primes, 25, until="\n\n")
+    for index, prime in enumerate(primes):
+        (alone,) = write(model, [prime], 25, until="\n\n", indices=[index])
+        assert alone.text == together[index].text
+        assert alone.nats == pytest.approx(together[index].nats, rel=1e-4)
+
+
+def test_until_stops_before_the_text_appears() -> None:
+    text = write(memoryless(), [""], 5_000, until="bca")[0].text
+    assert "bca" not in text
+    full = write(memoryless(), [""], 5_000)[0].text
+    assert full.startswith(text + "bca")
+
+
+def test_until_holds_back_what_may_begin_it_and_shows_it_in_the_end() -> None:
+    # the length ends within a beginning of "cccccccc": those characters belong to the text
+    text = write(memoryless(), [""], 40, filters=Filters(greedy=True), until="c" * 50)[0].text
+    assert text == "c" * 40
+
+
+def test_until_overlapping_itself_is_found() -> None:
+    full = write(memoryless(), [""], 5_000)[0].text
+    assert write(memoryless(), [""], 5_000, until="bbc")[0].text == full[: full.index("bbc")]
+
+
+def test_a_prime_of_unknown_characters_works_and_a_long_one_too() -> None:
+    (odd, long) = write(contextual(), ["鸟🐦z", "abc" * 2_000], 10)
+    assert (len(odd.text), len(long.text)) == (10, 10)
+    assert odd.prime == "鸟🐦z"
+
+
+def test_an_empty_prime_follows_a_newline() -> None:
+    model = contextual()
+    state = model.start_state(1)
+    with torch.no_grad():
+        logits, _ = model.eval()(torch.tensor([[VOCABULARY.newline]]), state)
+    (sample,) = write(model, [""], 1, filters=Filters(greedy=True))
+    assert sample.text == VOCABULARY.characters[int(logits[0, -1].argmax())]
+
+
+def test_the_escape_is_never_written() -> None:
+    vocabulary = Vocabulary.of("abcdefg" * 3 + "hijk\n")  # unseen characters are likely here
+    made = CharRNN(
+        ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), len(vocabulary)
+    )
+    made.initialise(torch.Generator().manual_seed(0))
+    writer = Writer(OnDevice(made), vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
+    assert set("".join(shown for (shown,) in writer)) <= set(vocabulary.characters)
+
+
+def test_bad_requests_are_refused_in_a_sentence() -> None:
+    with pytest.raises(MisuseError, match="length is 0; it must be at least 1"):
+        write(memoryless(), [""], 0)
+    with pytest.raises(MisuseError, match="until is empty"):
+        write(memoryless(), [""], 5, until="")
+    with pytest.raises(CharRNNError, match=r"prime: character 1 is a lone surrogate \(U\+D800\)"):
+        write(memoryless(), ["a\ud800"], 5)
+
+
+def test_sampling_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    write(contextual(), ["ab"], 20)
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,388 @@
+"""The n-gram model: its probabilities by hand and by another implementation, and the commands that use it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import safetensors.numpy
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import charrnn as package
+from charrnn.checkpoints import inference, model_file
+from charrnn.data.vocabulary import Vocabulary
+from charrnn.errors import CharRNNError
+from charrnn.evaluation.short_texts import side_by_side
+from charrnn.models import ngram
+from charrnn.models.ngram import Ngram
+from tests.checkpoints.test_model_file import lie, parts, rewrite
+from tests.conftest import Charrnn
+
+NEWLINE = 0
+
+
+def models(tokens: Sequence[int], size: int) -> dict[int, Ngram]:
+    """Count tokens after a newline, which is token 0; gives the model of each order."""
+    return {model.order: model for model in ngram.grow(np.array(tokens, dtype=np.uint8), NEWLINE, size)}
+
+
+def after(model: Ngram, context: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Give the distribution (V) after a context alone, which no newline precedes."""
+    state = model.start_state(1)
+    if not context:
+        return np.asarray(model.distribution(state.numbers)[0])
+    logits, _ = model.step(np.array([list(context)]), state)
+    return np.asarray(np.exp(logits[0].astype(np.float64)))
+
+
+# By hand
+
+
+def test_a_tiny_text_by_hand() -> None:
+    # "\n" and then a b a b a c, as tokens 0 | 1 2 1 2 1 3; no order has enough rare grams: D is 0.5, 1 and 1.5,
+    # but where n1 and n2 give a discount between 0 and c
+    made = models([1, 2, 1, 2, 1, 3], 4)
+    # order 1, its own counts: \n 0, a 3, b 2, c 1; n1 = n2 = n3 = 1, so Y = 1/3, D1 = 1 - 2/3, D2 = 2 - 3/3, and
+    # D3 = 3 - 0 is not below 3: 1.5. Taken: 1/3 + 1 + 1.5 = 17/6 of 6, shared among four
+    taken = 17 / 36
+    unigram = [taken / 4, 1.5 / 6 + taken / 4, 1 / 6 + taken / 4, (2 / 3) / 6 + taken / 4]
+    np.testing.assert_allclose(after(made[1], []), unigram)
+    # order 2: after a (1) come b twice and c once; after b (2) a twice; after \n a once; bigrams that count 1: \na, ac,
+    # and 2: ab, ba. n1 = 2, n2 = 2, Y = 1/3, D1 = 1 - 2/3 = 1/3, and D2 = 2 - 0 is not below 2: 1
+    # below it unigrams count what stood before them: \n nothing, a two (\n, b), b one, c one: n1 = 2, n2 = 1, Y = 1/2,
+    # D1 = 1 - 2/4 = 1/2, D2 = 2 - 0 again 1. Taken: 1/2 + 1/2 + 1 = 2 of 4
+    lower = np.array([0, 1, 0.5, 0.5]) / 4 + 2 / 4 / 4
+    np.testing.assert_allclose(after(made[2], []), lower)
+    backoff = (1 / 3 + 1) / 3  # after a: D1 + D2 of c(a) = 3
+    np.testing.assert_allclose(after(made[2], [1]), np.array([0, 0, 1, 2 / 3]) / 3 + backoff * lower)
+    np.testing.assert_allclose(after(made[2], [2]), np.array([0, 1, 0, 0]) / 2 + 1 / 2 * lower)
+    np.testing.assert_allclose(after(made[2], [3]), lower)  # nothing ever came after c
+
+
+# By another implementation: dictionaries, one probability at a time
+
+
+def naive(tokens: Sequence[int], size: int, order: int) -> Callable[[Sequence[int], int], float]:
+    """Give p(context, token) of an interpolated modified Kneser-Ney model, slowly."""
+    stream = [NEWLINE, *tokens]
+
+    def occurrences(k: int) -> list[tuple[int, ...]]:
+        # the newline at the beginning is given, and no unigram of the text
+        return [tuple(stream[i - k + 1 : i + 1]) for i in range(max(k - 1, 1), len(stream)) if stream[i] != size]
+
+    counts: dict[int, Counter[tuple[int, ...]]] = {order: Counter(occurrences(order))}
+    for k in range(1, order):
+        before = {(stream[i - k], *stream[i - k + 1 : i + 1]) for i in range(k, len(stream)) if stream[i] != size}
+        counts[k] = Counter(gram[1:] for gram in before)
+        if k > 1 and len(stream) >= k and stream[k - 1] != size:
+            counts[k][tuple(stream[:k])] += 1
+    given_up: dict[int, list[float]] = {}
+    for k, table in counts.items():
+        n = [0, *(sum(1 for count in table.values() if count == c) for c in (1, 2, 3, 4))]
+        y = n[1] / (n[1] + 2 * n[2]) if n[1] else 0.0
+        given_up[k] = [0.0]
+        for c in (1, 2, 3):
+            d = c - (c + 1) * y * n[c + 1] / n[c] if n[c] else 0.0
+            given_up[k].append(d if 0 < d < c else c / 2)
+
+    def p(context: Sequence[int], token: int) -> float:
+        k = len(context) + 1
+        below = p(context[1:], token) if k > 1 else 1 / size
+        following = {gram[-1]: count for gram, count in counts[k].items() if gram[:-1] == tuple(context)}
+        total = sum(following.values())
+        if not total:
+            return below
+        d = [given_up[k][min(count, 3)] for count in following.values()]
+        own = following.get(token, 0)
+        return (own - given_up[k][min(own, 3)]) / total + sum(d) / total * below
+
+    return p
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 5))
+def test_every_probability_is_that_of_the_slow_way(tokens: list[int], context: list[int], order: int) -> None:
+    made = models(tokens, 3)  # 3 is the escape
+    if order in made:
+        p = naive(tokens, 3, order)
+        seen = context[len(context) - order + 1 :] if order > 1 else []
+        expected = [p(seen, token) for token in range(3)]
+        np.testing.assert_allclose(after(made[order], context), expected, rtol=1e-9)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 10), st.lists(st.integers(0, 5)))
+def test_every_context_foretells_something_and_in_all_one(tokens: list[int], order: int, context: list[int]) -> None:
+    made = models(tokens, 5)
+    model = made[min(order, len(made))]
+    p = after(model, context)
+    assert p.min() > 0.0
+    assert math.isclose(p.sum(), 1.0, rel_tol=1e-12)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=100), st.lists(st.integers(0, 4), min_size=1), st.integers(1, 6)
+)
+def test_a_text_costs_what_its_characters_cost(tokens: list[int], text: list[int], order: int) -> None:
+    vocabulary = Vocabulary("\nabc", 50, 3)
+    made = models(tokens, 4)
+    model = made[min(order, len(made))]
+    told = np.array(text, dtype=np.uint8)
+    score = model.score(vocabulary, told)
+    one_by_one = side_by_side(model, vocabulary, [told])[0]
+    assert score.characters == one_by_one.characters == len(text)
+    assert math.isclose(score.nats, one_by_one.nats, rel_tol=1e-9)
+    (block,) = model.foretold(vocabulary, told)
+    np.testing.assert_allclose(vocabulary.costs(*block).sum(), score.nats)
+    # of two that are equally likely either may be rounded up
+    p = np.sort(np.exp(block[0]), -1)
+    if (p[:, -1] - p[:, -2] > 1e-9).all():
+        assert score.correct == one_by_one.correct
+
+
+def test_a_long_text_is_scored_in_blocks_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = Vocabulary("\nabc", 50, 3)
+    model = models([1, 2, 3, 1, 2, 1, 0, 3, 2, 1, 2, 3, 3, 1, 2] * 3, 4)[3]
+    told = np.array([1, 2, 3, 4, 1, 2, 1, 0, 3, 2, 2], dtype=np.uint8)
+    whole = model.score(vocabulary, told)
+    monkeypatch.setattr(ngram, "_BLOCK", 4)
+    cut = model.score(vocabulary, told)
+    assert (cut.characters, cut.correct) == (whole.characters, whole.correct)
+    assert math.isclose(cut.nats, whole.nats)
+
+
+def test_reading_at_once_is_reading_one_by_one() -> None:
+    model = models([1, 2, 3, 1, 2, 1, 0, 3, 2, 1, 2, 3, 3, 1, 2], 4)[4]
+    tokens = np.array([[1, 2, 3, 1, 2], [0, 4, 3, 3, 1]])
+    features, state = model.read(tokens, model.start_state(2))
+    one = model.start_state(2)
+    for place in range(5):
+        logits, one = model.step(tokens[:, place : place + 1], one)
+        np.testing.assert_array_equal(logits, model.logits(features)[:, place])
+    np.testing.assert_array_equal(one.numbers, state.numbers)
+    np.testing.assert_array_equal(state.lanes(np.array([1, 0, 1])).numbers, state.numbers[[1, 0, 1]])
+
+
+def test_an_order_is_not_begun_that_would_have_too_many_grams(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(models([1, 2, 3] * 20, 4)) == ngram.HIGHEST
+    monkeypatch.setattr(ngram, "MOST_GRAMS", 70)
+    assert sorted(models([1, 2, 3] * 20, 4)) == [1, 2, 3]
+
+
+# The commands
+
+
+@pytest.fixture
+def counted(here: Path, charrnn: Charrnn) -> Path:
+    """Count a text into checkpoints/text; gives its run folder."""
+    result = charrnn("train", "text.txt", "-s", "model.cell=ngram", "--seed", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == str(Path("checkpoints/text/best.safetensors")) + "\n"
+    return here / "checkpoints" / "text"
+
+
+def test_training_keeps_the_best_order_and_says_every_one(counted: Path) -> None:
+    header = model_file.read_header(counted / "best.safetensors")
+    lines = [json.loads(line) for line in (counted / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    bits = [line["validation"]["bits_per_character"] for line in lines]
+    assert [line["order"] for line in lines] == list(range(1, len(bits) + 1))
+    assert header.config.model.order == 1 + int(np.argmin(bits))
+    assert header.latest is not None
+    assert header.latest.bits_per_character == min(bits)
+    settings = yaml.safe_load((counted / "config.yaml").read_text(encoding="utf-8"))
+    assert settings["model"] == {"cell": "ngram", "order": header.config.model.order}
+    assert settings["train"] == {"seed": 1}
+    assert (counted / "samples.txt").read_text(encoding="utf-8").startswith("--- order ")
+    assert not (counted / "last.safetensors").exists()
+
+
+def test_the_file_holds_the_very_model(counted: Path) -> None:
+    reader, vocabulary = inference.load(counted / "best.safetensors")
+    header = model_file.read_header(counted / "best.safetensors")
+    assert isinstance(reader, Ngram)
+    assert header.vocabulary == vocabulary
+    text = (counted.parent.parent / "text.txt").read_text(encoding="utf-8")
+    validation = text[header.corpus.training : header.corpus.training + header.corpus.validation]
+    assert header.latest is not None
+    score = reader.score(vocabulary, vocabulary.encode(validation))
+    assert (score.nats, score.correct) == (header.latest.nats, header.latest.correct)
+
+
+def test_a_run_is_repeated_by_its_configuration(counted: Path, charrnn: Charrnn) -> None:
+    again = charrnn("train", "-c", str(counted / "config.yaml"), "-o", "again", "-q")
+    assert again.exit_code == 0, again.output
+    assert Path("again/best.safetensors").read_bytes()[-200:] == (counted / "best.safetensors").read_bytes()[-200:]
+
+
+def test_it_writes_searches_and_fills(counted: Path, charrnn: Charrnn) -> None:
+    assert charrnn("sample", "-p", "the qui", "--greedy", "-n", "9").stdout == "the quick brown \n"
+    assert charrnn("sample", "-p", "the qui", "--beam", "3", "-n", "9").stdout == "the quick brown \n"
+    assert charrnn("sample", "--infill", "the quick b__wn fox").stdout == "the quick brown fox\n"
+    first, second = (charrnn("sample", "-k", "3", "-n", "30", "--seed", "4").stdout for _ in range(2))
+    assert first == second
+    by_line = charrnn("sample", "--each-line", "--greedy", "-n", "90", stdin="the quick\nlazy\n").stdout
+    assert by_line.splitlines()[0] == "the quick brown fox jumps over the lazy dog; pack my box with five dozen jugs."
+    assert package.load(str(counted)).sample("the qui", 9, greedy=True) == "ck brown "
+
+
+def test_it_scores_as_every_model_does(counted: Path, charrnn: Charrnn) -> None:
+    Path("other.txt").write_text("the dog\njumps 鸟\n", encoding="utf-8")
+    (row,) = (json.loads(line) for line in charrnn("evaluate", "--json", "other.txt").stdout.splitlines())
+    assert row["characters"] == 16
+    assert charrnn("evaluate", "--exact", "other.txt").exit_code == 0
+    by_character = [line.split("\t") for line in charrnn("evaluate", "--per-char", "other.txt").stdout.splitlines()]
+    assert sum(float(bits) for _, bits, _ in by_character) == pytest.approx(row["bits_per_character"] * 16, abs=0.001)
+    assert sum(rank == "1" for _, _, rank in by_character) == round(row["accuracy"] * 16)
+    by_line = [line.split("\t") for line in charrnn("evaluate", "--per-line", "other.txt").stdout.splitlines()]
+    assert [(line[2], line[3]) for line in by_line] == [("8", "the dog"), ("8", "jumps 鸟")]
+    assert package.load(str(counted)).score("the dog\njumps 鸟\n").nats == pytest.approx(row["nats"])
+    held = charrnn("evaluate")
+    assert held.exit_code == 0, held.output
+
+
+def test_info_says_what_it_is(counted: Path, charrnn: Charrnn) -> None:
+    order = model_file.read_header(counted / "best.safetensors").config.model.order
+    printed = charrnn("info").stdout
+    assert f"architecture  ngram of order {order}\n" in printed
+    assert "epochs" not in printed
+
+
+def test_a_finished_count_is_not_resumed(counted: Path, charrnn: Charrnn) -> None:
+    result = charrnn("train", "--resume", "-m", "text")
+    assert result.exit_code == 1
+    assert "counted once, and done" in result.stderr
+    tuned = charrnn("train", "text.txt", "--init-from", "text")
+    assert tuned.exit_code == 2
+    assert "has no weights to start from" in tuned.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["model.hidden_size=7", "model.bidirectional=true"], "leave out model.hidden_size, model.bidirectional."),
+        (["model.dropout=0"], "takes model.order alone; leave out model.dropout."),
+        (["model.activation=relu"], "model.activation"),
+        (["train.epochs=3", "train.optimizer=sgd"], "leave out train.epochs, train.optimizer."),
+        (["train.time=10m"], "leave out train.time."),
+        (["model.order=11"], "model.order is '11'; it takes a whole number from 1 to 10, or auto."),
+    ],
+)
+def test_what_a_count_has_no_use_for_is_refused(given: list[str], said: str, here: Path, charrnn: Charrnn) -> None:
+    options = [word for setting in ("model.cell=ngram", *given) for word in ("-s", setting)]
+    result = charrnn("train", "text.txt", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not Path("checkpoints").exists()
+
+
+def test_an_order_is_for_grams(here: Path, charrnn: Charrnn) -> None:
+    result = charrnn("train", "text.txt", "-s", "model.order=3")
+    assert result.exit_code == 2
+    assert "model.order is for model.cell=ngram" in result.stderr
+
+
+def test_a_fixed_order_is_the_only_one_that_is_scored(here: Path, charrnn: Charrnn) -> None:
+    result = charrnn("train", "text.txt", "-s", "model.cell=ngram", "-s", "model.order=3")
+    assert result.exit_code == 0, result.output
+    assert "order 3: validation" in result.stderr
+    assert "order 2: validation" not in result.stderr
+
+
+def test_an_order_that_the_text_has_not_is_a_sentence_and_leaves_nothing(
+    here: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ngram, "MOST_GRAMS", 900)
+    result = charrnn("train", "text.txt", "-s", "model.cell=ngram", "-s", "model.order=9")
+    assert result.exit_code == 1
+    assert "Set model.order=2 or less" in result.stderr
+    assert not Path("checkpoints/text").exists()
+
+
+def test_an_interrupted_count_leaves_nothing(here: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ngram, "tables", interrupted)
+    result = charrnn("train", "text.txt", "-s", "model.cell=ngram")
+    assert result.exit_code == 130
+    assert list(Path("checkpoints").iterdir()) == []
+
+
+# Files that cannot be
+
+
+def test_a_file_that_keeps_what_training_would_have_been_is_read(counted: Path, charrnn: Charrnn) -> None:
+    """Files held all settings once, and were refused when a default among them had changed."""
+    path = counted / "best.safetensors"
+    tree, _, _ = parts(path)
+    content = json.loads(tree["__metadata__"]["charrnn"])
+    assert content["config"]["train"] == {"seed": 1}
+    assert content["config"]["model"] == {"cell": "ngram", "order": content["config"]["model"]["order"]}
+    content["config"]["train"] |= {"weight_decay": 0.01, "schedule": "cosine"}
+    content["config"]["model"] |= {"tie_weights": False, "dropout": "auto"}
+    old = counted / "old.safetensors"
+    old.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path), {"charrnn": json.dumps(content)}))
+    assert model_file.read_header(old).config == model_file.read_header(path).config
+    for command in (("info",), ("evaluate", "text.txt"), ("sample", "-n", "9", "--no-copy", "5")):
+        result = charrnn(command[0], "-m", str(old), *command[1:])
+        assert result.exit_code == 0, result.output
+
+
+def changed(counted: Path, name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Path:
+    """Copy a model, one table changed."""
+    path = counted / "changed.safetensors"
+    tree, _, _ = parts(counted / "best.safetensors")
+    tables = safetensors.numpy.load_file(counted / "best.safetensors")
+    tables[name] = change(tables[name])
+    path.write_bytes(safetensors.numpy.save(tables, tree["__metadata__"]))
+    return path
+
+
+def at(place: int, value: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    def change(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        table[place] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("grams/2/starts", at(0, 1)),
+        ("grams/2/starts", at(1, 200)),
+        ("grams/2/starts", at(-1, 3)),
+        ("grams/2/starts", lambda table: table[:-1]),
+        ("grams/2/tokens", at(2, 250)),
+        ("grams/2/tokens", lambda table: table[::-1].copy()),
+        ("grams/2/tokens", lambda table: table[:0]),
+        ("grams/2/counts", lambda table: table[1:]),
+        ("grams/2/counts", lambda table: table.astype(np.float32)),
+        ("grams/1/counts", at(-1, 5)),
+        ("grams/1/tokens", lambda table: table[:-1]),
+        ("grams/1/counts", lambda table: table[None]),
+    ],
+)
+def test_tables_that_cannot_be_are_a_sentence(
+    name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], counted: Path
+) -> None:
+    with pytest.raises(CharRNNError, match="is damaged"):
+        inference.load(changed(counted, name, change))
+
+
+def test_a_lying_order_is_a_sentence(counted: Path) -> None:
+    for order in (1, 9, 10**9, "auto", None, True):
+        copied = counted / "lying.safetensors"
+        header, content, tensors = parts(counted / "best.safetensors")
+        rewrite(copied, header, lie(content, order=order), tensors)
+        with pytest.raises(CharRNNError):
+            inference.load(copied)
+        with pytest.raises(CharRNNError):
+            model_file.read_header(copied)

@@ -1,0 +1,553 @@
+"""Claims about settling auto: sizes, steps, precision."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from charrnn import device
+from charrnn.config import loading
+from charrnn.config.schema import Config
+from charrnn.device import Bf16
+from charrnn.models import losses
+from charrnn.models.architecture import products
+from charrnn.models.char_rnn import LOOKED_UP
+from charrnn.training import auto_config, fine_tuning, throughput
+from charrnn.training.auto_config import Plan
+
+CPU = torch.device("cpu")
+BF16, NO_BF16 = Bf16(fast=True, lstm=True), Bf16(fast=False, lstm=False)
+
+
+def one_by_one(rate: Callable[[Config, int], float]) -> Callable[..., list[float]]:
+    """Make what tries ways out of what tells the rate of one."""
+    return lambda sized, ways, size, device: [rate(sized.with_values(train=way), size) for way in ways]
+
+
+def measured(patch: pytest.MonkeyPatch, rates: Callable[..., list[float]]) -> None:
+    """Let trials give these rates, in both files that ask for them."""
+    for file in (auto_config, throughput):
+        patch.setattr(file, "_rates", rates)
+
+
+def planned(
+    training: int,
+    *settings: str,
+    vocabulary: int = 65,
+    rate: float = 1e9,
+    fine_tuning: bool = False,
+    known: float | None = None,
+    unseen: int = 0,
+    validation: int | None = None,
+    bf16: Bf16 = BF16,
+) -> Plan:
+    """Plan for a text of so many characters, on a device of so many weight multiplications a second."""
+    chosen = loading.load(None, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        measured(patch, one_by_one(lambda sized, size: rate * speed(sized) / products(sized.model, size)))
+        checked = training // 18 if validation is None else validation
+        return auto_config.plan(
+            chosen, vocabulary, training, checked, CPU, fine_tuning=fine_tuning, known=known, unseen=unseen, bf16=bf16
+        )
+
+
+def speed(sized: Config) -> float:
+    """Make bf16 twice as fast, and own loops a little faster or slower, by precision."""
+    return {"fp32": 1.0, "bf16": 2.0}[sized.train.precision] * (
+        1.0 if sized.train.kernel == "torch" else {"fp32": 0.9, "bf16": 1.1}[sized.train.precision]
+    )
+
+
+def settled(config: Config) -> bool:
+    return not config.model.unsettled and "auto" not in config.train.model_dump().values()
+
+
+@pytest.mark.parametrize("training", [90, 1_000, 9_000, 90_000, 900_000, 9_000_000, 900_000_000])
+@pytest.mark.parametrize(
+    "settings", [(), ("train.time=10m",), ("train.epochs=3",), ("train.steps=7",), ("model.cell=hmm",)], ids=str
+)
+def test_no_auto_is_left_at_any_size(training: int, settings: tuple[str, ...]) -> None:
+    result = planned(training, *settings)
+    assert settled(result.config)
+    train = result.config.train
+    assert isinstance(train.batch_size, int)
+    assert train.batch_size * train.sequence_length <= training
+
+
+def test_a_larger_text_gets_a_larger_model() -> None:
+    sizes = [
+        int(planned(n, rate=1e15).config.model.hidden_size) for n in (9_000, 90_000, 300_000, 3_000_000, 900_000_000)
+    ]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) >= 4
+
+
+def test_a_slow_device_gets_a_smaller_model_and_fewer_epochs() -> None:
+    slow, fast = planned(1_000_000, rate=1e9).config, planned(1_000_000, rate=1e11).config
+    assert int(slow.model.hidden_size) < int(fast.model.hidden_size)
+
+
+def test_the_planned_reading_fits_the_time() -> None:
+    for rate in (1e9, 1e10, 1e11):
+        chosen = planned(1_000_000, rate=rate).config
+        reading = (
+            (chosen.train.epochs or 0) * 1_000_000
+            if chosen.train.steps is None
+            else (chosen.train.steps * int(chosen.train.batch_size) * chosen.train.sequence_length)
+        )
+        seconds = float(reading) * products(chosen.model, 65) / (2 * rate)
+        assert seconds <= 15 * 60
+
+
+def test_thousands_of_characters_share_their_weights() -> None:
+    assert planned(1_000_000, vocabulary=2_000).config.model.tie_weights is False
+    assert planned(1_000_000, vocabulary=2_001).config.model.tie_weights is True
+    assert planned(1_000_000, "model.tie_weights=false", vocabulary=2_001).config.model.tie_weights is False
+    assert planned(1_000_000, "model.tie_weights=true", vocabulary=65).config.model.tie_weights is True
+    assert "tied embedding 128" in planned(1_000_000, vocabulary=2_001).notes[-1]
+    assert "tied embedding 256" in planned(90_000_000, vocabulary=2_001, rate=1e15).notes[-1]
+    assert "tied embedding 256" in planned(300_000, vocabulary=2_001).notes[-1]  # as wide as the layer
+    assert "tied embedding 64" in planned(1_000_000, "model.tie_weights=true", vocabulary=65).notes[-1]
+    # few weights beside the head's rows: more of them cost little
+    sizes = [
+        planned(1_000_000, f"model.tie_weights={tied}", "train.time=2m", vocabulary=9_000, rate=2e10).config.model
+        for tied in ("true", "false")
+    ]
+    assert [int(model.hidden_size) for model in sizes] == [512, 128]
+    # what the text lacks teaches nothing
+    assert planned(1_000_000, vocabulary=2_001, unseen=1).config.model.tie_weights is False
+
+
+def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
+    epochs = [planned(n, rate=1e15).config.train.epochs for n in (9_000, 30_000, 300_000, 3_000_000)]
+    assert epochs == [5, 8, 20, 40]
+    assert float(planned(9_000, rate=1e15).config.model.dropout) == 0.3
+    assert planned(400, rate=1e15).config.train.epochs == 100  # of two steps each
+    assert planned(9_000, rate=1e15).config.train.eval_every == 180 // 5
+    assert planned(9_000, "model.cell=hmm", rate=1e15).config.train.epochs == 40
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(40, 1), (70, 2), (119, 4), (121, 4), (240, 8), (6_000, 25)])
+def test_a_large_validation_part_is_not_scored_for_most_of_the_time(steps: int, evaluations: int) -> None:
+    """A tenth of it; but three times where all is read and it may turn to overfitting. 120 steps are an epoch."""
+    train = planned(491_520, f"train.steps={steps}", "train.batch_size=32", validation=36_000).config.train
+    assert isinstance(train.eval_every, int)
+    assert math.ceil(steps / train.eval_every) == evaluations  # and none just before the last
+    much = planned(491_520, f"train.steps={steps}", "train.batch_size=32", validation=400_000).config.train
+    assert isinstance(much.eval_every, int)
+    assert math.ceil(steps / much.eval_every) == (
+        1 if steps < 120 else max(3, math.floor(steps * 4096 * 0.3 / 400_000))
+    )
+
+
+def test_time_to_spare_is_not_spent_on_learning_by_heart() -> None:
+    spare = planned(9_000, "train.time=10m", rate=1e15)
+    assert (spare.config.train.epochs, spare.config.train.time) == (5, 600.0)
+    assert "5 epochs, about" in spare.notes[-1]
+    assert "of the 10 minutes given" in spare.notes[-1]
+    scarce = planned(9_000_000, "train.time=10m", rate=1e10)
+    assert (scarce.config.train.epochs, scarce.config.train.steps) == (None, None)
+    assert scarce.notes[-1].endswith(": 10 minutes.")
+    assert planned(9_000, "train.time=10m", "train.epochs=90", rate=1e15).config.train.epochs == 90
+    for otherwise in ("model.cell=hmm", "train.epochs=null"):
+        assert planned(9_000, "train.time=10m", otherwise, rate=1e15).config.train.epochs is None
+
+
+def test_what_the_user_set_is_kept() -> None:
+    chosen = planned(
+        500_000,
+        "model.hidden_size=77",
+        "model.dropout=0.33",
+        "train.batch_size=9",
+        "train.eval_every=123",
+        "train.learning_rate=0.5",
+        "train.weight_decay=0",
+        "train.patience=null",
+        "train.precision=fp32",
+        "model.embedding_size=11",
+    ).config
+    assert (chosen.model.hidden_size, chosen.model.dropout, chosen.model.embedding_size) == (77, 0.33, 11)
+    assert (chosen.train.batch_size, chosen.train.eval_every, chosen.train.learning_rate) == (9, 123, 0.5)
+    assert (chosen.train.patience, chosen.train.precision, chosen.train.weight_decay) == (None, "fp32", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision", "kernel"),
+    [
+        ((), "bf16", "own"),
+        (("train.precision=fp32",), "fp32", "torch"),
+        (("train.kernel=torch",), "bf16", "torch"),
+        (("train.kernel=own", "train.precision=fp32"), "fp32", "own"),
+        (("model.leak=0.5", "train.precision=fp32"), "fp32", "own"),  # torch has no kernel for it
+    ],
+)
+def test_the_fastest_way_is_taken_of_those_that_there_are(
+    settings: tuple[str, ...], precision: str, kernel: str
+) -> None:
+    train = planned(500_000, *settings).config.train
+    assert (train.precision, train.kernel) == (precision, kernel)
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision", "kernel", "told"),
+    [
+        ((), "fp32", "torch", False),
+        (("train.precision=bf16",), "bf16", "own", True),  # torch's kernel of an LSTM would fail
+        (("train.precision=bf16", "train.kernel=torch"), "bf16", "own", True),
+        (("train.precision=bf16", "train.kernel=torch", "model.cell=gru"), "bf16", "torch", True),
+    ],
+)
+def test_where_a_cpu_has_no_bf16_what_runs_is_taken_and_the_user_told(
+    settings: tuple[str, ...], precision: str, kernel: str, told: bool
+) -> None:
+    found = planned(500_000, *settings, bf16=NO_BF16)
+    assert (found.config.train.precision, found.config.train.kernel) == (precision, kernel)
+    assert ("bf16 is slow on cpu: -s train.precision=fp32 takes less time, and loses nothing." in found.notes) == told
+
+
+@pytest.mark.parametrize(
+    ("length", "decay"),
+    [
+        ("train.epochs=2", 0.1),
+        ("train.epochs=3", 0.3),  # though the last lane's last window is not whole
+        ("train.steps=359", 0.1),
+        ("train.steps=361", 0.3),
+    ],
+)
+def test_what_is_seen_often_is_regularised_by_more_weight_decay(length: str, decay: float) -> None:
+    train = planned(491_521, length, "train.batch_size=32", rate=1e15).config.train
+    assert train.weight_decay == decay
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [
+        (("train.epochs=4",), 0.076),  # 732 steps an epoch
+        (("train.epochs=4", "train.learning_rate=0.03"), 0.038),
+        (("train.epochs=4", "train.learning_rate=0.0005"), 0.3),  # the most
+        (("train.epochs=2",), 0.076),
+        (("train.epochs=2", "train.learning_rate=0.0005"), 0.1),  # the most below three
+        (("train.steps=600",), 0.093),
+        (("train.steps=7",), 0.1),
+        (("train.epochs=4", "train.learning_rate=0.015", "train.optimizer=rmsprop"), 0.076),
+    ],
+)
+def test_weights_remember_the_last_epoch_or_so_however_many_steps_it_has(
+    settings: tuple[str, ...], decay: float
+) -> None:
+    train = planned(3_000_000, "model.hidden_size=256", "train.batch_size=32", *settings, rate=1e15).config.train
+    assert train.weight_decay == pytest.approx(decay)
+
+
+@pytest.mark.parametrize(("model", "slower"), [((), 3.0), (("model.bidirectional=true",), 1.5)])
+def test_an_evaluation_is_reckoned_to_read_faster_than_training(model: tuple[str, ...], slower: float) -> None:
+    settled = planned(
+        900_000, "model.hidden_size=256", "model.num_layers=1", "train.precision=fp32", "train.kernel=torch", *model,
+        rate=1e9, validation=50_000,
+    )  # fmt: skip
+    rate = 1e9 / products(settled.config.model, 65)
+    assert settled.evaluation_seconds == pytest.approx(50_000 / (rate * slower))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "hmm"])
+def test_a_step_shrinks_the_weights_by_as_much_whatever_the_optimizer(cell: str) -> None:
+    adamw, rmsprop, sgd = (
+        planned(500_000, f"train.optimizer={name}", f"model.cell={cell}").config.train
+        for name in ("adamw", "rmsprop", "sgd")
+    )
+    shares = [float(each.learning_rate) * float(each.weight_decay) for each in (adamw, rmsprop, sgd)]
+    assert shares == pytest.approx([shares[0]] * 3)
+
+
+@pytest.mark.parametrize("model", ["model.cell=hmm", "model.cell=rnn", "model.init=identity"])
+def test_what_goes_far_or_has_no_gates_is_hardly_shrunk(model: str) -> None:
+    """A Markov chain's logits, at a high rate; a recurrent matrix that is to keep what it has."""
+    assert planned(500_000, model).config.train.weight_decay == 0.01
+
+
+@pytest.mark.parametrize(
+    ("cell", "vocabulary", "hidden", "rate"),
+    [("lstm", 65, 256, 0.015), ("lstm", 2_001, 256, 0.008), ("gru", 65, 256, 0.008), ("gru", 65, 1024, 0.004)],
+)
+def test_rare_characters_and_grus_take_smaller_steps(cell: str, vocabulary: int, hidden: int, rate: float) -> None:
+    settings = (f"model.cell={cell}", f"model.hidden_size={hidden}")
+    assert planned(500_000, *settings, vocabulary=vocabulary).config.train.learning_rate == rate
+
+
+def test_fine_tuning_learns_more_gently() -> None:
+    fresh, tuned = planned(500_000).config.train, planned(500_000, fine_tuning=True).config.train
+    assert float(tuned.learning_rate) < float(fresh.learning_rate)
+
+
+def test_the_more_a_model_knows_of_a_text_the_more_gently_it_learns_it() -> None:
+    rates = [fine_tuning.careful(known) for known in (0.1, 0.75, 0.78, 0.89, 1.0, 3.0)]
+    assert rates == [0.00041, 0.00041, 0.00056, 0.0017, 0.005, 0.005]
+
+    def tuned(known: float | None, *settings: str) -> float:
+        return float(planned(500_000, *settings, fine_tuning=True, known=known).config.train.learning_rate)
+
+    assert tuned(0.78, "model.hidden_size=256") == 0.00056
+    assert tuned(0.78, "model.hidden_size=256", "train.optimizer=sgd") == pytest.approx(0.056)
+    assert tuned(0.78, "model.hidden_size=256", "train.learning_rate=0.003") == 0.003
+    assert tuned(0.89, "model.hidden_size=1024") == tuned(None, "model.hidden_size=1024")  # less than that anyway
+    assert tuned(1.5, "model.hidden_size=256") == tuned(None, "model.hidden_size=256") == 0.005
+    assert tuned(0.5, "model.cell=hmm") == tuned(None, "model.cell=hmm")
+
+
+def test_a_model_teaches_less_the_worse_it_is_than_counting() -> None:
+    shares = [fine_tuning.taught(bits, 2.0) for bits in (0.0, 2.0, 2.4, 2.5, 2.6, 2.8, 20.0)]
+    assert shares == [0.3, 0.3, 0.3, 0.22, 0.15, 0.0, 0.0]
+    assert fine_tuning.taught(0.1, 0.0) == 0.0
+
+
+def test_a_teacher_is_part_of_the_trial() -> None:
+    """It takes time and memory: the very steps are tried."""
+    read: list[float] = []
+    settings = "model.hidden_size=8", "model.num_layers=1", "model.embedding_size=4"
+    with pytest.MonkeyPatch.context() as patch:
+        sound = losses.costs
+
+        def costs(*arguments: Any) -> Any:
+            read.append(0.0 if arguments[-1] is None else arguments[-1].share)
+            assert arguments[-1] is None or arguments[-1].share > 0.0
+            return sound(*arguments)
+
+        patch.setattr(losses, "costs", costs)
+        for share in (0.3, 0.0):
+            chosen = loading.load(None, [*settings, f"train.distillation={share}"])
+            found = auto_config.plan(chosen, 65, 9_000, 500, CPU, fine_tuning=True)
+            assert found.config.train.distillation == share
+            assert len(read) > 3
+            assert set(read) == {share}
+            read.clear()
+    assert planned(9_000).config.train.distillation == 0.0
+
+
+def test_what_is_spent_already_is_not_planned_again() -> None:
+    chosen = loading.load(
+        None, ["train.time=100s", "train.eval_every=auto", "model.hidden_size=512", "model.num_layers=2"]
+    )
+    epochs = []
+    with pytest.MonkeyPatch.context() as patch:
+        rate = one_by_one(lambda sized, size: 1e9 / products(sized.model, size))
+        measured(patch, rate)
+        for spent in (0.0, 50.0, 99.0):
+            found = auto_config.plan(chosen, 65, 900_000, 50_000, CPU, spent=spent).config.train
+            assert isinstance(found.eval_every, int)
+            epochs.append(found.eval_every)
+    assert epochs[0] > epochs[1] > epochs[2] > 0
+
+
+def test_short_texts_shrink_windows_and_lanes_and_say_so() -> None:
+    notes = " ".join(planned(90).notes)
+    assert "windows of 45 characters instead of 128" in notes
+    notes = " ".join(planned(300, "train.batch_size=64").notes)
+    assert "2 lanes" in notes
+
+
+def test_the_counted_products_are_the_models_matrices() -> None:
+    from charrnn.models.factory import make_model
+
+    for cell, tied, both in itertools.product(("rnn", "gru", "lstm"), (False, True), (False, True)):
+        sizes = {"hidden_size": 5, "num_layers": 3, "embedding_size": 4, "dropout": 0.0, "tie_weights": tied}
+        chosen = loading.load(None, [f"model.cell={cell}"]).model.model_copy(update={**sizes, "bidirectional": both})
+        weights = {name: matrix for name, matrix in make_model(chosen, 7).named_parameters() if matrix.dim() > 1}
+        # the head's matrix serves either half and both together; tables are looked up, not multiplied
+        head = (3 if both else 1) * weights.pop("embedding" if tied else "head").numel()
+        layers = [matrix.numel() for name, matrix in weights.items() if name not in LOOKED_UP]
+        assert products(chosen, 7) == head + sum(layers)
+
+
+@pytest.mark.bf16
+def test_a_real_trial_gives_a_rate() -> None:
+    chosen = loading.load(None, ["train.batch_size=2", "train.sequence_length=5", "model.hidden_size=4"])
+    result = auto_config.plan(chosen, 7, 1_000, 100, CPU)
+    assert settled(result.config)
+    assert "characters (7 distinct)" in result.notes[-1]
+
+
+def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rate(sized: Config, size: int) -> float:
+        return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / products(sized.model, size)
+
+    measured(monkeypatch, one_by_one(rate))
+    chosen = auto_config.plan(loading.load(None, ()), 65, 1_000_000, 50_000, CPU, bf16=BF16).config
+    assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "own")
+
+
+def test_on_cuda_bf16_is_tried_where_cudnn_has_it() -> None:
+    for bf16, expected in ((BF16, ["fp32", "bf16"]), (NO_BF16, ["fp32"])):
+        for settings, precisions in (((), expected), (("train.precision=bf16",), ["bf16"])):  # who asks for it gets it
+            ways = throughput._ways(loading.load(None, settings), torch.device("cuda"), bf16, [])
+            assert ways == [{"precision": precision, "kernel": "torch"} for precision in precisions]
+
+
+def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several windows are in flight at once on a GPU; the clock runs over all of them."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr("charrnn.training.throughput.time.perf_counter", lambda: float(next(ticks)))
+    chosen = loading.load(
+        None,
+        [
+            "model.hidden_size=5",
+            "model.num_layers=1",
+            "model.embedding_size=4",
+            "model.dropout=0",
+            "model.tie_weights=false",
+            "train.batch_size=3",
+            "train.sequence_length=7",
+            "train.precision=fp32",
+            "train.kernel=torch",
+        ],
+    )
+    assert throughput._rates(chosen, [{"kernel": "torch"}, {"kernel": "own"}], 9, CPU) == [3 * 7 / 1.0, 3 * 7 / 1.0]
+
+
+def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
+    """Lanes and steps suit the text's own characters, and so does what is said; only time is spent on all."""
+    sizes = "model.hidden_size=256", "model.num_layers=1", "model.embedding_size=64"
+    chinese, english, alone = (
+        planned(1_000_000, *sizes, vocabulary=vocabulary, unseen=unseen, rate=1e11, fine_tuning=True)
+        for vocabulary, unseen in ((5_000, 0), (5_000, 4_935), (65, 0))
+    )
+    assert english.config.train.batch_size == alone.config.train.batch_size == 32
+    assert chinese.config.train.batch_size == 16
+    rates = [each.config.train.learning_rate for each in (chinese, english, alone)]
+    assert rates == pytest.approx([8e-3 / 3, 15e-3 / 3, 15e-3 / 3])
+    assert "(65 distinct)" in english.notes[-1]
+
+
+@pytest.mark.parametrize(("narrower", "lanes"), [(1.0, 8), (0.8, 8), (0.7, 32)])
+def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
+    narrower: float, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`narrower` is the rate of half as many lanes, as a share; the time is too short for 600 steps of 32."""
+
+    def rate(sized: Config, size: int) -> float:
+        return 1e4 * math.pow(narrower, math.log2(32 / int(sized.train.batch_size)))
+
+    measured(monkeypatch, one_by_one(rate))
+    chosen = loading.load(None, ["model.hidden_size=256", "train.time=30"])
+    result = auto_config.plan(chosen, 65, 1_000_000, 50_000, CPU)
+    assert result.config.train.batch_size == lanes
+    assert result.config.train.steps is None
+
+
+def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own loops are the faster ones from 512 units on."""
+
+    def rate(sized: Config, size: int) -> float:
+        width = int(sized.model.hidden_size)
+        fast = (sized.train.kernel == "own") == (width >= 512) and sized.train.precision == "bf16"
+        return (2e10 if fast else 1e10) / products(sized.model, size)
+
+    measured(monkeypatch, one_by_one(rate))
+    for time, kernel in ((60, "torch"), (6_000, "own")):
+        settled = auto_config.plan(
+            loading.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU, bf16=BF16
+        ).config
+        assert (int(settled.model.hidden_size) >= 512) == (kernel == "own")
+        assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
+
+
+def test_on_cuda_the_first_step_of_every_way_counts_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loads kernels of its own, which takes longer than many steps."""
+    seen = set[str]()
+
+    def step(model: object, sized: Config, device: torch.device) -> float:
+        way = sized.train.precision
+        loading = 0.2 * (way not in seen)
+        seen.add(way)
+        return {"fp32": 0.010, "bf16": 0.004}[way] + loading
+
+    monkeypatch.setattr(throughput, "_tried", step)
+    monkeypatch.setattr(throughput, "_blank", lambda config, size, device: None)
+    chosen = loading.load(None, ["train.batch_size=3", "train.sequence_length=7"])
+    rates = throughput._rates(chosen, [{"precision": "fp32"}, {"precision": "bf16"}], 9, torch.device("cuda"))
+    assert rates == pytest.approx([21 / 0.010, 21 / 0.004])
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("Storage size calculation overflowed with sizes=[9]", True),
+        ("numel: integer multiplication overflow", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("CUDA error: invalid memory access", False),
+        ("Could not run 'aten::empty.memory_format' with arguments from the 'CUDA' backend.", False),
+        ("unsupported operation: some elements refer to a single memory location", False),
+        ("value cannot be converted to type int64_t without overflow", False),
+        ("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)", False),
+    ],
+)
+def test_what_counts_as_too_little_memory(told: str, meant: bool) -> None:
+    assert device.is_out_of_memory(RuntimeError(told)) == meant
+
+
+def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are tried in turns, so that what slows the machine for a while slows them alike; the very first step
+    is slow for whoever makes it, and counts for none."""
+    tried: list[str] = []
+
+    def step(model: object, sized: Config, device: torch.device) -> float:
+        way = f"{sized.train.precision} {sized.train.kernel}"
+        tried.append(way)
+        if way == "bf16 own":
+            raise torch.OutOfMemoryError("out of memory")
+        return {"fp32 torch": 2.0, "fp32 own": 1.0, "bf16 torch": 9.0}[way] + 20.0 * (len(tried) == 1)
+
+    monkeypatch.setattr(throughput, "_tried", step)
+    settings = ["model.hidden_size=4", "model.num_layers=1", "model.embedding_size=4", "model.dropout=0"]
+    settings += ["model.tie_weights=false", "train.batch_size=3", "train.sequence_length=7"]
+    chosen = loading.load(None, settings)
+    ways = [{"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
+    rates = throughput._rates(chosen, ways, 9, CPU)
+    turn = ["fp32 torch", "fp32 own"]
+    assert tried == ["fp32 torch", *turn, "bf16 torch", "bf16 own", *turn, *turn]
+    assert rates == [21 / 2, 21 / 1, 21 / 9, 0.0]
+    tried.clear()
+    assert throughput._rates(chosen, ways[3:], 9, CPU) == [0.0]
+    assert tried == ["bf16 own"]
+
+
+def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the largest size takes seconds, a good part of a short training."""
+    tried: list[int] = []
+
+    def rate(sized: Config, size: int) -> float:
+        tried.append(int(sized.model.hidden_size))
+        return 2e10 / products(sized.model, size)
+
+    measured(monkeypatch, one_by_one(rate))
+    chosen = auto_config.plan(
+        loading.load(None, ["train.time=2m", "model.num_layers=2"]), 65, 3_000_000, 150_000, CPU, bf16=BF16
+    ).config
+    assert set(tried) == {128, 384, 256}
+    assert chosen.model.hidden_size == 256
+
+
+@pytest.mark.parametrize(
+    ("training", "settings", "layers"),
+    [
+        (3_000_000, ["train.time=2m"], 1),
+        (3_000_000, ["train.time=2h"], 2),
+        (300_000, ["train.time=2m"], 2),
+        (100_000, ["train.time=2h"], 1),
+        (3_000_000, ["train.time=2m", "model.num_layers=3"], 3),
+        (3_000_000, ["train.epochs=1"], 2),  # so much time as it takes
+    ],
+)
+def test_a_second_layer_comes_with_two_epochs(training: int, settings: list[str], layers: int) -> None:
+    model = planned(training, *settings, rate=1e10).config.model
+    assert model.num_layers == layers
+    if training == 3_000_000 and layers == 1:
+        assert model.hidden_size == 256

@@ -1,0 +1,403 @@
+"""Claims about a CUDA device: training never waits, resumes exactly and agrees with the CPU, and so does writing.
+Run with `make gpu`; without a device they hold on a pretended one."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from charrnn.checkpoints import model_file
+from charrnn.checkpoints.run_dir import Run
+from charrnn.config import loading
+from charrnn.data import loader
+from charrnn.data.batches import Lanes
+from charrnn.device import Readback, choose_device, cudnn_takes_bf16, rounding
+from charrnn.evaluation import scoring
+from charrnn.generation.filters import Filters
+from charrnn.generation.sampling import Writer
+from charrnn.models.cells import StepState
+from charrnn.models.torch_model import OnDevice, TorchState, cuda_graph
+from charrnn.training import fine_tuning, new_run, resume
+from charrnn.training.events import Finished, Stepped, WentBack
+from charrnn.training.job import Begun
+from charrnn.training.trainer import Training
+from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
+from tests.data.test_loader import assert_same, cut
+from tests.models.test_char_rnn import PLAIN, some_state, some_tokens, to_be_rounded
+from tests.models.test_numpy_model import made
+from tests.models.test_torch_model import OPTIONS
+from tests.pretended import CUDA
+from tests.pretended_cuda import pretended
+from tests.test_benchmarks import BENCHMARKS
+from tests.training.test_trainer import assert_same_run, poison, run_until
+
+# torch says once that its way of finding waits is a prototype
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
+VARIANTS = (
+    (),
+    ("model.cell=gru", "train.precision=bf16"),
+    ("model.cell=rnn", "train.optimizer=rmsprop"),
+    ("model.cell=lstm", "train.precision=bf16", "data.documents=line", "train.weight_decay=0.1"),
+    ("model.cell=lstm", "model.leak=0.5", "model.time_skip=3", "model.layer_norm=true", "train.kernel=own"),
+    ("model.cell=gru", "train.kernel=own", "train.precision=bf16"),
+    ("model.cell=gru", "train.optimizer=sgd", "train.clip_value=0.1", "train.l1=0.0001", "model.tie_weights=true"),
+    ("model.bidirectional=true", "model.cell=lstm", "train.precision=bf16"),
+    ("model.cell=hmm", "model.hidden_size=5"),
+)
+variants = pytest.mark.parametrize("more", VARIANTS, ids=" ".join)
+SMALL = 1e-9  # as small as gradients of a mean over thousands of characters, which in fp16 are next to nothing
+
+
+@pytest.fixture(autouse=True)
+def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Choose the device; with --pretend, one that is none."""
+    with pretended() if request.config.getoption("pretend") else nullcontext():
+        assert torch.cuda.is_available(), "no CUDA device here"
+        yield choose_device("cuda")
+
+
+def tiny(*more: str) -> list[str]:
+    """Give the settings of a tiny training; a Markov model has no stack to set."""
+    return [setting for setting in TINY if "model.cell=hmm" not in more or setting.startswith("train.")]
+
+
+def started(folder: str, *more: str, device: str = "cuda", steps: int = 23) -> Begun[Training]:
+    options = loading.load(None, [*tiny(*more), f"train.steps={steps}", *more]).with_values(
+        data={"texts": ["text.txt"]}
+    )
+    return new_run.fresh(options, Path(folder), torch.device(device))
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Make every operation an error for which the program would wait."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+# Training
+
+
+def step_without_waiting(training: Training, steps: int) -> None:
+    """Take some steps, after three in which libraries set themselves up."""
+    for _ in range(3):
+        training.step()
+    torch.cuda.set_sync_debug_mode("error")
+    for _ in range(steps):
+        training.step()
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(isinstance(report, Stepped) for report in training.settle())
+
+
+@variants
+def test_training_never_waits_for_the_device(here: Path, no_waiting: None, more: tuple[str, ...]) -> None:
+    begun = started("run", *more)
+    into_the_next_epoch = begun.training.lanes.windows + 3  # where documents lie in another order
+    step_without_waiting(begun.training, into_the_next_epoch)
+    begun.run.release()
+
+
+@variants
+def test_windows_sent_one_by_one_do_not_make_it_wait_either(
+    here: Path, no_waiting: None, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(loader, "_SHARE", 1 << 60)  # no device has so much memory
+    begun = started("run", *more)
+    step_without_waiting(begun.training, 9)
+    begun.run.release()
+
+
+def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waiting: None) -> None:
+    run_until(started("old"))
+    old = Path("old/best.safetensors")
+    how = [*(setting for setting in TINY if setting.startswith("train.")), "train.distillation=0.3", "train.steps=20"]
+    options = loading.load(None, [*how, "train.precision=bf16"], fine_tuning.fine_tuning_base(old))
+    begun = new_run.fresh(options.with_values(data={"texts": ["text.txt"]}), Path("new"), CUDA, init_from=old)
+    training = begun.training
+    assert training.teacher is not None
+    step_without_waiting(training, 9)
+    training.save_last(begun.run)
+    begun.run.release()
+    resumed = resume.resume(begun.run, None)
+    run_until(resumed, 14)
+    assert (resumed.training.position.step, resumed.training.device.type) == (14, "cuda")
+
+
+def test_the_device_is_given_work_ahead(here: Path) -> None:
+    begun = started("run")
+    assert begun.training.lag > 0
+    assert begun.training.step() is None
+    begun.run.release()
+
+
+def test_numbers_are_read_as_they_were_when_asked_for() -> None:
+    values = torch.arange(3.0, device="cuda")
+    numbers = Readback(values)
+    values.zero_()
+    assert numbers.read() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("documents", [None, 9])
+@pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4"])
+def test_windows_on_the_device_are_those_of_the_cpu(documents: int | None, dtype: str, cuda: torch.device) -> None:
+    one, other = (cut(300, 4, 9, 30, documents, dtype) for _ in range(2))
+    resident = loader.Resident(one, cuda)
+    for epoch in (0, 1):
+        for index in range(one.windows):
+            expected = loader.staged(other, epoch, index, torch.device("cpu"))
+            for way in (resident.window(epoch, index), loader.staged(other, epoch, index, cuda)):
+                assert all(tensor is None or tensor.is_cuda for tensor in way)
+                assert_same(loader.Batch(*(None if tensor is None else tensor.cpu() for tensor in way)), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param(more, marks=() if "data.documents=line" in more else pytest.mark.slow) for more in VARIANTS],
+    ids=" ".join,
+)
+def test_resume_is_bit_exact(here: Path, more: tuple[str, ...]) -> None:
+    run_until(started("whole", *more))
+    run_until(started("parts", *more), 4)
+    for step in (10, 17, None):
+        run_until(resume.resume(Run(Path("parts")), None), step)
+    assert_same_run(here / "whole", here / "parts")
+
+
+def test_windows_from_the_device_and_one_by_one_make_the_same_training(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_until(started("resident"))
+    monkeypatch.setattr(loader, "_SHARE", 1 << 60)
+    run_until(started("staged"))
+    assert_same_run(here / "resident", here / "staged")
+
+
+def test_a_loss_that_is_not_finite_is_gone_back_from(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = started("run")
+    poison(monkeypatch, lambda call: call == 8)
+    reports = run_until(begun)
+    assert [report.step for report in reports if isinstance(report, WentBack)] == [5]
+    assert isinstance(reports[-1], Finished)
+    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.parameters())
+
+
+@pytest.mark.parametrize("more", [variant for variant in VARIANTS if not any("bf16" in each for each in variant)])
+def test_a_training_follows_the_cpus(here: Path, more: tuple[str, ...]) -> None:
+    """Without dropout, whose draws are another device's own; both sum in fp32, each in its own order."""
+    bits = []
+    certain = [] if "model.cell=hmm" in more else ["model.dropout=0"]
+    for device in ("cpu", "cuda"):
+        begun = started(device, *more, *certain, device=device, steps=10)
+        reports = run_until(begun)
+        bits.append([report.bits_per_character for report in reports if isinstance(report, Stepped)])
+    np.testing.assert_allclose(bits[1], bits[0], rtol=2e-3)
+
+
+@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
+    layer, x, before = to_be_rounded(cell, activation)
+    layer, x = layer.cuda().train(), x.cuda().requires_grad_()
+    before = StepState(*(None if tensor is None else tensor.cuda() for tensor in before))
+    gradients = []
+    for rounded in (False, True):
+        with rounding(x.device, rounded):
+            with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
+                y, _ = layer(x, before)
+            if rounded:
+                assert y.dtype == (torch.bfloat16 if cudnn_takes_bf16() else torch.float32)
+            gradients.append(torch.autograd.grad((y.float() * SMALL).sum(), [x, *layer.weights()]))
+    for exact, found in zip(*gradients, strict=True):
+        assert float(exact.norm()) > 0.0
+        assert float((found - exact).norm()) < 0.1 * float(exact.norm())
+
+
+# Scoring
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_text_scores_as_on_the_cpu(here: Path, precision: str) -> None:
+    begun = started("run", f"train.precision={precision}", steps=40)
+    run_until(begun)
+    header, model = model_file.read_model(here / "run" / "last.safetensors")
+    tokens = header.vocabulary.encode(TEXT * 5 + "鸟\n")
+    for exact in (True, False):
+        expected = scoring.evaluate(model.cpu(), header.vocabulary, tokens, exact=exact).score
+        found = scoring.evaluate(model.cuda(), header.vocabulary, tokens, exact=exact).score
+        assert found.characters == expected.characters
+        assert found.bits_per_character == pytest.approx(expected.bits_per_character, abs=1e-4 if exact else 1e-3)
+
+
+# Writing
+
+
+@pytest.mark.parametrize(
+    ("cell", "activation", "options"), [(*pair, options) for pair in CELLS for options in OPTIONS], ids=str
+)
+def test_a_replayed_step_is_the_step(cell: str, activation: str, options: dict[str, Any]) -> None:
+    model = made(cell, activation, options).float()
+    state = first = expected_state = TorchState(some_state(model, 3).map(lambda tensor: tensor.cuda()))
+    model = model.cuda()
+    replayed, plain = OnDevice(model, cuda_graph), OnDevice(model)
+    for seed in range(4):
+        tokens = some_tokens(3, 1, seed).numpy()
+        logits, state = replayed.step(tokens, state)
+        expected, expected_state = plain.step(tokens, expected_state)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+        kept = logits.copy(), [None if tensor is None else tensor.clone() for tensor in state.carried]
+        replayed.step(some_tokens(3, 1, 9).numpy(), first)  # what was given before lasts
+        np.testing.assert_array_equal(logits, kept[0])
+        for tensor, before in zip(state.carried, kept[1], strict=True):
+            assert tensor is None or (before is not None and torch.equal(tensor, before))
+    for mine, theirs in zip(state.carried, expected_state.carried, strict=True):
+        if mine is not None and theirs is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "activation"), CELLS)
+@pytest.mark.parametrize("lanes", [1, 5, 1024])
+def test_a_replayed_step_is_that_of_the_cpu(cell: str, activation: str, lanes: int) -> None:
+    model = made(cell, activation, {"num_layers": 2}).float()
+    tokens, state = some_tokens(lanes, 1), some_state(model, lanes)
+    expected, _ = OnDevice(model).step(tokens.numpy(), TorchState(state))
+    there = OnDevice(model.cuda(), cuda_graph)
+    found, _ = there.step(tokens.numpy(), TorchState(state.map(lambda tensor: tensor.cuda())))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_goes_on_after_steps_were_recorded(here: Path) -> None:
+    begun = started("run")
+    training = begun.training
+    training.step()
+    reader = OnDevice(training.model, cuda_graph)
+    reader.step(np.array([[1]]), reader.start_state(1))
+    training.step()
+    assert all(isinstance(report, Stepped) for report in training.settle())
+    begun.run.release()
+
+
+@pytest.mark.slow
+def test_a_text_is_that_of_the_cpu(here: Path, charrnn: Charrnn) -> None:
+    """A trained model is sure of what follows, so that a difference in the last bits decides nothing."""
+    options = settings("train.steps=300", "model.hidden_size=64", "model.dropout=0")
+    trained = charrnn("train", "text.txt", "-q", "--device", "cpu", *options)
+    assert trained.exit_code == 0, trained.output
+    for options in (
+        ["-p", "the ", "-n", "60", "-t", "0.5"],
+        ["-n", "40", "-k", "3"],
+        ["-p", "the ", "-n", "30", "--beam", "4"],
+    ):
+        seed = [] if "--beam" in options else ["--seed", "1"]
+        texts = [charrnn("sample", *options, *seed, "--device", device) for device in ("cpu", "cuda")]
+        assert [text.exit_code for text in texts] == [0, 0], texts[1].output
+        assert texts[0].stdout == texts[1].stdout
+
+
+def test_samples_do_not_depend_on_their_neighbours(here: Path) -> None:
+    begun = started("run", steps=40)
+    run_until(begun)
+    header, model = model_file.read_model(here / "run" / "last.safetensors")
+    reader = OnDevice(model.cuda(), cuda_graph)
+
+    def texts(count: int) -> list[str]:
+        writer = Writer(reader, header.vocabulary, [""] * count, 30, Filters(0.8), seed=7, indices=list(range(count)))
+        for _ in writer:
+            pass
+        return [sample.text for sample in writer.samples]
+
+    assert texts(5)[:2] == texts(2)
+
+
+# The commands
+
+
+def test_auto_is_cuda_for_learning_and_scoring(here: Path, charrnn: Charrnn) -> None:
+    result = charrnn("train", "text.txt", *settings("train.steps=5"))
+    assert result.exit_code == 0, result.output
+    assert "on cuda" in result.stderr
+    header = model_file.read_header(here / "checkpoints" / "text" / "last.safetensors")
+    assert header.position is not None
+    assert header.position["device"] == "cuda"
+    scores = [
+        json.loads(charrnn("evaluate", "text.txt", "--json", "--device", device).stdout)["bits_per_character"]
+        for device in ("auto", "cuda", "cuda:0", "cpu")
+    ]
+    np.testing.assert_allclose(scores, scores[-1], atol=1e-3)
+
+
+COMMANDS = {
+    "model.cell=lstm": (
+        "evaluate line.txt --exact",
+        "evaluate line.txt --dynamic --dynamic-rate 0.1",
+        "sample -n 9 --adapt line.txt --greedy",
+        "sample -n 9 --beam 3 -p fox",
+    ),
+    "model.bidirectional=true": ("evaluate line.txt", "sample --infill the_qu_ck", "sample -n 9 --suffix fox -p the"),
+    "model.cell=hmm": ("evaluate line.txt", "sample -n 9 --greedy -p fox"),
+}
+
+
+@pytest.mark.parametrize("model", COMMANDS)
+def test_commands_do_there_what_they_do_on_the_cpu(here: Path, charrnn: Charrnn, model: str) -> None:
+    learning = (*tiny(model), model, "train.steps=60", "train.learning_rate=0.03")
+    trained = charrnn(
+        "train", "text.txt", "-q", "--device", "cpu", *(word for setting in learning for word in ("-s", setting))
+    )
+    assert trained.exit_code == 0, trained.output
+    (here / "line.txt").write_text(TEXT[:90])
+    for command in COMMANDS[model]:
+        results = [charrnn(*command.split(), "--json", "--device", device) for device in ("cpu", "cuda")]
+        assert [result.exit_code for result in results] == [0, 0], results[1].output
+        expected, found = (json.loads(result.stdout) for result in results)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            if name != "seed":  # of a greedy choice
+                assert found[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
+
+
+def test_nothing_set_plans_trains_and_writes(here: Path, charrnn: Charrnn) -> None:
+    result = charrnn("train", "text.txt", "--time", "5s", "--device", "cuda")
+    assert result.exit_code == 0, result.output
+    assert charrnn("sample", "-n", "5", "--device", "cuda").exit_code == 0
+
+
+def test_a_devices_checkpoint_is_sampled_on_a_cpu(here: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "text.txt", "--device", "cuda", "-q", *settings("train.steps=5")).exit_code == 0
+    last = here / "checkpoints" / "text" / "last.safetensors"
+    assert (model_file.read_header(last).position or {})["device"] == "cuda"
+    assert charrnn("sample", "-n", "5").exit_code == 0
+    assert charrnn("train", "--resume", "--device", "cpu", "-s", "train.steps=8").exit_code == 0
+    position = model_file.read_header(last).position or {}
+    assert (position["device"], position["step"]) == ("cpu", 8)
+
+
+def test_the_benchmarks_of_a_device_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # which one of them sets
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for name, arguments, row in (
+        ("training", "--cells gru --sizes 1x8 --lanes 2 --length 4", r"charrnn bf16 +[\d,]+ +[\d.]+"),
+        ("sampling", "--hidden 8 --layers 1 --vocabulary 9 --lanes 1,3", r"charrnn, steps replayed +[\d,]+ +[\d.]+"),
+    ):
+        main = runpy.run_path(str(BENCHMARKS / f"{name}.py"))["main"]
+        for constant, small in (("LARGE", 64), ("STEPS", 2), ("LENGTH", 5)):
+            monkeypatch.setitem(main.callback.__globals__, constant, small)
+        words = [*arguments.split(), "--rounds", "1", "--device", "cuda"]
+        ran = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        assert re.search(row, ran.output), ran.output
+
+
+def test_lanes_of_a_text_too_large_for_the_device_are_sent(monkeypatch: pytest.MonkeyPatch, cuda: torch.device) -> None:
+    lanes: Lanes = cut(300, 2, 5, 0, None, "<u1")
+    assert isinstance(getattr(loader.feed(lanes, cuda), "__self__", None), loader.Resident)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 10**9))
+    assert not isinstance(getattr(loader.feed(lanes, cuda), "__self__", None), loader.Resident)

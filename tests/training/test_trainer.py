@@ -1,0 +1,636 @@
+"""Claims about learning: exact resume, going back, schedules, optimizers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from charrnn.atomic_files import write_atomically
+from charrnn.checkpoints.model_file import read_header, read_tensors, to_bytes
+from charrnn.checkpoints.run_dir import Run
+from charrnn.config import loading
+from charrnn.errors import CharRNNError
+from charrnn.evaluation import cloze, scoring
+from charrnn.models import losses
+from charrnn.models.bidirectional import BidirectionalRNN
+from charrnn.models.char_rnn import CharRNN
+from charrnn.models.losses import nats as nats_of_model
+from charrnn.scores import Score
+from charrnn.training import events, loop, new_run, optimizer, resume, trainer
+from charrnn.training.events import Finished, Reported, Stepped, WentBack
+from charrnn.training.job import Begun
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+VARIANTS = (
+    ("model.cell=lstm",),
+    ("model.cell=gru",),
+    ("model.cell=rnn",),
+    ("model.cell=rnn", "model.activation=leaky_relu"),
+    ("model.cell=rnn", "model.activation=relu", "model.init=identity"),
+    ("model.cell=lstm", "model.leak=0.5", "model.time_skip=3", "model.residual=true", "model.layer_norm=true"),
+    ("model.cell=gru", "model.tie_weights=true", "train.optimizer=rmsprop", "train.l1=0.0001"),
+    ("model.cell=lstm", "train.optimizer=sgd", "train.schedule=linear", "train.clip_value=0.1"),
+    ("model.cell=lstm", "data.documents=line", "train.precision=bf16"),
+    ("model.cell=lstm", "train.kernel=own"),
+    ("model.bidirectional=true", "model.cell=gru", "train.kernel=own", "train.precision=bf16"),
+    ("model.bidirectional=true", "model.cell=lstm", "model.layer_norm=true"),
+    ("model.bidirectional=true", "model.cell=gru", "model.tie_weights=true", "train.precision=bf16"),
+    ("model.bidirectional=true", "model.cell=rnn", "model.time_skip=2", "data.documents=line"),
+)
+
+
+def started(folder: str, *settings: str, steps: int = 23) -> Begun[trainer.Training]:
+    options = loading.load(None, [*TINY, f"train.steps={steps}", *settings]).with_values(data={"texts": ["text.txt"]})
+    return new_run.fresh(options, Path(folder), CPU)
+
+
+def network(begun: Begun[trainer.Training]) -> CharRNN:
+    assert isinstance(begun.training.model, CharRNN)
+    return begun.training.model
+
+
+def run_until(begun: Begun[trainer.Training], step: int | None = None) -> list[events.Report]:
+    """Train, asking to stop once `step` steps are done."""
+
+    def stop() -> bool:
+        return step is not None and begun.training.position.step >= step
+
+    reports = list(loop.train(begun.training, begun.run, stop))
+    begun.run.release()
+    return reports
+
+
+def without_seconds(path: Path) -> list[Any]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = (read_tensors(folder / "last.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    assert without_seconds(one / "metrics.jsonl") == without_seconds(other / "metrics.jsonl")
+    assert (one / "samples.txt").read_bytes() == (other / "samples.txt").read_bytes()
+    best, other_best = (read_tensors(folder / "best.safetensors") for folder in (one, other))
+    assert all(torch.equal(best[name], other_best[name]) for name in best)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(each, marks=[pytest.mark.bf16] if "train.precision=bf16" in each else []) for each in VARIANTS],
+    ids=" ".join,
+)
+def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
+    run_until(started("whole", *settings))
+    run_until(started("parts", *settings), 4)
+    for step in (10, 17, None):  # mid-epoch, at different distances from an evaluation
+        resumed = resume.resume(Run(Path("parts")), CPU)
+        run_until(resumed, step)
+    assert_same_run(here / "whole", here / "parts")
+
+
+# A GPU's figures come some steps late. A lag is no business of the device alone: a CPU can be given one
+
+
+def lagging(begun: Begun[trainer.Training], lag: int = 2) -> Begun[trainer.Training]:
+    begun.training.lag = lag
+    return begun
+
+
+@pytest.mark.parametrize("lag", [1, 2, 7])
+@pytest.mark.parametrize("settings", [(), VARIANTS[-1]], ids=" ".join)
+def test_figures_that_come_late_change_nothing(here: Path, settings: tuple[str, ...], lag: int) -> None:
+    prompt = run_until(started("whole", *settings))
+    run_until(lagging(started("parts", *settings), lag), 4)
+    for step in (10, 17):
+        run_until(lagging(resume.resume(Run(Path("parts")), CPU), lag), step)
+    last = run_until(lagging(resume.resume(Run(Path("parts")), CPU), lag))
+    assert_same_run(here / "whole", here / "parts")
+    # and the reports come in the same order, an evaluation after all the steps before it
+    assert [type(report) for report in last] == [type(report) for report in prompt][-len(last) :]
+    steps = [report.step for report in last if isinstance(report, Stepped)]
+    assert steps == list(range(18, 24))
+
+
+def test_a_step_reports_the_one_that_was_taken_so_many_steps_before(here: Path) -> None:
+    begun = lagging(started("run"))
+    training = begun.training
+    assert [training.step() for _ in range(2)] == [None, None]
+    for step in (1, 2, 3):
+        report = training.step()
+        assert isinstance(report, Stepped)
+        assert report.step == step
+        assert math.isfinite(report.bits_per_character)
+    assert [report.step for report in training.settle() if isinstance(report, Stepped)] == [4, 5]
+    assert list(training.settle()) == []
+    begun.run.release()
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_loss_that_is_found_out_late_is_gone_back_from_as_if_at_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    monkeypatch.setattr(trainer, "_KEEP_EVERY", 3)  # so that there is a state to go back to between evaluations
+    every = "train.eval_every=11"
+    for folder, late in (("prompt", 0), ("late", lag)):
+        begun = lagging(started(folder, every), late)
+        with monkeypatch.context() as patch:
+            poison(patch, lambda call: call == 9)
+            reports = run_until(begun)
+        # the state kept before step 7 is that of step 6, which had shown itself good
+        assert [report.step for report in reports if isinstance(report, WentBack)] == [6]
+    assert_same_run(here / "prompt", here / "late")
+
+
+def test_a_state_is_not_kept_before_its_own_step_has_shown_it_good(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_KEEP_EVERY", 4)
+    begun = lagging(started("run", "train.eval_every=100"))
+    poison(monkeypatch, lambda call: call == 9)  # the very step before which a state is written down
+    reports = run_until(begun)
+    assert [report.step for report in reports if isinstance(report, WentBack)] == [4]
+    assert bool(network(begun).head_bias.isfinite().all())
+
+
+@pytest.mark.parametrize("stopped", ["at an evaluation", "by hand", "at the end"])
+def test_what_is_still_on_its_way_is_seen_before_anything_is_saved(
+    here: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    begun = lagging(started("run"))
+    bad = {"at an evaluation": 10, "by hand": 12, "at the end": 23}[stopped]
+    poison(monkeypatch, lambda call: call == bad)
+    reports = run_until(begun, 12 if stopped == "by hand" else None)
+    assert sum(isinstance(report, WentBack) for report in reports) == 1
+    assert all(math.isfinite(evaluated.judged_bits) for evaluated in begun.training.history)
+    for file in ("last", "best"):
+        tensors = read_tensors(here / "run" / f"{file}.safetensors")
+        assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+    assert begun.training.position.step == (10 if stopped == "by hand" else 23)
+
+
+def test_saving_once_a_minute_waits_for_what_is_on_its_way(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    run_until(started("prompt"))
+    run_until(lagging(started("late")))
+    assert_same_run(here / "prompt", here / "late")
+
+
+def test_resume_after_a_plain_kill_goes_on_from_the_last_save(here: Path) -> None:
+    run_until(started("whole"))
+    begun = started("parts")
+    reports = loop.train(begun.training, begun.run)
+    for report in reports:
+        if isinstance(report, Stepped) and report.step == 13:
+            break  # three steps after the save at 10, some lines in metrics.jsonl already
+    reports.close()  # type: ignore[attr-defined]
+    begun.run.release()
+    resumed = resume.resume(Run(Path("parts")), CPU)
+    assert resumed.training.position.step == 10
+    run_until(resumed)
+    assert_same_run(here / "whole", here / "parts")
+
+
+def test_stopping_within_an_evaluation_loses_nothing(here: Path) -> None:
+    run_until(started("whole"))
+    begun = started("parts")
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        if begun.training.position.step == 5:
+            asked += 1
+            return True  # first asked from within the evaluation that is due at 5
+        return False
+
+    reports = list(loop.train(begun.training, begun.run, stop))
+    begun.run.release()
+    assert asked
+    assert isinstance(reports[-1], Finished)
+    assert reports[-1].reason == "stopped"
+    assert not any(isinstance(report, Reported) for report in reports)
+    run_until(resume.resume(Run(Path("parts")), CPU))
+    assert_same_run(here / "whole", here / "parts")
+
+
+def test_a_finished_run_is_extended_with_its_moments(here: Path) -> None:
+    run_until(started("run", "train.schedule=constant", steps=10))
+    resumed = resume.resume(Run(Path("run")), CPU, settings=["train.steps=23"])
+    run_until(resumed)
+    run_until(started("whole", "train.schedule=constant", "train.warmup_steps=1"))
+    assert resumed.training.position.step == 23
+    assert len(resumed.training.history) == 5
+
+
+@pytest.mark.parametrize("two_sided", ["false", "true"])
+def test_validation_never_disturbs_training(here: Path, two_sided: str) -> None:
+    both = f"model.bidirectional={two_sided}"
+    often, rarely = started("often", both, "train.eval_every=2"), started("rarely", both, "train.eval_every=1000")
+    run_until(often)
+    run_until(rarely)
+    for name, weights in often.training.model.state_dict().items():
+        assert torch.equal(weights, rarely.training.model.state_dict()[name]), name
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
+    """Make the loss nan in chosen steps (counted from 1)."""
+    calls, sound = 0, nats_of_model
+
+    def nats(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return sound(*arguments) * (math.nan if when(calls) else 1.0)
+
+    monkeypatch.setattr(losses, "nats", nats)
+
+
+def test_a_loss_that_is_not_finite_never_stays_in_the_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = started("run")
+    poison(monkeypatch, lambda call: call == 8)
+    reports = run_until(begun)
+    back = [report for report in reports if isinstance(report, WentBack)]
+    assert [(report.step, report.times) for report in back] == [(5, 1)]  # the evaluation at 5 was the last good state
+    assert begun.training.position.rate_scale == 0.5
+    assert begun.training.position.step == 23
+    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_never_stays_in_the_weights(here: Path) -> None:
+    begun = started("run")
+    weights = network(begun).head
+    assert weights is not None
+    calls = 0
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return gradient * math.inf if calls == 3 else gradient
+
+    weights.register_hook(spoil)  # type: ignore[no-untyped-call]
+    reports = run_until(begun)
+    assert sum(isinstance(report, WentBack) for report in reports) == 1
+    assert bool(weights.isfinite().all())
+
+
+def test_training_gives_up_after_going_back_three_times(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = started("run")
+    poison(monkeypatch, lambda call: call > 7)
+    seen: list[events.Report] = []
+    with pytest.raises(CharRNNError, match=r"not finite again at step .*Set a lower train\.learning_rate"):
+        seen.extend(loop.train(begun.training, begun.run))
+    begun.run.release()
+    assert bool(network(begun).head_bias.isfinite().all())
+    assert begun.run.best.exists()
+
+
+def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
+    begun = started("run", "train.patience=2", "train.learning_rate=10", "train.eval_every=2", steps=200)
+    finished = run_until(begun)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "patience"
+    assert finished.step < 200
+    bits = [evaluated.bits_per_character for evaluated in finished.history]
+    assert min(bits) == bits[-3]
+
+
+def test_a_time_budget_is_kept_and_annealed_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr("charrnn.training.loop.time.perf_counter", lambda: next(ticks) / 200)
+    begun = started("run", "train.time=1.5", "train.steps=null", "train.epochs=null", "train.eval_every=100000")
+    reports = run_until(begun)
+    steps = [report for report in reports if isinstance(report, Stepped)]
+    finished = reports[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "time"
+    assert steps[-1].learning_rate < 0.05 * max(report.learning_rate for report in steps)
+    assert begun.training.position.seconds == pytest.approx(1.5, abs=0.1)
+
+
+def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
+    """Or the rate would jump to half its peak at the first step, and not warm up."""
+    begun = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    training = begun.training
+    assert training.position.seconds > 0.0  # reading the text, if nothing else
+    assert training.progress == 0.0
+    training.position.seconds = training.position.startup = 20.0
+    assert training.progress == 0.0
+    training.position.evaluation_seconds = 0.0
+    training.position.seconds = 60.0
+    assert training.progress == 0.5
+    training.position.seconds, training.position.evaluation_seconds = 50.0, 20.0
+    assert training.progress == 0.5  # room is left for the last evaluation
+    training.position.seconds = training.position.startup = 200.0  # more than there is: a single step
+    assert training.progress == 0.0
+    assert isinstance(run_until(begun)[-1], Finished)
+    assert training.position.step == 1
+    assert training.progress == 1.0
+
+
+def test_room_is_left_for_the_first_evaluation_when_it_is_the_last(here: Path) -> None:
+    """As the plan reckons it; and never more than half, or nothing would be learnt."""
+    begun = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    training = begun.training
+    assert 0.0 < training.position.evaluation_seconds < 1.0
+    training.position.startup, training.position.seconds = 20.0, 50.0
+    for seconds, given in ((5.0, 75.0), (30.0, 50.0), (40.0, 40.0), (70.0, 40.0), (200.0, 40.0)):
+        training.position.evaluation_seconds = seconds
+        assert training.progress == pytest.approx(30.0 / given)
+    training.position.seconds = 200.0
+    finished = run_until(begun)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "time"
+
+
+def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
+    options = loading.load(None, ["train.learning_rate=2", "train.warmup_steps=4"]).train
+    assert [optimizer.rate_at(options, step, 0.0) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert optimizer.rate_at(options, 100, 0.5) == pytest.approx(2 * (0.01 + 0.99 / 2))
+    assert optimizer.rate_at(options, 100, 1.0) == pytest.approx(0.02)
+    linear = options.model_copy(update={"schedule": "linear"})
+    assert optimizer.rate_at(linear, 100, 0.5) == pytest.approx(2 * 0.505)
+    constant = options.model_copy(update={"schedule": "constant"})
+    assert optimizer.rate_at(constant, 100, 1.0) == 2.0
+    # a short training does not spend itself on warming up: a tenth is the most
+    assert optimizer.rate_at(options.model_copy(update={"warmup_steps": 1000}), 1, 0.1) == optimizer.rate_at(
+        options, 9, 0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "tables"),
+    [
+        ([], {"embedding"}),
+        (["model.bidirectional=true"], {"embedding", "joint_width", "joint_trust"}),
+        (["model.tie_weights=true", "model.embedding_size=5"], set()),  # it is the head's matrix as well
+    ],
+    ids=["one direction", "both", "tied"],
+)
+def test_weight_decay_is_decoupled_as_in_adamw_and_leaves_tables_alone(
+    here: Path, model: list[str], tables: set[str]
+) -> None:
+    begun = started(
+        "run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null", "train.warmup_steps=0", *model
+    )
+    training = begun.training
+    with torch.no_grad():  # what starts at 0 would not show that it shrinks
+        for parameter in training.model.parameters():
+            parameter.add_(0.5)
+    copies = {name: weights.detach().clone() for name, weights in training.model.named_parameters()}
+    stepped = training.step()
+    assert isinstance(stepped, Stepped)
+    gradients = {name: weights.grad for name, weights in training.model.named_parameters()}
+    for name, weights in copies.items():
+        weights.grad = gradients[name]
+        decay = 0.3 if weights.dim() > 1 and name not in tables else 0.0
+        torch.optim.AdamW([weights], lr=stepped.learning_rate, betas=(0.9, 0.99), weight_decay=decay).step()
+        torch.testing.assert_close(training.model.get_parameter(name).detach(), weights)
+    begun.run.release()
+
+
+def test_clipping_by_norm_scales_the_whole_gradient(here: Path) -> None:
+    begun = started("run", "train.clip_norm=0.01")
+    stepped = begun.training.step()
+    assert isinstance(stepped, Stepped)
+    assert stepped.gradient_norm > 0.01
+    squares = sum(
+        float((weights.grad**2).sum()) for weights in begun.training.model.parameters() if weights.grad is not None
+    )
+    assert math.sqrt(squares) == pytest.approx(0.01, rel=1e-3)
+    begun.run.release()
+
+
+def test_clipping_by_value_cuts_each_gradient(here: Path) -> None:
+    begun = started("run", "train.clip_value=0.001", "train.clip_norm=null")
+    begun.training.step()
+    largest = max(
+        float(weights.grad.abs().max()) for weights in begun.training.model.parameters() if weights.grad is not None
+    )
+    assert largest == pytest.approx(0.001)
+    begun.run.release()
+
+
+def test_l1_pulls_every_matrix_towards_zero(here: Path) -> None:
+    plain, pulled = started("plain", "train.clip_norm=null"), started("pulled", "train.clip_norm=null", "train.l1=0.25")
+    plain.training.step()
+    start = {name: weights.detach().clone() for name, weights in pulled.training.model.named_parameters()}
+    pulled.training.step()
+    for name, weights in pulled.training.model.named_parameters():
+        other = plain.training.model.get_parameter(name).grad
+        assert weights.grad is not None
+        assert other is not None
+        expected = other + (0.25 * start[name].sign() if weights.dim() > 1 else 0.0)
+        torch.testing.assert_close(weights.grad, expected)
+    plain.run.release()
+    pulled.run.release()
+
+
+def test_an_epoch_starts_from_the_start_state_and_windows_carry_it(here: Path) -> None:
+    begun = started("run")
+    training = begun.training
+    windows = training.lanes.windows
+    seen: list[float] = []
+    for _ in range(windows + 1):
+        seen.append(float(training.state.hidden.abs().sum()))
+        training.step()
+    assert seen[0] == 0.0
+    assert all(size > 0.0 for size in seen[1:windows])
+    begun.run.release()
+
+
+def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the update itself overflows, at a step after which a state is kept: only the next loss shows it
+    monkeypatch.setattr(trainer, "_KEEP_EVERY", 4)
+    begun = started("run", "train.eval_every=100")
+    optimizer, calls = begun.training.optimizer, 0
+    sound = optimizer.step
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        sound()
+        if calls == 8:
+            with torch.no_grad():
+                network(begun).head_bias.fill_(math.nan)
+
+    monkeypatch.setattr(optimizer, "step", step)
+    reports = run_until(begun)
+    back = [report for report in reports if isinstance(report, WentBack)]
+    assert [report.step for report in back] == [4]
+    assert begun.training.position.step == 23
+    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.parameters())
+
+
+@pytest.mark.parametrize("spoilt", ["head_bias", "backward_bias", "joint_bias"])
+def test_a_validation_score_that_is_not_finite_goes_back_and_is_never_the_best(here: Path, spoilt: str) -> None:
+    begun = started("run", f"model.bidirectional={'false' if spoilt == 'head_bias' else 'true'}")
+    for report in loop.train(begun.training, begun.run):
+        if isinstance(report, Stepped) and report.step == 5 and begun.training.position.rollbacks == 0:
+            with torch.no_grad():
+                begun.training.model.get_parameter(spoilt).fill_(math.inf)
+    begun.run.release()
+    assert begun.training.position.rollbacks == 1
+    assert all(math.isfinite(evaluated.judged_bits) for evaluated in begun.training.history)
+    assert bool(read_tensors(here / "run" / "best.safetensors")[spoilt].isfinite().all())
+
+
+def test_stopping_with_spoilt_weights_saves_the_last_good_ones(here: Path) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    with torch.no_grad():
+        network(begun).head_bias.fill_(math.nan)
+    begun.training.save_last(begun.run)
+    assert bool(read_tensors(here / "run" / "last.safetensors")["head_bias"].isfinite().all())
+    assert begun.training.position.step == 5
+
+
+def test_a_run_of_another_kind_of_device_is_resumed(here: Path) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    training = begun.training
+    training.position.device = "cuda"
+    tensors = training._tensors() | {"training/generator": torch.zeros(16, dtype=torch.uint8)}
+    write_atomically(begun.run.last, to_bytes(training.header(resumable=True), tensors))
+    said: list[str] = []
+    run_until(resume.resume(Run(Path("run")), None, say=said.append))
+    assert any("Trained on cuda before and on cpu from here" in note for note in said)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": "many"}, "garbles position step"),
+        ({"window": 10**9}, "training state is not whole"),
+        ({"step": -1}, "garbles the position"),
+        ({"lengths": 3}, "garbles position lengths"),
+    ],
+    ids=str,
+)
+def test_a_garbled_position_is_a_sentence(here: Path, change: dict[str, Any], message: str) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    header = begun.training.header(resumable=True)
+    assert header.position is not None
+    spoilt = replace(header, position=header.position | change)
+    write_atomically(begun.run.last, to_bytes(spoilt, begun.training._tensors()))
+    with pytest.raises(CharRNNError, match=message):
+        resume.resume(Run(Path("run")), CPU)
+
+
+def test_training_tensors_that_do_not_fit_are_a_sentence(here: Path) -> None:
+    begun = started("run")
+    run_until(begun, 7)
+    header, tensors = begun.training.header(resumable=True), begun.training._tensors()
+    for spoilt in (
+        {name: tensor for name, tensor in tensors.items() if name != "training/generator"},
+        tensors | {"training/state/hidden": torch.zeros(1, 1, 1)},
+        tensors | {"training/optimizer/0/exp_avg": torch.zeros(3, 1)},
+        tensors | {"training/optimizer/99/exp_avg": torch.zeros(3)},
+    ):
+        write_atomically(begun.run.last, to_bytes(header, spoilt))
+        with pytest.raises(CharRNNError, match="is damaged"):
+            resume.resume(Run(Path("run")), CPU)
+
+
+# A bidirectional model's three scores
+
+
+def test_an_evaluation_of_a_bidirectional_model_holds_all_three_scores(here: Path) -> None:
+    begun = started("run", "model.bidirectional=true")
+    run_until(begun)
+    training = begun.training
+    last = training.history[-1]
+    forward = scoring.evaluate(training.model, training.vocabulary, training.validation)
+    assert isinstance(training.model, BidirectionalRNN)
+    sides = cloze.score(training.model, training.vocabulary, training.validation, forward)
+    assert last.nats == pytest.approx(forward.score.nats)
+    assert last.backward_nats == pytest.approx(sides.backward.nats)
+    assert last.cloze == sides.cloze
+    assert last.judged_bits == pytest.approx(
+        (forward.score + sides.backward + sides.cloze).bits / 3 / len(training.validation)
+    )
+    header = read_header(here / "run" / "last.safetensors")
+    assert header.history == tuple(training.history)
+    line = json.loads((here / "run" / "metrics.jsonl").read_text().splitlines()[-1])["validation"]
+    assert line["bits_per_character"] == pytest.approx(forward.score.bits_per_character)
+    assert line["backward_bits_per_character"] == pytest.approx(sides.backward.bits_per_character)
+    assert line["cloze_bits_per_character"] == pytest.approx(sides.cloze.bits_per_character)
+    assert line["cloze_accuracy"] == pytest.approx(sides.cloze.accuracy)
+
+
+def test_an_evaluation_of_a_causal_model_has_no_other_score(here: Path) -> None:
+    begun = started("run", steps=5)
+    run_until(begun)
+    (evaluated,) = begun.training.history
+    assert (evaluated.backward_nats, evaluated.cloze_nats, evaluated.cloze_correct) == (None, None, None)
+    assert evaluated.cloze is None
+    assert evaluated.judged_bits == evaluated.bits_per_character
+    assert "cloze_bits_per_character" not in (here / "run" / "metrics.jsonl").read_text()
+
+
+def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_scores(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forward score falls all the time, and another of the three outweighs it after the second evaluation."""
+    forward, backward, between = (
+        iter((40.0, 30.0, 20.0, 10.0)),
+        iter((9.0, 8.0, 8.0, 9.0)),
+        iter((6.0, 7.0, 18.0, 27.0)),
+    )
+
+    def score(*_: Any, **__: Any) -> cloze.TwoSided:
+        return cloze.TwoSided(Score(next(backward), 10, 1), Score(next(between), 10, 2), scoring.WARMUP)
+
+    def score_forward(*_: Any, **__: Any) -> scoring.Evaluation:
+        return scoring.Evaluation(Score(next(forward), 10, 3), None, scoring.WARMUP)
+
+    monkeypatch.setattr(cloze, "score", score)
+    monkeypatch.setattr(scoring, "evaluate", score_forward)
+    begun = started("run", "model.bidirectional=true", steps=20)
+    reports = [report for report in run_until(begun) if isinstance(report, Reported)]
+    assert [report.best for report in reports] == [True, True, False, False]  # 55, 45, 46 and 46 nats
+    assert read_header(here / "run" / "best.safetensors").history[-1].step == 10
+    assert begun.training.position.best_bits == pytest.approx(45 / 3 / 10 / math.log(2))
+    assert begun.training.position.stale == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.bf16
+def test_cudnn_may_round_all_through_a_step_in_bf16_and_never_in_fp32(
+    here: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The way back sets its kernels up anew, after autocast has ended."""
+    allowed: list[bool | None] = [None]
+    seen: dict[str, bool | None] = {}
+
+    @contextmanager
+    def rounding(device: torch.device, wanted: bool) -> Iterator[None]:
+        allowed.append(wanted)
+        yield
+        allowed.pop()
+
+    costs = losses.costs
+
+    def watched(*arguments: Any) -> Any:
+        found, state = costs(*arguments)
+        seen["forwards"] = allowed[-1]
+        found.forward.register_hook(lambda gradient: seen.update(backwards=allowed[-1]))  # type: ignore[no-untyped-call]
+        return found, state
+
+    monkeypatch.setattr(trainer, "rounding", rounding)
+    monkeypatch.setattr(losses, "costs", watched)
+    begun = started("run", f"train.precision={precision}")
+    begun.training.step()
+    begun.run.release()
+    assert seen == {"forwards": precision == "bf16", "backwards": precision == "bf16"}
+    assert allowed == [None]
