@@ -18,10 +18,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) -m 'not slow' --pretend
+	$(PYTEST) -m 'not slow' --fake-cuda
 
 slow: $(VENV)/installed-dev
-	$(PYTEST) -m slow --pretend
+	$(PYTEST) -m slow --fake-cuda
 
 gpu: $(VENV)/installed-dev
 	$(BIN)/pytest -m gpu

@@ -38,7 +38,7 @@ def main(cells: str, sizes: str, characters: int, distinct: int, lanes: int, rou
                     ways[f"training, {precision} {kernel}"] = made.step
                     amounts[f"training, {precision} {kernel}"] = float(lanes * 128)
             tokens = np.random.default_rng(1).integers(0, distinct, characters).astype(made.vocabulary.dtype)
-            made.model.use_own_loops(False)  # as `charrnn evaluate` reads
+            made.model.use_custom_kernel(False)  # as `charrnn evaluate` reads
             ways["evaluation"] = partial(scoring.evaluate, made.model, made.vocabulary, tokens)
             amounts["evaluation"] = float(characters)
             print(f"{cell} {layers} x {hidden}, {torch.get_num_threads()} thread(s)")

@@ -19,7 +19,7 @@ import click
 from charrnn.checkpoints import inference, model_file, run_dir
 from charrnn.data import corpus
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import MIN_P, TEMPERATURE, Writer
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sampler
 
 LENGTH = 1_000
 LANES = 64
@@ -68,7 +68,7 @@ def main(model: str, part: str, count: int, temperature: float, min_p: float, se
     poems: list[str | None] = []
     for first in range(0, count, LANES):
         indices = range(first, min(first + LANES, count))
-        writer = Writer(
+        sampler = Sampler(
             reader,
             vocabulary,
             ["\n"] * len(indices),
@@ -78,9 +78,9 @@ def main(model: str, part: str, count: int, temperature: float, min_p: float, se
             indices=indices,
             until="\n\n",
         )
-        for _ in writer:
+        for _ in sampler:
             pass
-        poems += [sample.text if len(sample.text) < LENGTH else None for sample in writer.samples]
+        poems += [sample.text if len(sample.text) < LENGTH else None for sample in sampler.samples]
     shown("model", poems)
     print("\nthe first three:\n")
     print("\n\n".join(poem.strip("\n") for poem in poems[:3] if poem is not None))

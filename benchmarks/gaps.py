@@ -23,8 +23,8 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation import infill
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Gapped
-from charrnn.generation.sampling import Writer
-from charrnn.models.interface import Reader
+from charrnn.generation.sampling import Sampler
+from charrnn.models.interface import LanguageModel
 
 AROUND = 200  # characters shown on each side of a gap
 
@@ -34,10 +34,10 @@ def gapped(text: str, place: int, width: int) -> Gapped:
     return Gapped(text[first : place + width + AROUND], ((AROUND, AROUND + width),))
 
 
-def greedily(model: Reader, vocabulary: Vocabulary, gap: Gapped) -> str:
+def greedily(model: LanguageModel, vocabulary: Vocabulary, gap: Gapped) -> str:
     start, end = gap.gaps[0]
-    writer = Writer(model, vocabulary, [gap.text[:start]], end - start, Filters(greedy=True), seed=0, indices=[0])
-    return "".join(shown for (shown,) in writer)
+    sampler = Sampler(model, vocabulary, [gap.text[:start]], end - start, Filters(greedy=True), seed=0, indices=[0])
+    return "".join(shown for (shown,) in sampler)
 
 
 @click.command()
@@ -47,9 +47,9 @@ def greedily(model: Reader, vocabulary: Vocabulary, gap: Gapped) -> str:
 @click.option("--widths", default="1,2,4,8")
 @click.option("--seed", default=0)
 @click.option("--width", "beam_width", default=infill.WIDTH)
-@click.option("--doubt", default=infill.DOUBT, help="Nats; inf leaves all to the forward half.")
+@click.option("--doubt", default=infill.IMPLAUSIBLE, help="Nats; inf leaves all to the forward half.")
 def main(models: tuple[str, str], part: str, count: int, widths: str, seed: int, beam_width: int, doubt: float) -> None:
-    infill.DOUBT = doubt
+    infill.IMPLAUSIBLE = doubt
     paths = [run_dir.find_model(name) for name in models]
     opened = [(model_file.read_header(path), inference.load(path)[0]) for path in paths]
     header = opened[0][0]

@@ -17,7 +17,7 @@ import torch
 from charrnn.config.schema import Config
 from charrnn.data import corpus
 from charrnn.data.corpus import CorpusCard
-from charrnn.training.events import Stepped
+from charrnn.training.events import StepDone
 from charrnn.training.trainer import Training
 
 WAYS = [(precision, kernel) for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
@@ -55,7 +55,7 @@ def main(text: str, cell: str, hidden: int, layers: int, steps: int, seeds: int)
             whole, digest = corpus.read(config.data, seed, text)
             training = Training(config, whole, CorpusCard(text, digest, 1, 1, 1), torch.device("cpu"))
             reports = [training.step() for _ in range(steps)]
-            tail = [report.bits_per_character for report in reports[-20:] if isinstance(report, Stepped)]
+            tail = [report.bits_per_character for report in reports[-20:] if isinstance(report, StepDone)]
             losses[precision, kernel].append(statistics.mean(tail))
         print(f"seed {seed}: " + ", ".join(f"{' '.join(way)} {found[-1]:.4f}" for way, found in losses.items()))
     base = losses["fp32", "torch"]

@@ -75,10 +75,10 @@ def main(
                 run = folder / f"{path.stem}-{preset or 'auto'}"
                 if not run.exists():
                     # one that was broken off is not to be taken for a result
-                    begun = run.with_name(f"{run.name}.begun")
-                    shutil.rmtree(begun, ignore_errors=True)
-                    called("train", "-q", str(path), "-o", str(begun), *(["-c", preset] if preset else []), *common)
-                    begun.rename(run)
+                    job = run.with_name(f"{run.name}.begun")
+                    shutil.rmtree(job, ignore_errors=True)
+                    called("train", "-q", str(path), "-o", str(job), *(["-c", preset] if preset else []), *common)
+                    job.rename(run)
                 header, scores[preset] = scored(run, rest)
                 model = header.config.model
                 kind = f"{model.num_layers} x {model.hidden_size} {model.cell}, {model.dropout:g}"

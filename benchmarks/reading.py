@@ -33,7 +33,7 @@ import click
 
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus, spool, token_cache
-from charrnn.data.spool import Source
+from charrnn.data.spool import TextSpool
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -101,9 +101,9 @@ def encoded(path: Path, limit: int) -> None:
     """Read a text; its tokens are in memory if they take less than `limit`."""
     spool._IN_MEMORY = token_cache.LONG = limit
     data = DataConfig(texts=[str(path)])
-    with Source.read(data.texts, folder=path.parent) as read:
-        dealt = corpus.build(read, data, 0, path.name)
-        token_cache.keep(dealt, data, 0, read.stamps, path.with_suffix(".tokens"))
+    with TextSpool.read(data.texts, folder=path.parent) as read:
+        split_text = corpus.build(read, data, 0, path.name)
+        token_cache.keep(split_text, data, 0, read.stamps, path.with_suffix(".tokens"))
 
 
 def speed(folder: Path, lines: dict[str, list[str]], size: int, rounds: int) -> None:

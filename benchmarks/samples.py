@@ -31,7 +31,7 @@ from charrnn.checkpoints import inference, model_file, run_dir
 from charrnn.data import corpus
 from charrnn.evaluation import short_texts
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Writer
+from charrnn.generation.sampling import Sampler
 
 LENGTH = 500
 LETTERS = re.compile(r"[^\W\d_]+")
@@ -128,12 +128,14 @@ def main(
     for min_p in min_ps:
         for temperature in temperatures:
             filters = Filters(temperature, min_p=min_p or None)
-            writer = Writer(reader, vocabulary, [""] * number, LENGTH, filters, seed=seed, indices=list(range(number)))
-            for _ in writer:
+            sampler = Sampler(
+                reader, vocabulary, [""] * number, LENGTH, filters, seed=seed, indices=list(range(number))
+            )
+            for _ in sampler:
                 pass
             name = f"t {temperature:g}, min-p {min_p:g}"
-            rows[name] = [sample.text for sample in writer.samples]
-            own[name] = sum(sample.nats for sample in writer.samples) / np.log(2) / (number * LENGTH)
+            rows[name] = [sample.text for sample in sampler.samples]
+            own[name] = sum(sample.nats for sample in sampler.samples) / np.log(2) / (number * LENGTH)
     texts = ["\n".join(pieces) for pieces in rows.values()]
     judged, trained = n_gram_bits(held_out[:half], texts, order), n_gram_bits(learnt, texts, order)
     words, known = set(LETTERS.findall(learnt)), set(grams(learnt, copied))

@@ -29,11 +29,11 @@ from charrnn.config.schema import ModelConfig  # noqa: E402
 from charrnn.data.vocabulary import Vocabulary  # noqa: E402
 from charrnn.device import choose_device  # noqa: E402
 from charrnn.generation.filters import Filters  # noqa: E402
-from charrnn.generation.sampling import MIN_P, TEMPERATURE, Writer  # noqa: E402
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sampler  # noqa: E402
 from charrnn.models import architecture, numpy_model  # noqa: E402
 from charrnn.models.char_rnn import CharRNN  # noqa: E402
-from charrnn.models.interface import Reader  # noqa: E402
-from charrnn.models.torch_model import OnDevice, cuda_graph  # noqa: E402
+from charrnn.models.interface import LanguageModel  # noqa: E402
+from charrnn.models.torch_model import TorchModel, cuda_graph  # noqa: E402
 
 LANES = 64
 LENGTH = 100  # steps at a time on CUDA
@@ -57,15 +57,15 @@ class Tutorial:
             token.tolist()
 
 
-def written(reader: Reader, vocabulary: Vocabulary, length: int, lanes: int) -> None:
+def written(reader: LanguageModel, vocabulary: Vocabulary, length: int, lanes: int) -> None:
     filters = Filters(TEMPERATURE, min_p=MIN_P)
-    writer = Writer(reader, vocabulary, [""] * lanes, length, filters, seed=0, indices=list(range(lanes)))
-    for _ in writer:
+    sampler = Sampler(reader, vocabulary, [""] * lanes, length, filters, seed=0, indices=list(range(lanes)))
+    for _ in sampler:
         pass
 
 
-def stepped(reader: Reader, length: int, lanes: int) -> None:
-    state, tokens = reader.start_state(lanes), np.zeros((lanes, 1), dtype=np.int64)
+def stepped(reader: LanguageModel, length: int, lanes: int) -> None:
+    state, tokens = reader.initial_state(lanes), np.zeros((lanes, 1), dtype=np.int64)
     for _ in range(length):
         _, state = reader.step(tokens, state)
 
@@ -74,7 +74,7 @@ def on_cuda(model: CharRNN, vocabulary: Vocabulary, counts: list[int], rounds: i
     device = choose_device("cuda")
     config = model.config
     tutorial = Tutorial(config.cell, int(config.hidden_size), int(config.num_layers), len(vocabulary), device)
-    replayed, plain = OnDevice(model.to(device), cuda_graph), OnDevice(model)
+    replayed, plain = TorchModel(model.to(device), cuda_graph), TorchModel(model)
     print(f"{config.cell} {config.num_layers} x {config.hidden_size}, {torch.cuda.get_device_name(device)}")
     for lanes in counts:
         ways = {

@@ -31,9 +31,9 @@ from torch.nn import functional as F
 from turns import in_turns, report
 
 from charrnn.config.schema import Config
-from charrnn.data.corpus import Corpus, CorpusCard, Part
+from charrnn.data.corpus import Corpus, CorpusCard, Split
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.device import bf16_on, choose_device, is_out_of_memory, keep_freed_memory, rounding
+from charrnn.device import bf16_on, choose_device, is_out_of_memory, keep_freed_memory, tf32
 from charrnn.models.cells import GATES
 from charrnn.training.trainer import Training
 
@@ -103,7 +103,7 @@ def training(
 ) -> Training:
     vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 32 + distinct - 1)) + "\n")
     tokens = np.random.default_rng(0).integers(0, distinct, 4 * lanes * length).astype(vocabulary.dtype)
-    part = Part(tokens, np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint32), vocabulary)
+    part = Split(tokens, np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint32), vocabulary)
     config = Config.model_validate(
         {
             "model": {
@@ -174,7 +174,7 @@ def rounded(step: Callable[[], object], device: torch.device) -> Callable[[], No
     """Make a step that cuDNN may round in."""
 
     def way() -> None:
-        with rounding(device, True):
+        with tf32(device, True):
             step()
 
     return way

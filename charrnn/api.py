@@ -14,7 +14,7 @@ from charrnn.generation import beam_search, copying, infill
 from charrnn.generation.copying import Copies
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
-from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Writer
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.scores import Score
 
 
@@ -97,7 +97,7 @@ class TextModel:
         no_repeat: int | None,
         seed: int | None,
     ) -> Iterator[str]:
-        writer = Writer(
+        sampler = Sampler(
             self._model,
             self._vocabulary,
             [prime],
@@ -109,7 +109,7 @@ class TextModel:
             no_copy=None if no_copy is None else self._learnt(no_copy),
             no_repeat=no_repeat,
         )
-        return (shown for (shown,) in writer if shown)
+        return (shown for (shown,) in sampler if shown)
 
     def _learnt(self, size: int) -> Copies:
         """Know the training text's runs of `size` characters; those of the last size asked for are kept."""

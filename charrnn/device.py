@@ -111,7 +111,7 @@ def choose_device(name: str, say: Say = silent) -> torch.device:
             return torch.device("cpu")
         if refusal is not None:
             raise MisuseError(f"{name} does not compute here ({refusal}). Leave --device out, or name cpu.")
-        let_round(False)  # fp32 means fp32; who wants speed has bf16
+        allow_tf32(False)  # fp32 means fp32; who wants speed has bf16
     return device
 
 
@@ -194,7 +194,7 @@ def _cpu_slowdown() -> float:
     return seconds[torch.bfloat16] / seconds[torch.float32]
 
 
-def let_round(allowed: bool) -> bool:
+def allow_tf32(allowed: bool) -> bool:
     """Allow or forbid cuDNN to round the numbers that it multiplies; gives what held before."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
@@ -202,7 +202,7 @@ def let_round(allowed: bool) -> bool:
 
 
 @contextmanager
-def rounding(device: torch.device, allowed: bool) -> Iterator[None]:
+def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
     """Let cuDNN round within, forwards and backwards, where that is wanted.
 
     torch asks the switch that is there for fp32 (TF32) about recurrent kernels in bf16 as well: where it is off, they
@@ -211,8 +211,8 @@ def rounding(device: torch.device, allowed: bool) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = let_round(allowed)
+    before = allow_tf32(allowed)
     try:
         yield
     finally:
-        let_round(before)
+        allow_tf32(before)

@@ -42,7 +42,7 @@ class Baselines:
 
 
 @dataclass(frozen=True)
-class Reckoned:
+class BaselineScores:
     """Hold how often each character of the vocabulary comes in the training part (V), and what simpler models need for
     the held-out parts; None for a test part that has no character."""
 

@@ -32,7 +32,7 @@ Charrnn = Callable[..., Result]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--pretend", action="store_true", help="run tests of a CUDA device on a pretended one")
+    parser.addoption("--fake-cuda", action="store_true", help="run tests of a CUDA device on a fake one")
 
 
 @pytest.fixture(autouse=True)

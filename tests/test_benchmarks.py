@@ -77,7 +77,7 @@ def test_every_benchmark_is_tried() -> None:
 def test_it_runs(name: str, places: dict[str, str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, row = SMALLEST[name]
     monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.setattr(infill, "DOUBT", infill.DOUBT)  # which one of them sets
+    monkeypatch.setattr(infill, "IMPLAUSIBLE", infill.IMPLAUSIBLE)  # which one of them sets
     main = runpy.run_path(str(BENCHMARKS / f"{name}.py"))["main"]
     ran = CliRunner().invoke(main, [places.get(word, word) for word in arguments.split()], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output

@@ -9,10 +9,10 @@ from charrnn.checkpoints import safetensors_file
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture
-from charrnn.models.numpy_model import Decoder, Markov, make
+from charrnn.models.numpy_model import NumpyHMM, NumpyModel, make
 
 
-def load(path: Path) -> tuple[Decoder | Markov | ngram.Ngram, Vocabulary]:
+def load(path: Path) -> tuple[NumpyModel | NumpyHMM | ngram.Ngram, Vocabulary]:
     """Read a model file. Raises CharRNNError where it is none, damaged, or its header and tensors disagree."""
     contents = safetensors_file.read(path, arrays=True)
     try:
@@ -39,10 +39,10 @@ def _counted(order: Any, contents: safetensors_file.Contents, vocabulary: Vocabu
     return ngram.made(contents.arrays, order, len(vocabulary))
 
 
-def _markov(path: Path, states: Any, contents: safetensors_file.Contents, vocabulary_size: int) -> Markov:
+def _markov(path: Path, states: Any, contents: safetensors_file.Contents, vocabulary_size: int) -> NumpyHMM:
     """Make a hidden Markov model of a file's weights. Raises ValueError for a size that cannot be."""
     if type(states) is not int or states < 1:
         raise ValueError("model.hidden_size")
     expected: safetensors_file.Shapes = {"transition": (states, states), "emission": (vocabulary_size, states)}
     safetensors_file.check_weights(path, expected, contents.weights)
-    return Markov(contents.arrays)
+    return NumpyHMM(contents.arrays)

@@ -19,7 +19,7 @@ from charrnn.data.corpus import CorpusCard
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models import ngram
 from charrnn.models.architecture import products
-from charrnn.scores import Reckoned, Score
+from charrnn.scores import BaselineScores, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ TEACHER = EXTRA + "teacher/"  # names of the weights of the model that a fine-tu
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationRecord:
     """Record one evaluation in training; nats are summed over `characters` of the validation part. What a fine-tuning
     starts from is evaluated at step 0, when nothing is known of the training part."""
 
@@ -74,10 +74,10 @@ class Header:
     config: Config
     vocabulary: Vocabulary
     corpus: CorpusCard
-    history: tuple[Evaluated, ...] = ()
+    history: tuple[EvaluationRecord, ...] = ()
     position: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    baselines: Reckoned | None = None
+    baselines: BaselineScores | None = None
 
     @property
     def parameters(self) -> int:
@@ -96,7 +96,7 @@ class Header:
         return 6.0 * self.read * products(self.config.model, len(self.vocabulary))
 
     @property
-    def latest(self) -> Evaluated | None:
+    def latest(self) -> EvaluationRecord | None:
         """Give the evaluation that these weights were saved at or after."""
         return self.history[-1] if self.history else None
 
@@ -142,11 +142,11 @@ def read_header(path: Path) -> Header:
         config = loading.from_dict(content["config"], str(path))
         vocabulary = contents.vocabulary()
         corpus = TypeAdapter(CorpusCard).validate_python(content["corpus"])
-        history = tuple(TypeAdapter(list[Evaluated]).validate_python(content["history"]))
+        history = tuple(TypeAdapter(list[EvaluationRecord]).validate_python(content["history"]))
         position = content["position"]
         if not isinstance(position, dict | None):
             raise ValueError("position")
-        baselines = TypeAdapter(Reckoned | None).validate_python(content.get("baselines"))
+        baselines = TypeAdapter(BaselineScores | None).validate_python(content.get("baselines"))
         if baselines is not None and len(baselines.counts) != len(vocabulary):
             raise ValueError("baselines")
     except ValidationError as error:

@@ -83,12 +83,12 @@ class Run:
 
     def discard(self) -> None:
         """Release the lock and remove what a start that failed has made, unless there is a model already."""
-        begun = self.best.exists() or self.last.exists()
-        if not begun:
+        job = self.best.exists() or self.last.exists()
+        if not job:
             self._remove(_MADE - {LOCK})
         # the lock goes last: as long as it is there, what is left is known for what it is
         self.release()
-        if not begun:
+        if not job:
             self._remove({LOCK})
             with contextlib.suppress(OSError):
                 self.folder.rmdir()

@@ -9,12 +9,12 @@ from charrnn.callbacks import Say, silent
 from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.data import corpus, token_cache
-from charrnn.data.corpus import Corpus, Part
+from charrnn.data.corpus import Corpus, Split
 from charrnn.data.spool import read
 from charrnn.errors import CharRNNError
 
 
-def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Part]:
+def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Split]:
     """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
 
     Raises CharRNNError where the text is gone or has changed.

@@ -14,10 +14,10 @@ from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
-    from charrnn.data.corpus import Part, Tokens
+    from charrnn.data.corpus import Split, Tokens
     from charrnn.data.vocabulary import Vocabulary
-    from charrnn.evaluation.dynamic import Follower
-    from charrnn.models.interface import Reader
+    from charrnn.evaluation.dynamic import DynamicEvaluator
+    from charrnn.models.interface import LanguageModel
 
 
 _SHORT = 50_000  # characters that are scored line by line sooner than torch is loaded
@@ -76,7 +76,7 @@ def evaluate(
     from charrnn.cli import console
     from charrnn.data import text_files
 
-    sources: list[tuple[str, str | Part]] = [(name, text_files.read([name], encoding, _stdin())) for name in texts]
+    sources: list[tuple[str, str | Split]] = [(name, text_files.read([name], encoding, _stdin())) for name in texts]
     if per_line and sources and device in {"auto", "cpu"} and sum(len(given) for _, given in sources) <= _SHORT:
         for name in models or (None,):
             path = _found(name)
@@ -99,13 +99,13 @@ def evaluate(
         path = _found(name)
         header, model = _opened(path, device)
         shown, prefix = str(name or path.parent), _column(name, path, models)
-        follower = None
+        evaluator = None
         if dynamic:
             # a model without a test part is scored on its validation part, which must not choose its rate then
-            follower = _follower(
+            evaluator = _dynamic_evaluator(
                 path, header, model, dynamic_rate, dynamic_decay, choose=bool(sources or header.corpus.test)
             )
-        simpler = baselines.Simpler(header, path, _note)
+        simpler = baselines.BaselineScorer(header, path, _note)
         for source, given in sources or [_held_out(header, path)]:
             if isinstance(given, str):
                 tokens, content = header.vocabulary.encode(given), given
@@ -116,13 +116,13 @@ def evaluate(
             elif per_char:
                 place = 0
                 blocks = scoring.characters(model, header.vocabulary, tokens)
-                for block in blocks if follower is None else follower.characters(tokens):
+                for block in blocks if evaluator is None else evaluator.characters(tokens):
                     for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
                         cells = (console.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
                         _put("\t".join((*prefix, *cells)))
                         place += 1
             else:
-                rows.append(_scored(shown, source, header, model, tokens, exact, follower))
+                rows.append(_scored(shown, source, header, model, tokens, exact, evaluator))
                 needs = simpler.needs(tokens, given if isinstance(given, str) else None)
                 if needs is not None:
                     rows[-1]["baselines"] = needs.fields()
@@ -136,21 +136,21 @@ def evaluate(
 
 
 def _scored(
-    shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool, follower: Follower | None
+    shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool, evaluator: DynamicEvaluator | None
 ) -> dict[str, Any]:
     from charrnn.evaluation import cloze, scoring
 
-    both = header.config.model.bidirectional and follower is None
+    both = header.config.model.bidirectional and evaluator is None
     sides = None
     with _bar(len(tokens) * (3 if both else 1)) as bar:
-        if follower is not None:
-            score, mode = follower.evaluate(tokens, bar.update), follower.fields
+        if evaluator is not None:
+            score, mode = evaluator.evaluate(tokens, bar.update), evaluator.fields
         else:
             result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=bar.update)
             score, mode = result.score, {"mode": "static"}
             if both:
                 sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=bar.update)
-    if follower is None and result.never_forgets:
+    if evaluator is None and result.needs_single_pass:
         _note(f"{shown} does not forget what it read, so that lanes would not agree: read in a single pass.")
     return {
         "model": shown,
@@ -161,33 +161,33 @@ def _scored(
     }
 
 
-def _follower(
+def _dynamic_evaluator(
     path: Path, header: Header, model: Any, rate: float | None, decay: float | None, choose: bool
-) -> Follower:
+) -> DynamicEvaluator:
     """Make what --dynamic scores with; `choose` says whether the validation part may choose its rule."""
     from dataclasses import replace
 
     from charrnn.evaluation import dynamic, dynamic_tuning
 
     _check_follows("--dynamic", header)
-    follower, chosen = dynamic.Follower.of(model, header.vocabulary), None
+    evaluator, chosen = dynamic.DynamicEvaluator.of(model, header.vocabulary), None
     if header.config.model.bidirectional:
         _note("--dynamic scores the forward half alone.")
     if rate is None:
         if choose:
             with _bar(None) as bar:
-                chosen = dynamic_tuning.choose(path, header, follower, say=_note, progress=bar.update)
+                chosen = dynamic_tuning.choose(path, header, evaluator, say=_note, progress=bar.update)
         if chosen is None:
             why = "There is no validation part at hand that is long enough to choose the rate on"
             why = why if choose else "What is scored is the validation part itself, which must not choose the rate"
             _note(f"{why}: the default is taken. --dynamic-rate names another.")
-    rule = chosen or follower.rule
+    rule = chosen or evaluator.rule
     rule = replace(rule, rate=rule.rate if rate is None else rate, decay=rule.decay if decay is None else decay)
     _note(f"The weights follow the text at rate {rule.rate:g}, with decay {rule.decay:g}.")
-    return replace(follower, rule=rule)
+    return replace(evaluator, rule=rule)
 
 
-def _held_out(header: Header, path: Path) -> tuple[str, Part]:
+def _held_out(header: Header, path: Path) -> tuple[str, Split]:
     from charrnn.checkpoints import training_corpus
 
     kind, part = training_corpus.held_out(header, path, say=_note)
@@ -202,7 +202,7 @@ def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str,
     return (escaped(str(name or path.parent)),) if len(models) > 1 else ()
 
 
-def _put_lines(reader: Reader, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
+def _put_lines(reader: LanguageModel, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
     """Print what each line of a text costs alone."""
     from charrnn.cli import console
     from charrnn.evaluation import short_texts

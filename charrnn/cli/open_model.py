@@ -11,7 +11,7 @@ from charrnn.errors import MisuseError
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
     from charrnn.data.vocabulary import Vocabulary
-    from charrnn.models.interface import Reader
+    from charrnn.models.interface import LanguageModel
 
 
 def _check_rate(option: str, rate: float | None) -> None:
@@ -41,7 +41,7 @@ def _found(name: str | None) -> Path:
     return path
 
 
-def _reader(path: Path, device: str) -> tuple[Reader, Vocabulary]:
+def _reader(path: Path, device: str) -> tuple[LanguageModel, Vocabulary]:
     """Open a model to read with: on the CPU without torch, which takes seconds to load."""
     if device == "cpu":
         from charrnn.checkpoints import inference
@@ -59,7 +59,7 @@ def _check_follows(option: str, header: Header) -> None:
         raise MisuseError(f"{option} lets a network's weights follow a text; this model is no network: {model.kind}.")
 
 
-def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | None) -> tuple[Reader, Vocabulary]:
+def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | None) -> tuple[LanguageModel, Vocabulary]:
     """Open a model, and let it read a text and learn from it before anyone else reads with it."""
     from charrnn.data import text_files
     from charrnn.evaluation import dynamic, dynamic_tuning
@@ -70,8 +70,8 @@ def _adapted(path: Path, device: str, name: str, encoding: str, rate: float | No
     header, model = _opened(path, device)
     _check_follows("--adapt", header)
     content = text_files.read([name], encoding, _stdin())
-    rule = dynamic_tuning.kept(path) or dynamic.Rule()
-    rule = rule if rate is None else dynamic.Rule(rate, rule.decay)
+    rule = dynamic_tuning.kept(path) or dynamic.UpdateRule()
+    rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
     with _bar(len(content)) as bar:
         model, score = dynamic.adapt(model, header.vocabulary, header.vocabulary.encode(content), rule, bar.update)
     bits = score.bits_per_character

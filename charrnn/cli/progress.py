@@ -9,7 +9,7 @@ import time
 from tqdm import tqdm
 
 from charrnn.cli.summary import _training
-from charrnn.training.events import Report, Reported, Stepped, WentBack
+from charrnn.training.events import Evaluated, Report, RolledBack, StepDone
 from charrnn.training.ngram_counting import Counted
 
 _SMOOTHING = 0.95
@@ -56,7 +56,7 @@ class Display:
             self._closed = True
 
     def _show(self, report: Report | Counted) -> None:
-        if isinstance(report, Stepped):
+        if isinstance(report, StepDone):
             self._stepped(report)
         elif isinstance(report, Counted):
             evaluated, note = report.evaluated, " (best)" if report.best else ""
@@ -66,7 +66,7 @@ class Display:
                 f"order {evaluated.step}: validation {evaluated.bits_per_character:.4f} bits/char{note}"
                 f"{_training(evaluated)}"
             )
-        elif isinstance(report, Reported):
+        elif isinstance(report, Evaluated):
             self._seconds = None  # an evaluation's seconds are not training's
             evaluated = report.evaluated
             note = " (best)" if report.best else ""
@@ -76,10 +76,10 @@ class Display:
                 f"step {evaluated.step:,}, epoch {evaluated.epoch:.2f}: validation"
                 f" {evaluated.bits_per_character:.4f} bits/char{note}{_training(evaluated)}{both}"
             )
-            if report.never_forgets:
+            if report.needs_single_pass:
                 self.say("  (this model does not forget what it read: validation takes a single pass)")
             self.say("\n".join(f"  | {line}" for line in report.text.strip("\n").split("\n")))
-        elif isinstance(report, WentBack):
+        elif isinstance(report, RolledBack):
             text = (
                 f"The loss was not finite: back at step {report.step:,} with learning rate {report.learning_rate:.2g}"
                 f" ({report.times} of 3 times)."
@@ -94,7 +94,7 @@ class Display:
         if self.bar is not None and not self._closed:
             self.bar.close()
 
-    def _stepped(self, report: Stepped) -> None:
+    def _stepped(self, report: StepDone) -> None:
         if self._seconds is not None and report.seconds > self._seconds:
             speed = report.characters / (report.seconds - self._seconds)
             self._speed = speed if self._speed is None else _SMOOTHING * self._speed + (1 - _SMOOTHING) * speed
@@ -113,7 +113,7 @@ class Display:
             left = self._left(report)
             self.say(f"{report.progress:4.0%} {text} lr {report.learning_rate:.2g}, {left} left")
 
-    def _left(self, report: Stepped) -> str:
+    def _left(self, report: StepDone) -> str:
         """Reckon the time left from what was done since the first report: getting ready does not count."""
         seconds, progress = self._first or (0.0, 0.0)
         if report.progress <= progress:

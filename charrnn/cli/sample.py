@@ -145,7 +145,7 @@ def sample(
     if adapt == "-" and (each_line or "-" in {prime, infill, suffix}):
         raise MisuseError("--adapt and what is to be written cannot both be read from stdin; name a file to --adapt.")
     _check_rate("--adapt-rate", adapt_rate)
-    from charrnn.cli.sample_output import Filler, Scribe, Searcher
+    from charrnn.cli.sample_output import BeamPrinter, InfillPrinter, SamplePrinter
     from charrnn.generation.sampling import MIN_P, TEMPERATURE
 
     device = "cpu" if device == "auto" else device
@@ -156,7 +156,7 @@ def sample(
         assert text is not None
         if text == "-" and not each_line:
             text = _stdin_text("texts")
-        filler = Filler(reader, vocabulary, num, beam, as_json=as_json)
+        filler = InfillPrinter(reader, vocabulary, num, beam, as_json=as_json)
         if suffix is not None:
             assert length is not None
             filler.between(_stdin_text("primes") if prime == "-" else prime, text, length, no_prime=no_prime)
@@ -176,10 +176,12 @@ def sample(
         copies = copying.Copies(learnt, no_copy) if learnt is not None and no_copy is not None else None
     length = 500 if length is None else length
     if beam is not None:
-        scribe: Scribe | Searcher = Searcher(reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json)
+        scribe: SamplePrinter | BeamPrinter = BeamPrinter(
+            reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json
+        )
     else:
         seed = secrets.randbelow(2**31) if seed is None else seed
-        scribe = Scribe(
+        scribe = SamplePrinter(
             reader,
             vocabulary,
             filters,

@@ -17,8 +17,8 @@ from charrnn.generation.copying import Copies
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
-from charrnn.generation.sampling import Sample, Writer
-from charrnn.models.interface import Reader
+from charrnn.generation.sampling import Sample, Sampler
+from charrnn.models.interface import LanguageModel
 
 _SHOWN = 60  # characters of a run
 _LANES = 64
@@ -65,12 +65,12 @@ class _Printer:
         return made.text if self.no_prime else made.prime + made.text
 
 
-class Scribe:
+class SamplePrinter:
     """Draws samples and writes them to stdout as the options ask; hands to `say` which of them ended early."""
 
     def __init__(
         self,
-        model: Reader,
+        model: LanguageModel,
         vocabulary: Vocabulary,
         filters: Filters,
         length: int,
@@ -90,19 +90,21 @@ class Scribe:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.printer.as_json or num > 1:
             for first in range(0, num, _BATCH):
-                writer = self._writer([prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until)
-                self.printer.batch(self._finished(writer))
+                sampler = self._writer(
+                    [prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until
+                )
+                self.printer.batch(self._finished(sampler))
             return
-        writer = self._writer([prime], [0], until)
+        sampler = self._writer([prime], [0], until)
         last = "" if self.printer.no_prime else prime
         put(last)
-        for (shown,) in writer:
+        for (shown,) in sampler:
             if shown:
                 put(shown)
                 last = shown
         if not last.endswith("\n"):
             put("\n")
-        self.printer.written += [made.text for made in self._told(writer.samples)]
+        self.printer.written += [made.text for made in self._told(sampler.samples)]
 
     def each_line(self, stdin: BinaryIO) -> None:
         """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
@@ -110,8 +112,8 @@ class Scribe:
         for first, primes in _blocks(stdin, lanes):
             self.printer.lines(self._finished(self._writer(primes, range(first, first + len(primes)), "\n")))
 
-    def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Writer:
-        return Writer(
+    def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Sampler:
+        return Sampler(
             self.model,
             self.vocabulary,
             primes,
@@ -124,10 +126,10 @@ class Scribe:
             no_repeat=self.no_repeat,
         )
 
-    def _finished(self, writer: Writer) -> list[Sample]:
-        for _ in writer:
+    def _finished(self, sampler: Sampler) -> list[Sample]:
+        for _ in sampler:
             pass
-        return self._told(writer.samples)
+        return self._told(sampler.samples)
 
     def _told(self, samples: list[Sample]) -> list[Sample]:
         for made in samples:
@@ -139,11 +141,11 @@ class Scribe:
         return samples
 
 
-class Searcher:
+class BeamPrinter:
     """Writes the likeliest continuations to stdout, found by beam search."""
 
     def __init__(
-        self, model: Reader, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
+        self, model: LanguageModel, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
         self.printer = _Printer(no_prime=no_prime, as_json=as_json)
@@ -159,10 +161,12 @@ class Searcher:
             self.printer.lines([replace(best, index=first)])
 
 
-class Filler:
+class InfillPrinter:
     """Writes texts whose gaps are filled to stdout: the best one whole, or several with their prices."""
 
-    def __init__(self, model: Reader, vocabulary: Vocabulary, num: int, width: int | None, *, as_json: bool) -> None:
+    def __init__(
+        self, model: LanguageModel, vocabulary: Vocabulary, num: int, width: int | None, *, as_json: bool
+    ) -> None:
         self.model, self.vocabulary, self.num, self.as_json = model, vocabulary, num, as_json
         self.width = infill.WIDTH if width is None else width
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from charrnn.checkpoints.model_file import Evaluated
+from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.config.schema import Config
 from charrnn.training.events import Finished
 
@@ -32,13 +32,13 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     return f"{first}: {score}, in {best}. {_advice(history, top, config, finished)}"
 
 
-def _training(evaluated: Evaluated) -> str:
+def _training(evaluated: EvaluationRecord) -> str:
     """Say what the training part cost, if that is known."""
     bits = evaluated.training_bits_per_character
     return "" if bits is None else f", training {bits:.4f}"
 
 
-def _advice(history: tuple[Evaluated, ...], top: Evaluated, config: Config, finished: Finished) -> str:
+def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config: Config, finished: Finished) -> str:
     """Tell too little time, too small, overfitting and levelled off apart, and name one setting to try.
 
     The gap is judged at the best evaluation; training's cost is with dropout, and so too high. Where the rate has

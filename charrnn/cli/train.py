@@ -19,7 +19,7 @@ from charrnn.cli.console import CONTEXT, _note, _stdin
 from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
-    from charrnn.training.job import Begun
+    from charrnn.training.job import TrainingJob
 
 
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -77,11 +77,11 @@ def train(
                 raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
     with _Stopper() as stopper:
         if resume:
-            begun = _resumed(texts, model, given, device, say)
+            job = _resumed(texts, model, given, device, say)
         else:
-            begun = _fresh(texts, config, given, folder, init_from, device, say)
-        stopper.saves = begun.saves
-        code = _run(begun, quiet, stopper)
+            job = _fresh(texts, config, given, folder, init_from, device, say)
+        stopper.saves = job.saves
+        code = _run(job, quiet, stopper)
     if code:
         raise click.exceptions.Exit(code)
 
@@ -94,7 +94,7 @@ def _fresh(
     init_from: str | None,
     device: str,
     say: Callable[[str], None],
-) -> Begun[Any]:
+) -> TrainingJob[Any]:
     began = time.perf_counter()  # loading torch is part of the time that a user waits
     from charrnn.config import loading
 
@@ -124,15 +124,15 @@ def _fresh(
     if config.model.counted:
         if device not in {"auto", "cpu"}:
             raise MisuseError(f"An n-gram model is counted on the CPU; leave out --device {device}.")
-        return new_run.fresh_count(config, folder, stdin=_stdin(), say=say)
-    return new_run.fresh(
+        return new_run.start_counting(config, folder, stdin=_stdin(), say=say)
+    return new_run.start(
         config, folder, choose_device(device, say), init_from=start, stdin=_stdin(), say=say, began=began
     )
 
 
 def _resumed(
     texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Callable[[str], None]
-) -> Begun[Any]:
+) -> TrainingJob[Any]:
     from charrnn.checkpoints import run_dir
     from charrnn.device import choose_device
     from charrnn.training import resume
@@ -142,16 +142,16 @@ def _resumed(
     return resume.resume(run, chosen, settings=settings, texts=texts, say=say)
 
 
-def _run(begun: Begun[Any], quiet: bool, stopper: _Stopper) -> int:
+def _run(job: TrainingJob[Any], quiet: bool, stopper: _Stopper) -> int:
     """Draw a training to its end; gives the exit code."""
     from charrnn.cli import progress, summary
     from charrnn.training.events import Finished
 
-    training, run = begun.training, begun.run
+    training, run = job.training, job.run
     screen = progress.Display(quiet=quiet, began_at=training.progress)
     finished: Finished | None = None
     try:
-        for report in begun.learn(stopper.stopped):
+        for report in job.learn(stopper.stopped):
             screen.show(report)
             if isinstance(report, Finished):
                 finished = report

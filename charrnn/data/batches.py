@@ -33,7 +33,7 @@ class Span(NamedTuple):
 
 
 @dataclass
-class Lanes:
+class ContiguousBatches:
     """Read a training part as B contiguous lanes, about T characters a window, in another way each epoch.
 
     The part is a ring: an epoch begins at an offset of its own, so that lanes and windows are cut elsewhere

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from pydantic import NonNegativeInt
 
 from charrnn.config.schema import DataConfig
-from charrnn.data.splits import _BLOCK, PARTS, Deal, PartName, split
-from charrnn.data.spool import Codes, Source
-from charrnn.data.vocabulary import Counts, Vocabulary, count, no_counts
+from charrnn.data.splits import _BLOCK, SPLITS, SplitName, SplitPlan, split
+from charrnn.data.spool import Codes, TextSpool
+from charrnn.data.vocabulary import Counts, Vocabulary, count, empty_counts
 from charrnn.errors import CharRNNError
 
 MINIMUM = 100  # characters in all
@@ -24,7 +24,7 @@ Tokens = npt.NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Hold one part of a corpus: its tokens (N), where its documents begin (D, offsets in characters), and the code
     points of its unknown characters, in order. The arrays may lie in a file."""
 
@@ -74,13 +74,13 @@ class Part:
 class Corpus:
     """Hold a text's three parts; the vocabulary is the training part's, and what was known before."""
 
-    training: Part
-    validation: Part
-    test: Part
+    training: Split
+    validation: Split
+    test: Split
     vocabulary: Vocabulary
     shuffled: bool
 
-    def part(self, name: PartName) -> Part:
+    def part(self, name: SplitName) -> Split:
         """Give one of the three parts by name."""
         return {"training": self.training, "validation": self.validation, "test": self.test}[name]
 
@@ -103,7 +103,7 @@ class Layout:
             ("unknown", np.dtype("<u4"), self.unknown),
             ("tokens", self.dtype.newbyteorder("<"), self.characters),
         ):
-            for part, length in zip(PARTS, lengths, strict=True):
+            for part, length in zip(SPLITS, lengths, strict=True):
                 yield f"{part}/{name}", dtype, place, length
                 place += length * dtype.itemsize
 
@@ -115,14 +115,14 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Dealt:
+class SplitText:
     """Hold a text that is dealt to its parts and whose vocabulary is known, ready to be encoded.
 
     `read` counts its characters without the newlines that were added to its last document.
     """
 
-    source: Source
-    deal: Deal
+    source: TextSpool
+    deal: SplitPlan
     vocabulary: Vocabulary
     layout: Layout
     shuffled: bool
@@ -141,15 +141,15 @@ class Dealt:
             checksums[name] = zlib.crc32(raw, checksums[name])
             places[name] += len(raw)
 
-        for part, name in enumerate(PARTS):
+        for part, name in enumerate(SPLITS):
             for starts in self.deal.starts(part):
                 put(f"{name}/starts", starts.astype("<i8", copy=False))
         token = self.layout.dtype.newbyteorder("<")
-        for part, codes in self.deal.dealt(self.source):
+        for part, codes in self.deal.split_text(self.source):
             tokens = self.vocabulary.tokens(codes)
-            put(f"{PARTS[part]}/tokens", tokens.astype(token, copy=False))
+            put(f"{SPLITS[part]}/tokens", tokens.astype(token, copy=False))
             if self.layout.unknown[part]:
-                put(f"{PARTS[part]}/unknown", codes[tokens == self.vocabulary.escape].astype("<u4"))
+                put(f"{SPLITS[part]}/unknown", codes[tokens == self.vocabulary.escape].astype("<u4"))
         return checksums
 
     def in_memory(self) -> Corpus:
@@ -166,21 +166,21 @@ def view(store: npt.NDArray[np.uint8], layout: Layout, vocabulary: Vocabulary, s
         for name, dtype, place, length in layout.fields()
     }
     training, validation, test = (
-        Part(arrays[f"{part}/tokens"], arrays[f"{part}/starts"], arrays[f"{part}/unknown"], vocabulary)
-        for part in PARTS
+        Split(arrays[f"{part}/tokens"], arrays[f"{part}/starts"], arrays[f"{part}/unknown"], vocabulary)
+        for part in SPLITS
     )
     return Corpus(training, validation, test, vocabulary, shuffled)
 
 
 def read(data: DataConfig, seed: int, name: str) -> tuple[Corpus, str]:
     """Read the texts that a configuration names into memory; gives the corpus and the text's SHA-256."""
-    with Source.read(data.texts, data.encoding) as source:
+    with TextSpool.read(data.texts, data.encoding) as source:
         return build(source, data, seed, name).in_memory(), source.digest
 
 
 def build(
-    source: Source, data: DataConfig, seed: int, name: str, *, vocabulary: Vocabulary | None = None, known: str = ""
-) -> Dealt:
+    source: TextSpool, data: DataConfig, seed: int, name: str, *, vocabulary: Vocabulary | None = None, known: str = ""
+) -> SplitText:
     """Split a text and collect its vocabulary, with all characters `known` from before; one that was collected
     already, the model's own, is taken as it is. Raises CharRNNError for a text too short or too plain."""
     length = source.length
@@ -206,17 +206,17 @@ def build(
         vocabulary = Vocabulary.counted(counts[0], data.min_count, known)
     unknown = vocabulary.tokens(np.arange(len(counts[0]), dtype=np.uint32)) == vocabulary.escape
     layout = Layout(
-        tuple(int((deal.owners == part).sum()) for part in range(len(PARTS))),
+        tuple(int((deal.owners == part).sum()) for part in range(len(SPLITS))),
         tuple(int(each[unknown].sum()) for each in counts),
         (training, validation, test),
         np.dtype(vocabulary.dtype),
     )
-    return Dealt(source, deal, vocabulary, layout, data.documents != "none", length)
+    return SplitText(source, deal, vocabulary, layout, data.documents != "none", length)
 
 
-def _counts(source: Source, deal: Deal) -> list[Counts]:
-    counts = [no_counts() for _ in PARTS]
-    for part, codes in deal.dealt(source):
+def _counts(source: TextSpool, deal: SplitPlan) -> list[Counts]:
+    counts = [empty_counts() for _ in SPLITS]
+    for part, codes in deal.split_text(source):
         count(codes, counts[part])
     return counts
 

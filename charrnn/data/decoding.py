@@ -27,20 +27,20 @@ def check_encoding(encoding: str) -> None:
 
 def decode(raw: bytes, encoding: str, name: str, advice: str | None = None) -> str:
     """Decode bytes strictly: BOM dropped, CRLF to LF; an error names the file and the byte, and gives advice."""
-    decoder = _Decoder(encoding, name, advice)
+    decoder = _IncrementalDecoder(encoding, name, advice)
     text, _ = decoder.feed(raw, last=True)
     decoder.check()
     return text
 
 
-class _Decoder:
+class _IncrementalDecoder:
     """Decode one file in pieces. What is wrong is told at its end: of several faults always the same one counts."""
 
     def __init__(self, encoding: str, name: str, advice: str | None = None) -> None:
         self.encoding, self.name, self.advice = encoding, name, advice
         self.decoder = codecs.getincrementaldecoder(encoding)()
         self.codec = codecs.lookup(encoding).name
-        self.begun: bytes | None = b"" if self.codec in _MARKS else None  # until it is known whether a mark comes first
+        self.job: bytes | None = b"" if self.codec in _MARKS else None  # until it is known whether a mark comes first
         self.taken, self.given = 0, 0  # bytes, characters
         self.held = ""  # carriage returns, until it is known what comes after them
         self.head, self.zero = b"", False  # the first bytes, and whether there is a zero among the first _CHUNK
@@ -107,15 +107,15 @@ class _Decoder:
 
     def _decoded(self, raw: bytes, last: bool) -> tuple[str, bytes | None]:
         """Give characters, and the very bytes that they are where these are UTF-8."""
-        if self.begun is not None:
-            self.begun = raw = self.begun + raw
+        if self.job is not None:
+            self.job = raw = self.job + raw
             if len(raw) < len(_MARKS[self.codec][0]) and not last:
                 return "", None
             if not raw.startswith(_MARKS[self.codec]):
                 # in the machine's own order, as Python decodes it in one piece
                 order = "le" if sys.byteorder == "little" else "be"
                 self.decoder = codecs.getincrementaldecoder(f"{self.codec}-{order}")()
-            self.begun = None
+            self.job = None
         before = self.decoder.getstate()
         try:
             text = self.decoder.decode(raw, last)

@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.config.schema import DataConfig
-from charrnn.data.spool import Codes, Source
+from charrnn.data.spool import Codes, TextSpool
 
-PartName = Literal["training", "validation", "test"]
-PARTS: tuple[PartName, ...] = get_args(PartName)
+SplitName = Literal["training", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 # independent random streams of one seed
 _DEALING = 1
 _BLOCK = 1 << 20  # documents, or characters, at a time
 
 
 @dataclass(frozen=True)
-class Deal:
+class SplitPlan:
     """Say which part each document belongs to: `owners` (D), 0 to 2, and `bounds` (D+1), where each begins and ends.
 
     A text that is cut in order is three documents.
@@ -31,7 +31,7 @@ class Deal:
     owners: npt.NDArray[np.uint8]
     bounds: npt.NDArray[np.int64]
 
-    def dealt(self, source: Source) -> Iterator[tuple[int, Codes]]:
+    def split_text(self, source: TextSpool) -> Iterator[tuple[int, Codes]]:
         """Walk through a text, a chunk at a time; gives whose code points these are."""
         first = 0
         for codes in source.chunks():
@@ -44,7 +44,7 @@ class Deal:
             else:
                 bounds = np.clip(self.bounds[begin : end + 1], first, last)
                 owned = np.repeat(owners, bounds[1:] - bounds[:-1])
-                for part in range(len(PARTS)):
+                for part in range(len(SPLITS)):
                     yield part, codes[owned == part]
             first = last
 
@@ -58,22 +58,22 @@ class Deal:
             end = int(ends[-1]) if len(ends) else end
 
 
-def split(source: Source, data: DataConfig, seed: int) -> Deal:
+def split(source: TextSpool, data: DataConfig, seed: int) -> SplitPlan:
     """Deal a text to its three parts: cut in order, or by documents at random, as `data` says."""
     train, validation, test = data.split
     if data.documents == "none":
         first = int(source.length * train + 1e-6)
         second = source.length if test == 0.0 else int(source.length * (train + validation) + 1e-6)
-        return Deal(np.arange(3, dtype=np.uint8), np.array([0, first, second, source.length], dtype=np.int64))
+        return SplitPlan(np.arange(3, dtype=np.uint8), np.array([0, first, second, source.length], dtype=np.int64))
 
     bounds = documents(source, data.documents)
     order = np.random.default_rng([seed, _DEALING]).permutation(len(bounds) - 1)
     # dealt by number of characters: long documents must not starve a part
-    dealt = _ends(bounds[:-1], source.length, order)
+    split_text = _ends(bounds[:-1], source.length, order)
 
     def count_to(share: float) -> int:
         # 1e-9: a document that ends exactly at a border lies before it, whatever a share's last bit says
-        return bisect.bisect_right(dealt, share + 1e-9, key=lambda end: float(end) / source.length)
+        return bisect.bisect_right(split_text, share + 1e-9, key=lambda end: float(end) / source.length)
 
     first, second = count_to(train), count_to(train + validation)
     # few and long documents: each part that has a share gets one, where there are enough
@@ -83,10 +83,10 @@ def split(source: Source, data: DataConfig, seed: int) -> Deal:
     owners = np.full(len(order), 2, dtype=np.uint8)
     owners[order[:first]] = 0
     owners[order[first:second]] = 1
-    return Deal(owners, bounds)
+    return SplitPlan(owners, bounds)
 
 
-def documents(source: Source, kind: str) -> npt.NDArray[np.int64]:
+def documents(source: TextSpool, kind: str) -> npt.NDArray[np.int64]:
     """Find where documents begin, and where the last one ends (D+1); each keeps the newlines that end it.
 
     The last one may lack them in the file; it gets them, so that shuffling never joins two documents.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from charrnn.callbacks import Say
 from charrnn.data import text_files
-from charrnn.data.text_files import Reader, Stamp, stamp
+from charrnn.data.text_files import Stamp, TextReader, stamp
 from charrnn.errors import CharRNNError
 
 _LARGE = 100_000_000  # bytes whose reading takes so long that it is announced
@@ -27,19 +27,19 @@ _TYPES: dict[int, npt.DTypeLike] = {1: np.uint8, 2: "<u2", 4: "<u4"}
 
 def read(
     names: Sequence[str], encoding: str, shown: str, say: Say, stdin: BinaryIO | None = None, folder: Path | None = None
-) -> Source:
+) -> TextSpool:
     """Read a text; of a large one say so first."""
     stamps = [text_files.stamp(name) for name in text_files.files(names)]
     size = sum(stamp[1] for stamp in stamps if stamp is not None)
     if size >= _LARGE:
         say(f"Reading {shown} ({size / 1e6:,.0f} MB) ...")
-    return Source.read(names, encoding, stdin, folder)
+    return TextSpool.read(names, encoding, stdin, folder)
 
 
 Codes = npt.NDArray[np.unsignedinteger]
 
 
-class Source:
+class TextSpool:
     """Hold one text of `length` characters, the files that it came from and where they begin, and its SHA-256.
 
     Each piece takes one, two or four bytes a character, as its largest code point needs. To be closed.
@@ -64,9 +64,9 @@ class Source:
         encoding: str = "utf-8",
         stdin: BinaryIO | None = None,
         folder: Path | None = None,
-    ) -> Source:
+    ) -> TextSpool:
         """Read files, folders and '-' as one text, in bounded memory; see `text.Reader`."""
-        reader, source = Reader(names, encoding, stdin), cls(folder)
+        reader, source = TextReader(names, encoding, stdin), cls(folder)
         # before they are read: what changes meanwhile is seen to have changed
         source.names, source.stamps = reader.names, tuple(stamp(name) for name in reader.names)
         try:
@@ -125,7 +125,7 @@ class Source:
         with contextlib.suppress(OSError):  # a full disk was told of already
             self._file.close()
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> TextSpool:
         return self
 
     def __exit__(self, *_: object) -> None:

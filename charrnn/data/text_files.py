@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from charrnn.data.decoding import _Decoder, check_encoding
+from charrnn.data.decoding import _IncrementalDecoder, check_encoding
 from charrnn.errors import CharRNNError, MisuseError
 
 STDIN = "-"
@@ -25,7 +25,7 @@ Stamp = tuple[str, int, int]  # a file's absolute path, its bytes, and when it w
 _PACKED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-class Reader:
+class TextReader:
     """Read files, folders (every .txt below, packed ones too) and '-' as one text, joined by newlines, in pieces.
 
     `names` are the files; `starts`, `length` and `digest` speak of what was read so far.
@@ -50,7 +50,7 @@ class Reader:
             if self.starts:
                 yield self._passed("\n", b"\n")
             self.starts.append(self.length)
-            decoder = _Decoder(self.encoding, "standard input" if file == STDIN else file)
+            decoder = _IncrementalDecoder(self.encoding, "standard input" if file == STDIN else file)
             for raw in _raw(file, self.stdin, -1 if codecs.lookup(self.encoding).name in _WHOLE else _PIECE):
                 piece = self._passed(*decoder.feed(raw))
                 empty = empty and not piece.strip("\n")
@@ -74,7 +74,7 @@ class Reader:
 
 def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> str:
     """Read files, folders and '-' into memory as one text; see `Reader`."""
-    return "".join(Reader(names, encoding, stdin).pieces())
+    return "".join(TextReader(names, encoding, stdin).pieces())
 
 
 def files(names: Sequence[str]) -> list[str]:

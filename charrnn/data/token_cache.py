@@ -18,8 +18,8 @@ import numpy as np
 from charrnn.atomic_files import writing
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus
-from charrnn.data.corpus import Corpus, CorpusCard, Dealt, Layout
-from charrnn.data.splits import PARTS
+from charrnn.data.corpus import Corpus, CorpusCard, Layout, SplitText
+from charrnn.data.splits import SPLITS
 from charrnn.data.spool import no_room
 from charrnn.data.text_files import Stamp, stamp
 from charrnn.data.vocabulary import Vocabulary
@@ -31,32 +31,32 @@ _LONGEST_HEADER = 100_000_000
 _BLOCK = 1 << 20  # bytes checked at a time
 
 
-def keep(dealt: Dealt, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
+def keep(split_text: SplitText, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
     """Encode a text, a long one into a file, a short one into memory; `stamps` are its files' before they were read.
 
     Raises CharRNNError when the disk is full.
     """
-    if dealt.layout.size < LONG:
-        return dealt.in_memory()
-    about = _about(dealt.source.digest, data, seed, _from(path.parent, stamps), dealt.vocabulary)
-    header = _header(dealt.layout, about, {})
-    with writing(path, len(header) + dealt.layout.size) as file:
+    if split_text.layout.size < LONG:
+        return split_text.in_memory()
+    about = _about(split_text.source.digest, data, seed, _from(path.parent, stamps), split_text.vocabulary)
+    header = _header(split_text.layout, about, {})
+    with writing(path, len(header) + split_text.layout.size) as file:
         file.write(header)
-        checksums = dealt.write(file)
+        checksums = split_text.write(file)
         file.seek(0)  # its length is the same, whatever the sums are
-        file.write(_header(dealt.layout, about, checksums))
-    return _mapped(path, len(header), dealt.layout, dealt.vocabulary, dealt.shuffled)
+        file.write(_header(split_text.layout, about, checksums))
+    return _mapped(path, len(header), split_text.layout, split_text.vocabulary, split_text.shuffled)
 
 
-def hold(dealt: Dealt) -> Corpus:
+def hold(split_text: SplitText) -> Corpus:
     """Encode a text: a long one into a file without a name, which is gone with the process, a short one into memory."""
-    if dealt.layout.size < LONG:
-        return dealt.in_memory()
+    if split_text.layout.size < LONG:
+        return split_text.in_memory()
     try:
         with tempfile.TemporaryFile() as file:
-            dealt.write(file)
+            split_text.write(file)
             file.flush()
-            return _mapped(file, 0, dealt.layout, dealt.vocabulary, dealt.shuffled)
+            return _mapped(file, 0, split_text.layout, split_text.vocabulary, split_text.shuffled)
     except OSError as error:
         raise no_room(None, error) from error
 
@@ -73,7 +73,7 @@ def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: 
             raw = start + file.read(min(length, _LONGEST_HEADER))
             tree = json.loads(raw[8:])
             documents, unknown = (
-                tuple(int(tree[f"{part}/{name}"]["shape"][0]) for part in PARTS) for name in ("starts", "unknown")
+                tuple(int(tree[f"{part}/{name}"]["shape"][0]) for part in SPLITS) for name in ("starts", "unknown")
             )
             layout = Layout(documents, unknown, characters, np.dtype(vocabulary.dtype))
             names = [name for name, *_ in layout.fields()]

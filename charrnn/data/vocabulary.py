@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,6 @@ _Tokens = npt.NDArray[np.unsignedinteger]
 Counts = npt.NDArray[np.int64]  # by code point
 _CHUNK = 1 << 22
 _BLOCK = 1 << 16  # characters whose places in a table stay in a processor's cache
-_NUMBERS = 1 << 18  # of logits at a time: what fits into a cache
 _PAIRED = 1 << 18  # characters from which on it pays to count them in pairs
 
 
@@ -45,7 +43,7 @@ class Vocabulary:
     @classmethod
     def of(cls, text: str, min_count: int = 1) -> Vocabulary:
         """Collect the characters of a training text seen at least min_count times, and always the newline."""
-        counts = no_counts()
+        counts = empty_counts()
         for start in range(0, len(text), _CHUNK):
             count(_codes(text[start : start + _CHUNK]), counts)
         return cls.counted(counts, min_count)
@@ -112,28 +110,6 @@ class Vocabulary:
         """Give the smallest type that holds every token, the escape included."""
         return np.uint8 if self.escape <= 0xFF else np.uint16 if self.escape <= 0xFFFF else np.uint32
 
-    def prices(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-        """Turn logits (..., V) into what each known character costs next, in nats (..., V)."""
-        below: npt.NDArray[np.float64] = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-        return np.asarray(np.log(np.exp(below).sum(-1, keepdims=True)) - below + self.known_nats)
-
-    def costs(
-        self, logits: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]]
-    ) -> npt.NDArray[np.float64]:
-        """Give what targets (...), 0 to V, cost under logits (..., V), in nats (...)."""
-        size = len(self)
-        flat, chosen = logits.reshape(-1, size), np.minimum(targets.ravel(), size - 1)
-        known = np.empty(len(flat))
-        rows = max(64, _NUMBERS // size)
-        for first in range(0, len(flat), rows):
-            part = flat[first : first + rows]
-            top = part.max(-1)
-            below = part - top[:, None]
-            own = below[np.arange(len(part)), chosen[first : first + rows]]
-            known[first : first + rows] = np.log(np.exp(below, out=below).sum(-1, dtype=np.float64)) - own
-        known = known.reshape(targets.shape) + self.known_nats
-        return np.asarray(np.where(targets == self.escape, self.escape_nats, known))
-
     def encode(self, text: str) -> _Tokens:
         """Turn a text of N characters into N tokens; unknown characters become the escape."""
         chunks = [self.tokens(_codes(text[start : start + _CHUNK])) for start in range(0, len(text), _CHUNK)]
@@ -155,7 +131,7 @@ class Vocabulary:
         return codes.tobytes().decode("utf-32-le")
 
 
-def no_counts() -> Counts:
+def empty_counts() -> Counts:
     """Give a count of 0 for every code point."""
     return np.zeros(0x110000, dtype=np.int64)
 

@@ -15,17 +15,17 @@ import numpy as np
 from charrnn.callbacks import Say, silent
 from charrnn.checkpoints import training_corpus
 from charrnn.checkpoints.model_file import Header
-from charrnn.data.corpus import Corpus, Part, Tokens
+from charrnn.data.corpus import Corpus, Split, Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.models import ngram
-from charrnn.scores import NATS_PER_BIT, Baselines, Reckoned
+from charrnn.scores import NATS_PER_BIT, Baselines, BaselineScores
 
 SOON = 1 << 21  # characters of a training part, up to which all is reckoned before the training begins
 MOST = 1 << 22  # and up to which it is reckoned at all: longer ones would keep a user waiting for minutes
 
 
-def reckon(corpus: Corpus) -> Reckoned:
+def compute(corpus: Corpus) -> BaselineScores:
     """Reckon the baselines of both held-out parts; of a long text only what takes no time."""
     vocabulary = corpus.vocabulary
     counts = count(corpus)
@@ -36,7 +36,7 @@ def reckon(corpus: Corpus) -> Reckoned:
         for part in (corpus.validation, corpus.test)
         if len(part)
     ]
-    return Reckoned(counts, *parts)
+    return BaselineScores(counts, *parts)
 
 
 def count(corpus: Corpus) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ def measure(
     counts: Sequence[int],
     tokens: Tokens,
     model: ngram.Ngram | None = None,
-    texts: tuple[Part, str] | None = None,
+    texts: tuple[Split, str] | None = None,
 ) -> Baselines:
     """Reckon what simpler models need for N tokens, given the counts of training (V), and where they are at hand an
     n-gram model and the training part, with the text that the tokens stand for.
@@ -120,7 +120,7 @@ def _packed(text: str) -> int:
     return len(lzma.compress(raw, format=lzma.FORMAT_RAW, filters=[strongest]))
 
 
-class Simpler:
+class BaselineScorer:
     """Reckons what simpler models need, as far as the text that a model learnt from is at hand, unchanged, and not too
     long: it is read and counted once, and only if need be."""
 

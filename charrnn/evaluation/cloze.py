@@ -19,7 +19,7 @@ from charrnn.evaluation import scoring
 from charrnn.evaluation.scoring import WARMUP
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.layers import State
-from charrnn.models.losses import nats
+from charrnn.models.losses import target_nats
 from charrnn.scores import Score
 
 _WINDOW = 256
@@ -65,7 +65,7 @@ def score(
     backward = scoring.evaluate(half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, progress=progress)
     reader = _BothSides(model, vocabulary, tokens, progress)
     warmups = [found.memory for found in (forward, backward) if found.memory is not None]
-    lanes = min(scoring.lanes(len(tokens)), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
+    lanes = min(scoring.segment_count(len(tokens)), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
     cloze = reader.score(lanes, *warmups) if lanes > 1 else reader.score(1, 0, 0)
     return TwoSided(backward.score, cloze, backward.warmup)
 
@@ -108,7 +108,7 @@ class _BothSides:
                 part = slice(step, step + steps)
                 targets = self._read(places[:, part] + 1)
                 logits = self.model.joint_logits(known[:, part], beyond[:, part])
-                costs = nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
+                costs = target_nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
                 correct = (logits.argmax(-1) == targets).cpu() & inside[:, part]
                 spent = float((costs.cpu().double() * inside[:, part]).sum())
                 total += Score(spent, int(inside[:, part].sum()), int(correct.sum()))
@@ -126,22 +126,22 @@ class _BothSides:
 
     def _warmed_before(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
         """Give the forward states in which lanes begin: the first knows that nothing is before it."""
-        state = self.model.start_state(len(starts))
+        state = self.model.initial_state(len(starts))
         if len(starts) > 1:
-            warmed = self.model.start_state(len(starts) - 1)
+            warmed = self.model.initial_state(len(starts) - 1)
             for first in range(-warmup, 0, _WINDOW):
                 places = starts[1:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
                 _, warmed = self.model.read(self._read(np.maximum(places, 0)), warmed)
-            state = scoring.join(state.lanes(slice(0, 1)), warmed)
+            state = scoring.join(state.select(slice(0, 1)), warmed)
         return state
 
     def _warmed_after(self, ends: npt.NDArray[np.int64], warmup: int) -> State:
         """Give the backward states in which lanes end: the last knows that nothing is after it."""
-        state = self.model.backward_stack.start_state(len(ends))
+        state = self.model.backward_stack.initial_state(len(ends))
         if len(ends) > 1:
-            warmed = self.model.backward_stack.start_state(len(ends) - 1)
+            warmed = self.model.backward_stack.initial_state(len(ends) - 1)
             for last in range(warmup, 0, -_WINDOW):
                 places = ends[:-1, None] + np.arange(max(last - _WINDOW, 0), last)[None] + 2
                 _, warmed = self.model.read_back(self._read(np.minimum(places, self.size - 1)), warmed)
-            state = scoring.join(warmed, state.lanes(slice(0, 1)))
+            state = scoring.join(warmed, state.select(slice(0, 1)))
         return state

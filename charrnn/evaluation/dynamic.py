@@ -22,13 +22,13 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.evaluation.scoring import Characters, ranks
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Writer
+from charrnn.generation.sampling import Sampler
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import State
-from charrnn.models.losses import nats
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.losses import target_nats
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import Score
 
 SEGMENT = 20
@@ -41,7 +41,7 @@ _DECAYS = 0.01, 0.05  # to try besides the default
 
 
 @dataclass(frozen=True)
-class Rule:
+class UpdateRule:
     """Say how weights follow a text.
 
     `rate`: by how many nats a character an average segment would come to cost less, to first order, by being learnt; so
@@ -54,20 +54,20 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Follower:
+class DynamicEvaluator:
     """Hold what reads a text forwards and learns it as it goes: the trained model, `rms` of its gradients in the order
     of parameters() (see `gradient_rms`), and the rule."""
 
     model: CharRNN
     vocabulary: Vocabulary
     rms: Sequence[Tensor]
-    rule: Rule
+    rule: UpdateRule
 
     @classmethod
-    def of(cls, model: CharRNN, vocabulary: Vocabulary, rule: Rule | None = None) -> Follower:
+    def of(cls, model: CharRNN, vocabulary: Vocabulary, rule: UpdateRule | None = None) -> DynamicEvaluator:
         """Take a model, of a bidirectional one the forward half, and see how large its gradients are."""
         half = forward_half(model)
-        return cls(half, vocabulary, gradient_rms(half, vocabulary), rule or Rule())
+        return cls(half, vocabulary, gradient_rms(half, vocabulary), rule or UpdateRule())
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -87,32 +87,34 @@ class Follower:
     def characters(self, tokens: Tokens, progress: Progress = no_progress) -> Iterator[Characters]:
         """Do the same character by character, a segment at a time, in order."""
         model, vocabulary = copy.deepcopy(self.model), self.vocabulary
-        learner = _Learner(model, self.rms, self.rule)
-        state, device = model.start_state(1), model.embedding.device
+        learner = _Updater(model, self.rms, self.rule)
+        state, device = model.initial_state(1), model.embedding.device
         for first in range(0, len(tokens), SEGMENT):
             window = _window(tokens[None], first, vocabulary.newline)
             inputs, targets = (torch.from_numpy(array).to(device) for array in window[:2])  # (1, T)
             logits, state = model(inputs, state)
-            prices = nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
+            prices = target_nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
             costs = prices.detach()[0].cpu().double().numpy()
             if not (costs < _LOST).all():
-                raise _ran_away(first, self.rule, "--dynamic-rate")
+                raise _diverged(first, self.rule, "--dynamic-rate")
             yield Characters(costs, ranks(logits.detach()[0], targets[0]).cpu().numpy())
             # only now: each character was scored before it is learnt
             learner.learn(prices.mean())
             state = state.detach()
             progress(len(costs))
 
-    def choose(self, tokens: Tokens, progress: Progress = no_progress) -> tuple[Rule, list[tuple[Rule, Score]]]:
+    def choose(
+        self, tokens: Tokens, progress: Progress = no_progress
+    ) -> tuple[UpdateRule, list[tuple[UpdateRule, Score]]]:
         """Find the rule that scores N tokens best, the first CHOOSING of them; gives it, and all that was tried.
 
         The rate is doubled or halved as long as that helps; then stronger decays are tried. None is weaker than the
         default, which forgets within some 10,000 characters: so what is best for a few of these is for a long text.
         """
         tokens = tokens[:CHOOSING]
-        tried: list[tuple[Rule, Score]] = []
+        tried: list[tuple[UpdateRule, Score]] = []
 
-        def cost(rule: Rule) -> float:
+        def cost(rule: UpdateRule) -> float:
             try:
                 score = replace(self, rule=rule).evaluate(tokens, progress)
             except CharRNNError:  # the weights ran away
@@ -120,7 +122,7 @@ class Follower:
             tried.append((rule, score))
             return score.nats
 
-        best = Rule()
+        best = UpdateRule()
         least, start = cost(best), best
         for factor in (2.0, 0.5):
             while 1 / _FARTHEST <= best.rate * factor / start.rate <= _FARTHEST:
@@ -139,22 +141,22 @@ class Follower:
 
 
 def adapt(
-    model: CharRNN, vocabulary: Vocabulary, tokens: Tokens, rule: Rule, progress: Progress = no_progress
+    model: CharRNN, vocabulary: Vocabulary, tokens: Tokens, rule: UpdateRule, progress: Progress = no_progress
 ) -> tuple[CharRNN, Score]:
     """Give a copy of a model that has followed N tokens, and what they cost it forwards, each before it was learnt.
 
     A bidirectional model learns for all of its heads, as in training. Raises CharRNNError where the weights run away.
     """
     model = copy.deepcopy(model)
-    learner = _Learner(model, gradient_rms(model, vocabulary), rule)
-    state, generator, score = model.start_state(1), _generator(model), Score()
+    learner = _Updater(model, gradient_rms(model, vocabulary), rule)
+    state, generator, score = model.initial_state(1), _generator(model), Score()
     for first in range(0, len(tokens), SEGMENT):
         window = _window(tokens[None], first, vocabulary.newline)
         costs, state = _costs(model, vocabulary, window, state, generator)
         length, cost = window.targets.size, float(costs.forward.detach())
         score += Score(length * cost, length)
         if not cost < _LOST:
-            raise _ran_away(first, rule, "--adapt-rate")
+            raise _diverged(first, rule, "--adapt-rate")
         learner.learn(costs.total())
         state = state.detach()
         progress(length)
@@ -176,15 +178,15 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
     diagonal of its Fisher information. The paper takes the training text; in trials both did about as well.
     """
     model = copy.deepcopy(model).eval()
-    model.use_own_loops(True)
+    model.use_custom_kernel(True)
     length = _WINDOWS * SEGMENT
-    writer = Writer(OnDevice(model), vocabulary, [""] * _LANES, length, Filters(1.0), seed=0, indices=range(_LANES))
-    for _ in writer:
+    sampler = Sampler(TorchModel(model), vocabulary, [""] * _LANES, length, Filters(1.0), seed=0, indices=range(_LANES))
+    for _ in sampler:
         pass
-    tokens = np.stack([vocabulary.encode(sample.text) for sample in writer.samples])  # (B, N)
+    tokens = np.stack([vocabulary.encode(sample.text) for sample in sampler.samples])  # (B, N)
     weights, generator = list(model.parameters()), _generator(model)
     squares = [torch.zeros_like(weight) for weight in weights]
-    state = model.start_state(_LANES)
+    state = model.initial_state(_LANES)
     for first in range(0, length, SEGMENT):
         window = _window(tokens, first, vocabulary.newline)
         costs, state = _costs(model, vocabulary, window, state, generator)
@@ -195,7 +197,7 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
     return [(square * (_LANES / _WINDOWS)).sqrt() for square in squares]
 
 
-class _Learner:
+class _Updater:
     """Moves a model's weights after each segment, with g the gradient of its mean price (Krause et al., section 3):
 
     w' = w + d (w0 - w) - s g / (r + e)
@@ -204,8 +206,8 @@ class _Learner:
         s = rate / sum(r^2 / (r + e)), so that the average segment gains `rate` by its own step
     """
 
-    def __init__(self, model: CharRNN, rms: Sequence[Tensor], rule: Rule) -> None:
-        model.eval().use_own_loops(True)
+    def __init__(self, model: CharRNN, rms: Sequence[Tensor], rule: UpdateRule) -> None:
+        model.eval().use_custom_kernel(True)
         self.weights = list(model.parameters())
         mean = sum(float(r.sum()) for r in rms) / sum(r.numel() for r in rms)
         least = _EPSILON * mean
@@ -240,13 +242,13 @@ def _window(tokens: Tokens, first: int, newline: int) -> Window:
 
 def _costs(
     model: CharRNN, vocabulary: Vocabulary, window: Window, state: State, generator: torch.Generator
-) -> tuple[losses.Costs, State]:
+) -> tuple[losses.Losses, State]:
     device = model.embedding.device
     batch = Batch(*(None if array is None else send(array, device) for array in window))  # type: ignore[arg-type]
-    return losses.costs(model, batch, state, vocabulary.known_nats, vocabulary.escape_nats, generator)
+    return losses.compute_losses(model, batch, state, vocabulary.known_nats, vocabulary.escape_nats, generator)
 
 
-def _ran_away(place: int, rule: Rule, option: str) -> CharRNNError:
+def _diverged(place: int, rule: UpdateRule, option: str) -> CharRNNError:
     return CharRNNError(
         f"The weights ran away before character {place + 1:,}: they followed the text too fast, at rate {rule.rate:g}."
         f" Name a smaller one with {option}."

@@ -16,15 +16,15 @@ from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import LOCK
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import dynamic
-from charrnn.evaluation.dynamic import Follower, Rule
+from charrnn.evaluation.dynamic import DynamicEvaluator, UpdateRule
 
 KEPT = "dynamic.json"
 _LEAST = 1000  # characters: on fewer, chance would choose
 
 
 def choose(
-    path: Path, header: Header, follower: Follower, *, say: Say, progress: Progress = no_progress
-) -> Rule | None:
+    path: Path, header: Header, evaluator: DynamicEvaluator, *, say: Say, progress: Progress = no_progress
+) -> UpdateRule | None:
     """Give the rule that scores the validation part of a model's corpus best; None where that part is not at hand.
 
     What was chosen is kept in the run folder, so that it is chosen once for each model file.
@@ -41,7 +41,7 @@ def choose(
     length = min(len(validation), dynamic.CHOOSING)
     once = ", once," if (path.parent / LOCK).exists() else ""
     say(f"Choosing how fast the weights follow{once} on {length:,} characters of the validation part ...")
-    rule, tried = follower.choose(validation, progress)
+    rule, tried = evaluator.choose(validation, progress)
     scores = [
         {"rate": each.rate, "decay": each.decay, "bits_per_character": score.bits_per_character}
         for each, score in tried
@@ -51,18 +51,18 @@ def choose(
     return rule
 
 
-def kept(path: Path) -> Rule | None:
+def kept(path: Path) -> UpdateRule | None:
     """Give what was chosen for a model file before; None if it has changed since, or if nothing sound is there."""
     try:
         entry = json.loads((path.parent / KEPT).read_text("utf-8"))[path.name]
-        rule = Rule(float(entry["rate"]), float(entry["decay"]))
+        rule = UpdateRule(float(entry["rate"]), float(entry["decay"]))
         same = entry["segment"] == dynamic.SEGMENT and entry["sha256"] == _digest(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return rule if same and math.isfinite(rule.rate) and rule.rate >= 0 and 0 <= rule.decay <= 1 else None
 
 
-def _keep(path: Path, rule: Rule, tried: list[dict[str, float]], characters: int) -> None:
+def _keep(path: Path, rule: UpdateRule, tried: list[dict[str, float]], characters: int) -> None:
     """Write down a choice, if the model lies in a run folder: elsewhere nobody asked for a file."""
     if not (path.parent / LOCK).exists():
         return

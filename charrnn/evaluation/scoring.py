@@ -19,10 +19,11 @@ from torch import Tensor
 from charrnn.callbacks import Progress, no_progress
 from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.device import bf16_may_pay, rounding
+from charrnn.device import bf16_may_pay, tf32
+from charrnn.models import likelihood
 from charrnn.models.factory import Causal
 from charrnn.models.layers import State
-from charrnn.models.losses import nats
+from charrnn.models.losses import target_nats
 from charrnn.models.ngram import Ngram
 from charrnn.scores import NATS_PER_BIT, Score
 
@@ -47,7 +48,7 @@ class Evaluation:
     score: Score
     memory: int | None
     warmup: int
-    never_forgets: bool = False
+    needs_single_pass: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Characters:
     ranks: npt.NDArray[np.int64]
 
 
-def lanes(length: int, warmup: int = WARMUP) -> int:
+def segment_count(length: int, warmup: int = WARMUP) -> int:
     """Choose in how many lanes to read a text of so many characters after a warm-up of so many."""
     return min(_LANES, length // (_WARMUPS * warmup), math.isqrt(length))
 
@@ -85,18 +86,18 @@ def evaluate(
     if isinstance(model, Ngram):
         return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
     model.eval()
-    reader = _Reader(model, vocabulary, tokens, progress)
+    reader = _Scorer(model, vocabulary, tokens, progress)
     warmup = max(WARMUP, min(warmup, len(tokens) // (_WARMUPS * _FEWEST)))
-    count = lanes(len(tokens), warmup)
+    count = segment_count(len(tokens), warmup)
     if exact or count < 2:
         return Evaluation(reader.single_pass(), None, warmup)
     length = -(-len(tokens) // count)
     found = reader.in_lanes(length * np.arange(count), length, warmup)
     if found is None:
-        return Evaluation(reader.single_pass(), None, warmup, never_forgets=True)
+        return Evaluation(reader.single_pass(), None, warmup, needs_single_pass=True)
     score, memory = found
     # twice the warm-up is less than to read all again, if lanes are still many
-    longer = memory > length and lanes(len(tokens), 2 * warmup) >= min(count, _MANY)
+    longer = memory > length and segment_count(len(tokens), 2 * warmup) >= min(count, _MANY)
     return Evaluation(score, memory, 2 * warmup if longer else warmup)
 
 
@@ -106,13 +107,13 @@ def characters(
 ) -> Iterator[Characters]:
     """Score N tokens character by character in a single pass, a block at a time, in order."""
     if isinstance(model, Ngram):
-        for foretold, given in model.foretold(vocabulary, tokens):
-            found = ranks(torch.from_numpy(foretold), torch.from_numpy(given)).numpy()
-            yield Characters(vocabulary.costs(foretold, given), found)
+        for predicted, given in model.predicted(vocabulary, tokens):
+            found = ranks(torch.from_numpy(predicted), torch.from_numpy(given)).numpy()
+            yield Characters(likelihood.target_nats(vocabulary, predicted, given), found)
         return
     model.eval()
-    reader = _Reader(model, vocabulary, tokens, progress)
-    state = model.start_state(1)
+    reader = _Scorer(model, vocabulary, tokens, progress)
+    state = model.initial_state(1)
     for first in range(0, len(tokens), _WINDOW):
         places = np.arange(first, min(first + _WINDOW, len(tokens)))[None]
         features, targets, state = reader.read(places, state)
@@ -120,7 +121,7 @@ def characters(
             yield Characters(reader.price(logits, wanted).cpu().double().numpy(), ranks(logits, wanted).cpu().numpy())
 
 
-class _Reader:
+class _Scorer:
     """Reads places of one text with one model."""
 
     def __init__(self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
@@ -136,7 +137,7 @@ class _Reader:
         inputs = self.tokens[np.maximum(places - 1, 0)].astype(np.int64)
         inputs[places[:, 0] == 0, 0] = self.vocabulary.newline
         device = self.model.embedding.device
-        with rounding(device, rounded), torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+        with tf32(device, rounded), torch.autocast(device.type, torch.bfloat16, enabled=rounded):
             features, state = self.model.read(torch.from_numpy(inputs).to(device), state)
         self.progress(places.size)
         return features, torch.from_numpy(targets).to(device), state
@@ -151,9 +152,9 @@ class _Reader:
                 yield self.model.logits(some), wanted
 
     def price(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return nats(logits[None], targets[None], self.vocabulary.known_nats, self.vocabulary.escape_nats)[0]
+        return target_nats(logits[None], targets[None], self.vocabulary.known_nats, self.vocabulary.escape_nats)[0]
 
-    def priced(self, features: Tensor, targets: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
+    def predicted_nats(self, features: Tensor, targets: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
         """Price targets (K, T) by features (K, T, F); gives costs (K, T), in float64, and whether nothing
         was likelier."""
         costs, correct = [], []
@@ -175,9 +176,9 @@ class _Reader:
         seconds = {False: math.inf, True: math.inf}
         for rounded in (False, True) * 2:
             began = time.perf_counter()
-            with rounding(device, rounded), torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+            with tf32(device, rounded), torch.autocast(device.type, torch.bfloat16, enabled=rounded):
                 features, _ = self.model.read(inputs, state)
-            self.priced(features, inputs, rounded)  # whose costs are waited for
+            self.predicted_nats(features, inputs, rounded)  # whose costs are waited for
             seconds[rounded] = min(seconds[rounded], time.perf_counter() - began)
         return seconds[True] < seconds[False]
 
@@ -186,7 +187,7 @@ class _Reader:
         return min(_WINDOW, max(_CHARACTERS // lanes, _WINDOW // 4))
 
     def single_pass(self) -> Score:
-        costs, _ = self._sweep(np.zeros(1, dtype=np.int64), len(self.tokens), self.model.start_state(1))
+        costs, _ = self._sweep(np.zeros(1, dtype=np.int64), len(self.tokens), self.model.initial_state(1))
         return costs
 
     def in_lanes(self, starts: npt.NDArray[np.int64], length: int, warmup: int) -> tuple[Score, int] | None:
@@ -199,13 +200,13 @@ class _Reader:
         next to start from, as long as each round at least halves it (and what is left counts as the sum of all rounds
         that could follow): rounding must not be what is left, so that bf16 is given up before the lanes are.
         """
-        state = join(self.model.start_state(1), self._warmed(starts[1:], warmup))
+        state = join(self.model.initial_state(1), self._warmed(starts[1:], warmup))
         checked = 2 * warmup
         shown, memory = math.inf, warmup + checked
         for _ in range(_SWEEPS):
             first: list[tuple[Tensor, Tensor]] = []
             score, ends = self._sweep(starts, length, state, keep=(checked, first))
-            carried = ends.lanes(slice(0, -1))
+            carried = ends.select(slice(0, -1))
             second: list[tuple[Tensor, Tensor]] = []
             self._sweep(starts[1:], checked, carried, keep=(checked, second))
             costs, correct = (
@@ -222,7 +223,7 @@ class _Reader:
                 if not self.bf16_will_do:
                     return None
                 self.bf16_will_do, left = False, math.inf
-            state, shown, memory = join(self.model.start_state(1), carried), left, memory + length
+            state, shown, memory = join(self.model.initial_state(1), carried), left, memory + length
         return None
 
     def _agrees(self, places: npt.NDArray[np.int64], state: State, left: int) -> bool | None:
@@ -237,7 +238,7 @@ class _Reader:
         costs = []
         for rounded in (False, True):
             features, targets, _ = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
-            costs.append(self.priced(features, targets, rounded)[0] * inside)
+            costs.append(self.predicted_nats(features, targets, rounded)[0] * inside)
         difference = costs[1] - costs[0]
         self._compared += np.array([int(inside.sum()), float(difference.sum()), float(difference.square().sum())])
         count, total, squares = self._compared
@@ -247,7 +248,7 @@ class _Reader:
         return False if abs(total) - error > allowed or count > len(self.tokens) / 8 else None
 
     def _warmed(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
-        state = self.model.start_state(len(starts))
+        state = self.model.initial_state(len(starts))
         window = self.window(len(starts))
         for first in range(-warmup, 0, window):
             places = starts[:, None] + np.arange(first, min(first + window, 0))[None]
@@ -272,7 +273,7 @@ class _Reader:
             if rounded and self.bf16_will_do is None:
                 self.bf16_will_do, rounded = self._agrees(places, state, length - first), False
             features, targets, state = self.read(np.minimum(places, len(self.tokens) - 1), state, rounded)
-            costs, correct = self.priced(features, targets, rounded)
+            costs, correct = self.predicted_nats(features, targets, rounded)
             costs, correct = costs * inside, correct & inside
             total += Score(float(costs.sum()), int(inside.sum()), int(correct.sum()))
             if keep is not None and first < keep[0]:

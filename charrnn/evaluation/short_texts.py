@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from charrnn.callbacks import Progress, no_progress
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.models.interface import Reader
+from charrnn.models import likelihood
+from charrnn.models.interface import LanguageModel
 from charrnn.scores import Score
 
 _LANES = 256
@@ -21,7 +22,7 @@ Tokens = npt.NDArray[np.unsignedinteger]
 
 
 def score(
-    reader: Reader, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = no_progress
+    reader: LanguageModel, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = no_progress
 ) -> list[Score]:
     """Score each line alone from the start state, the newline that ends it included."""
     scores = [Score()] * len(texts)
@@ -40,7 +41,7 @@ def score(
 
 
 def side_by_side(
-    reader: Reader, vocabulary: Vocabulary, texts: Sequence[Tokens], progress: Progress = no_progress
+    reader: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Tokens], progress: Progress = no_progress
 ) -> list[Score]:
     """Score texts, given as tokens, each alone from the start state, exactly."""
     lengths = np.array([len(tokens) for tokens in texts])
@@ -50,7 +51,7 @@ def side_by_side(
         targets[row, : len(tokens)] = tokens
     before = np.full((len(texts), 1), vocabulary.newline)  # the character before each window
     costs, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
-    state = reader.start_state(len(texts))
+    state = reader.initial_state(len(texts))
     lanes = max(1, len(texts))
     window = max(1, min(_WINDOW * max(1, _LANES // lanes), _NUMBERS // (lanes * max(len(vocabulary), reader.gates))))
     for first in range(0, longest, window):
@@ -60,7 +61,7 @@ def side_by_side(
         features, state = reader.read(inputs, state)
         logits = reader.logits(features)
         inside = first + np.arange(part.shape[1]) < lengths[:, None]
-        costs += (vocabulary.costs(logits, part) * inside).sum(1)
+        costs += (likelihood.target_nats(vocabulary, logits, part) * inside).sum(1)
         correct += ((logits.argmax(-1) == part) & inside).sum(1)
         progress(int(inside.sum()))
     return [

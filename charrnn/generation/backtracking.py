@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.models.cells import Probabilities
-from charrnn.models.interface import Carried
+from charrnn.models.interface import ModelState
 
 LAG = 64  # characters that can be taken back, at most
 TRIES = 200  # dead ends without anything being settled, until a sample is given up
@@ -26,7 +26,7 @@ class Place:
     `before` and `row` are the state before `token`, the one that stands before this place.
     """
 
-    before: Carried
+    before: ModelState
     row: int
     token: int
     chosen: int = -1

@@ -10,13 +10,16 @@ from charrnn.data.decoding import check_characters
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
 from charrnn.generation.sampling import Sample
-from charrnn.models.interface import Carried, Floats, Reader
+from charrnn.models import likelihood
+from charrnn.models.interface import Floats, LanguageModel, ModelState
 
 Prices = npt.NDArray[np.float64]
 _WINDOW = 1024
 
 
-def cheapest(totals: Prices, costs: Prices, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Prices]:
+def best_continuations(
+    totals: Prices, costs: Prices, width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Prices]:
     """Go on from hypotheses that cost totals (R) with characters that cost `costs` (R, V).
 
     Gives the `width` cheapest ways (fewer where there are fewer), cheapest first, of equals the one of the earlier
@@ -33,7 +36,7 @@ def cheapest(totals: Prices, costs: Prices, width: int) -> tuple[npt.NDArray[np.
     return found // costs.shape[1], found % costs.shape[1], sums[found]
 
 
-def read(model: Reader, tokens: npt.NDArray[np.int64], state: Carried) -> tuple[Floats, Carried]:
+def read(model: LanguageModel, tokens: npt.NDArray[np.int64], state: ModelState) -> tuple[Floats, ModelState]:
     """Read one row of tokens (T) in windows; gives the features after the last one (1, F), and the state."""
     for first in range(0, len(tokens), _WINDOW):
         features, state = model.read(tokens[None, first : first + _WINDOW], state)
@@ -41,7 +44,7 @@ def read(model: Reader, tokens: npt.NDArray[np.int64], state: Carried) -> tuple[
 
 
 def search(
-    model: Reader,
+    model: LanguageModel,
     vocabulary: Vocabulary,
     prime: str,
     length: int,
@@ -63,13 +66,13 @@ def search(
         raise MisuseError("until is empty; name the text to stop before, or leave it out.")
     check_characters(prime, "prime")
     start = np.concatenate(([vocabulary.newline], vocabulary.encode(prime).astype(np.int64)))
-    features, state = read(model, start, model.start_state(1))
-    costs = vocabulary.prices(model.logits(features))
+    features, state = read(model, start, model.initial_state(1))
+    costs = likelihood.all_nats(vocabulary, model.logits(features))
     totals, texts = np.zeros(1), [""]
     paid, tail = [(0.0,)], len(until or "") + 1  # paid: what the last prefixes of each cost
     ended: list[tuple[float, str, float]] = []  # mean price, text, its price
     for step in range(1, length + 1):
-        rows, tokens, totals = cheapest(totals, costs, width)
+        rows, tokens, totals = best_continuations(totals, costs, width)
         texts = [texts[row] + vocabulary.characters[token] for row, token in zip(rows, tokens, strict=True)]
         paid = [(*paid[row], float(total))[-tail:] for row, total in zip(rows, totals, strict=True)]
         opened = []
@@ -86,8 +89,8 @@ def search(
             break
         rows, tokens, totals = rows[opened], tokens[opened], totals[opened]
         texts, paid = [texts[place] for place in opened], [paid[place] for place in opened]
-        logits, state = model.step(tokens[:, None], state.lanes(rows))
-        costs = vocabulary.prices(logits)
+        logits, state = model.step(tokens[:, None], state.select(rows))
+        costs = likelihood.all_nats(vocabulary, logits)
     ended += [(float(totals[place]) / step, texts[place], float(totals[place])) for place in opened]
     best = sorted(ended, key=lambda found: found[0])[:width]
     return [Sample(prime, text, nats, None, index) for index, (_, text, nats) in enumerate(best)]

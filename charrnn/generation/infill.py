@@ -14,7 +14,8 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.generation import beam_search
 from charrnn.generation.beam_search import Prices
-from charrnn.models.interface import Carried, Floats, Reader, Sides, Tokens
+from charrnn.models import likelihood
+from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, ModelState, Tokens
 from charrnn.scores import NATS_PER_BIT
 
 BLANKS = "＿_"
@@ -25,7 +26,7 @@ _HOPELESS = 12.0  # nats behind the best: such a candidate is not read on
 _LAST = 4  # times as many are kept at a gap's last character: to tell them apart costs little from there
 _CONTEXT = 256  # characters after a gap that the backward stack reads
 _PREFIX = 48  # characters before a gap by which it tells candidates apart
-DOUBT = 1.0  # nats behind the best for both halves together: such a candidate comes after all others
+IMPLAUSIBLE = 1.0  # nats behind the best for both halves together: such a candidate comes after all others
 _LOGITS = 1 << 24  # numbers at a time, at most
 _WINDOW = 1024
 
@@ -95,10 +96,10 @@ class _Hypotheses:
     totals: Prices
     doubts: Tokens
     features: Floats
-    state: Carried
+    state: ModelState
 
     @classmethod
-    def at(cls, features: Floats, state: Carried) -> _Hypotheses:
+    def at(cls, features: Floats, state: ModelState) -> _Hypotheses:
         """Stand at one place from which nothing was chosen yet, in as many lanes as there are features (R, F)."""
         lanes = len(features)
         return cls(np.zeros((lanes, 0), dtype=np.int64), np.zeros(lanes), np.zeros(lanes, np.int64), features, state)
@@ -106,7 +107,7 @@ class _Hypotheses:
     def chosen(self, rows: Tokens) -> _Hypotheses:
         """Choose, reorder or repeat hypotheses."""
         arrays = self.tokens[rows], self.totals[rows], self.doubts[rows]
-        return _Hypotheses(*arrays, self.features[rows], self.state.lanes(rows))
+        return _Hypotheses(*arrays, self.features[rows], self.state.select(rows))
 
     def order(self) -> Tokens:
         """Give the rows from the best to the worst."""
@@ -114,7 +115,7 @@ class _Hypotheses:
 
 
 def fill(
-    model: Reader,
+    model: LanguageModel,
     vocabulary: Vocabulary,
     gapped: Gapped,
     count: int = 1,
@@ -153,7 +154,7 @@ _Found = dict[tuple[int, ...], tuple[int, float]]
 class _Search:
     """Fills one text."""
 
-    def __init__(self, model: Reader, vocabulary: Vocabulary, gapped: Gapped, count: int, width: int) -> None:
+    def __init__(self, model: LanguageModel, vocabulary: Vocabulary, gapped: Gapped, count: int, width: int) -> None:
         self.model, self.vocabulary, self.gapped = model, vocabulary, gapped
         self.count, self.width = count, width
         self.framed = np.concatenate(([vocabulary.newline], vocabulary.encode(gapped.text).astype(np.int64)))
@@ -171,7 +172,7 @@ class _Search:
             for start, end in self.gaps:
                 framed[start:end], guess = guess[: end - start], guess[end - start :]
         first = self.gaps[0][0]
-        features, state = beam_search.read(self.model, self.framed[:first], self.model.start_state(1))
+        features, state = beam_search.read(self.model, self.framed[:first], self.model.initial_state(1))
         front = _Hypotheses.at(features, state)
         borders = [*(start for start, _ in self.gaps[1:]), self.end]
         for (start, end), border in zip(self.gaps, borders, strict=True):
@@ -201,7 +202,7 @@ class _Search:
         if self.model.sides is None or len(suffix) == 0:
             return None
         half = self.model.sides.backward
-        return _Hypotheses.at(*beam_search.read(half, suffix[::-1].copy(), half.start_state(1)))
+        return _Hypotheses.at(*beam_search.read(half, suffix[::-1].copy(), half.initial_state(1)))
 
     def _candidates(self, front: _Hypotheses, size: int, behind: _Hypotheses | None) -> tuple[Tokens, Tokens]:
         """Propose what may stand in a gap; gives the hypotheses that each goes on from (C), and the tokens (C, W)."""
@@ -220,18 +221,20 @@ class _Search:
         return pairs[:, 0], pairs[:, 1:]
 
     def _beam(
-        self, reader: Reader, front: _Hypotheses, size: int, logits: Callable[[Floats, int], Floats]
+        self, reader: LanguageModel, front: _Hypotheses, size: int, logits: Callable[[Floats, int], Floats]
     ) -> tuple[Tokens, Tokens]:
         """Search for W cheap characters; `logits` foretells one from features (R, F) and how many are to come."""
         parents, strings = np.arange(len(front.totals)), np.zeros((len(front.totals), 0), dtype=np.int64)
         totals, features, state = front.totals, front.features, front.state
         for left in range(size, 0, -1):
-            costs = self.vocabulary.prices(logits(features, left))
+            costs = likelihood.all_nats(self.vocabulary, logits(features, left))
             costs[:, self.banned] = np.inf
-            rows, tokens, totals = beam_search.cheapest(totals, costs, self.width * (_LAST if left == 1 else 1))
+            rows, tokens, totals = beam_search.best_continuations(
+                totals, costs, self.width * (_LAST if left == 1 else 1)
+            )
             parents, strings = parents[rows], np.column_stack((strings[rows], tokens))
             if left > 1:
-                read, state = reader.read(tokens[:, None], state.lanes(rows))
+                read, state = reader.read(tokens[:, None], state.select(rows))
                 features = read[:, -1]
         return parents, strings
 
@@ -252,7 +255,13 @@ class _Search:
         return here, alive
 
     def _doubted(
-        self, sides: Sides, front: _Hypotheses, strings: Tokens, totals: Prices, start: int, behind: _Hypotheses
+        self,
+        sides: BidirectionalHeads,
+        front: _Hypotheses,
+        strings: Tokens,
+        totals: Prices,
+        start: int,
+        behind: _Hypotheses,
     ) -> Tokens:
         """Ask the backward half about candidates (C, W) for the gap that begins at `start`, `totals` (C) read forwards.
 
@@ -268,9 +277,9 @@ class _Search:
             filled -= last - first
         backwards = np.column_stack((known, strings))[:, ::-1].copy()
         prices = totals + self._read(sides.backward, behind.chosen(np.zeros(count, np.int64)), backwards).totals
-        return np.asarray(prices > prices.min() + DOUBT, dtype=np.int64)
+        return np.asarray(prices > prices.min() + IMPLAUSIBLE, dtype=np.int64)
 
-    def _read(self, reader: Reader, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
+    def _read(self, reader: LanguageModel, here: _Hypotheses, tokens: Tokens) -> _Hypotheses:
         """Read tokens (C, T) on from hypotheses, at their price."""
         totals, features, state = here.totals, here.features, here.state
         window = self._steps(len(tokens))
@@ -278,7 +287,7 @@ class _Search:
             targets = tokens[:, first : first + window]
             read, state = reader.read(targets, state)  # (C, T, F)
             logits = reader.logits(np.concatenate((features[:, None], read[:, :-1]), 1))
-            totals, features = totals + self.vocabulary.costs(logits, targets).sum(1), read[:, -1]
+            totals, features = totals + likelihood.target_nats(self.vocabulary, logits, targets).sum(1), read[:, -1]
         return replace(here, totals=totals, features=features, state=state)
 
     def _steps(self, lanes: int) -> int:

@@ -16,15 +16,16 @@ from charrnn.errors import MisuseError
 from charrnn.generation.backtracking import LAG, Place, Trail
 from charrnn.generation.copying import Copies, Repeats
 from charrnn.generation.filters import Filters
+from charrnn.models import likelihood
 from charrnn.models.cells import softmax
-from charrnn.models.interface import Carried, Reader
+from charrnn.models.interface import LanguageModel, ModelState
 from charrnn.scores import NATS_PER_BIT
 
 # what samples are nearest to real text with (docs/results.md)
 TEMPERATURE = 1.0
 MIN_P = 0.02
 _WINDOW = 1024
-_UNPRICED = 1 << 16  # logits that wait for their price, at most
+_MAX_UNSCORED = 1 << 16  # logits that wait for their price, at most
 _NOTHING = (-1, 0, 0)  # written in no lane
 
 
@@ -45,7 +46,7 @@ class Sample:
         return self.nats / NATS_PER_BIT / len(self.text) if self.text else None
 
 
-class _Lane:
+class _PartialSample:
     """What one sample has written: `pending` is held back because it may begin the text to stop before, or may still be
     taken back."""
 
@@ -112,7 +113,7 @@ def _draws(seed: int, index: int) -> Iterator[float]:
         yield from stream.random(256).tolist()
 
 
-class Writer:
+class Sampler:
     """Write on from B primes side by side; iterate for what each lane shows at each step, then read `samples`.
 
     Lane i draws from the random stream (seed, indices[i]) alone: what it writes does not depend on its neighbours.
@@ -124,7 +125,7 @@ class Writer:
 
     def __init__(
         self,
-        model: Reader,
+        model: LanguageModel,
         vocabulary: Vocabulary,
         primes: Sequence[str],
         length: int,
@@ -146,15 +147,15 @@ class Writer:
         self.primes, self.length, self.seed, self.indices = primes, length, seed, indices
         self.no_copy = no_copy
         lag = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), LAG)
-        self.lanes = [_Lane(prime, until, no_repeat, lag) for prime in primes]
+        self.lanes = [_PartialSample(prime, until, no_repeat, lag) for prime in primes]
         self._avoiding = lag > 0
         # steps not yet priced: logits of their rows (B, V), and for each row the lane, its place, and the token chosen
-        self._unpriced: list[tuple[npt.NDArray[np.float64], list[tuple[int, int, int]]]] = []
+        self._unscored: list[tuple[npt.NDArray[np.float64], list[tuple[int, int, int]]]] = []
 
     @property
     def samples(self) -> list[Sample]:
         """Give what was written, a sample a lane."""
-        self._price()
+        self._score_pending()
         return [
             Sample(
                 lane.prime,
@@ -174,7 +175,7 @@ class Writer:
         while True:
             drawn = np.array([0.0 if queues[index] else next(draws[index]) for index in rows])
             writing = [None if queues[index] else self.lanes[index] for index in rows]  # lanes beyond their primes
-            chosen = self._choose_new(logits, drawn, writing) if self._avoiding else self._choose(logits, drawn)
+            chosen = self._choose_allowed(logits, drawn, writing) if self._avoiding else self._choose(logits, drawn)
             shown = [""] * len(self.lanes)
             written, again = [_NOTHING] * len(rows), dict[int, Place]()  # again: rows that go back, and where to
             for row, (index, lane) in enumerate(zip(rows, writing, strict=True)):
@@ -189,22 +190,22 @@ class Writer:
                         shown[index] = lane.end()
                     else:
                         again[row], chosen[row] = place, place.token
-            self._unpriced.append((logits, written))
-            if len(self._unpriced) * logits.size >= _UNPRICED:
-                self._price()
+            self._unscored.append((logits, written))
+            if len(self._unscored) * logits.size >= _MAX_UNSCORED:
+                self._score_pending()
             yield shown
             running = [row for row, index in enumerate(rows) if not self.lanes[index].done]
             if not running:
                 return
-            earlier = list[Carried]()  # states of rows that go back
+            earlier = list[ModelState]()  # states of rows that go back
             source = list(range(len(rows)))
             for row, place in again.items():
                 source[row] = len(rows) + len(earlier)
-                earlier.append(place.before.lanes(np.array([place.row])))
+                earlier.append(place.before.select(np.array([place.row])))
             if again:
                 state = state.joined(earlier)
             if again or len(running) < len(rows):
-                state = state.lanes(np.array(source)[running])
+                state = state.select(np.array(source)[running])
                 rows, chosen = [rows[row] for row in running], chosen[running]
             before = state
             logits, state = self._step(chosen[:, None], before)
@@ -213,19 +214,19 @@ class Writer:
                 if trail is not None and old not in again and not queues[index]:
                     trail.arrive(Place(before, row, int(chosen[row])))
 
-    def _read_primes(self) -> tuple[npt.NDArray[np.float64], Carried, list[deque[int]]]:
+    def _read_primes(self) -> tuple[npt.NDArray[np.float64], ModelState, list[deque[int]]]:
         """Read at once what all primes share; gives the logits after it, and the rest that each lane is fed."""
         newline = [self.vocabulary.newline]
         encoded = [newline + self.vocabulary.encode(prime).tolist() for prime in self.primes]
         shared = len(encoded[0]) if all(tokens == encoded[0] for tokens in encoded) else 1
         shared -= self._avoiding  # to go back to the first place is to read the last of the prime again
-        logits, state = np.zeros((1, len(self.vocabulary))), self.model.start_state(1)
+        logits, state = np.zeros((1, len(self.vocabulary))), self.model.initial_state(1)
         for first in range(0, shared, _WINDOW):
             logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
         lanes = np.zeros(len(encoded), dtype=np.int64)
-        return np.repeat(logits, len(encoded), 0), state.lanes(lanes), [deque(tokens[shared:]) for tokens in encoded]
+        return np.repeat(logits, len(encoded), 0), state.select(lanes), [deque(tokens[shared:]) for tokens in encoded]
 
-    def _step(self, tokens: npt.NDArray[np.int64], state: Carried) -> tuple[npt.NDArray[np.float64], Carried]:
+    def _step(self, tokens: npt.NDArray[np.int64], state: ModelState) -> tuple[npt.NDArray[np.float64], ModelState]:
         logits, state = self.model.step(tokens, state)
         return logits.astype(np.float64), state
 
@@ -234,8 +235,8 @@ class Writer:
         cumulative = self.filters(logits).cumsum(-1)
         return np.asarray((cumulative > draws[:, None] * cumulative[:, -1:]).argmax(-1))
 
-    def _choose_new(
-        self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64], writing: Sequence[_Lane | None]
+    def _choose_allowed(
+        self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64], writing: Sequence[_PartialSample | None]
     ) -> npt.NDArray[np.int64]:
         """Draw one token a row (B) that completes no run that must not be; -1 at a dead end, and where nothing is to be
         written."""
@@ -257,13 +258,13 @@ class Writer:
             chosen[row] = -1 if token is None else token
         return chosen
 
-    def _price(self) -> None:
+    def _score_pending(self) -> None:
         """Price what was written since the last time: many steps at once, since each call costs as much as a step."""
-        if self._unpriced:
-            logits = np.concatenate([each for each, _ in self._unpriced])
-            written = [pair for _, pairs in self._unpriced for pair in pairs]
-            costs = self.vocabulary.costs(logits, np.array([token for _, _, token in written]))
+        if self._unscored:
+            logits = np.concatenate([each for each, _ in self._unscored])
+            written = [pair for _, pairs in self._unscored for pair in pairs]
+            costs = likelihood.target_nats(self.vocabulary, logits, np.array([token for _, _, token in written]))
             for (index, place, _), cost in zip(written, costs.tolist(), strict=True):
                 if index >= 0:
                     self.lanes[index].nats[place:] = [cost]  # what was there was taken back
-            self._unpriced.clear()
+            self._unscored.clear()

@@ -61,7 +61,7 @@ class BidirectionalRNN(CharRNN):
     def read_back(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T) from the last to the first; gives features (B, T, F), of which the i-th knows the tokens
         from i on, and the state after the first."""
-        features, state = self.backward_stack.climb(self.embed(tokens.flip(1)), state, generator)
+        features, state = self.backward_stack.run_layers(self.embed(tokens.flip(1)), state, generator)
         return features.flip(1), state
 
     def backward_logits(self, after: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class BidirectionalRNN(CharRNN):
         row = (torch.as_tensor(remaining, device=before.device) - 1).clamp(max=WIDEST - 1)
         # looked up, not indexed: the gradient of an index depends on the order in which threads add
         mixed = self.joint_hidden(torch.cat((before, after), -1)) + F.embedding(row, self.joint_width)
-        mixed = self.joint_output(self.dropped(torch.relu(mixed), generator))
+        mixed = self.joint_output(self.apply_dropout(torch.relu(mixed), generator))
         return self.logits(before + F.embedding(row, self.joint_trust) * after + mixed, self.joint_bias)
 
 
@@ -95,15 +95,15 @@ class BackwardHalf:
 
     def read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Do the same, but give the features (B, T, F) that the head would read."""
-        return self.model.backward_stack.climb(self.model.embed(tokens), state)
+        return self.model.backward_stack.run_layers(self.model.embed(tokens), state)
 
     def logits(self, features: Tensor) -> Tensor:
         """Turn features (..., F) into logits (..., V)."""
         return self.model.backward_logits(features)
 
-    def start_state(self, batch_size: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """Give the state before any text: zeros, for B lanes."""
-        return self.model.backward_stack.start_state(batch_size)
+        return self.model.backward_stack.initial_state(batch_size)
 
     def eval(self) -> BackwardHalf:
         """Use the model as it is, without dropout."""

@@ -59,7 +59,7 @@ class CharRNN(Stack):
 
     def read(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
         """Do the same as forward, but give the features (B, T, H or E) that the head would read."""
-        return self.climb(self.embed(tokens), state, generator)
+        return self.run_layers(self.embed(tokens), state, generator)
 
     def logits(self, features: Tensor, bias: Tensor | None = None) -> Tensor:
         """Turn features (..., H or E) into logits (..., V), with the head's bias (V) or another one."""

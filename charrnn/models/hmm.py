@@ -86,7 +86,7 @@ class HiddenMarkov(nn.Module):
             with torch.no_grad():
                 self.emission.add_(frequencies.log()[:, None])
 
-    def start_state(self, batch_size: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """Give the state before any text, for B lanes: all hidden states are equally likely."""
         states = len(self.transition)
         return State(self.transition.new_full((1, batch_size, states), -math.log(states)))
@@ -114,5 +114,5 @@ class HiddenMarkov(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return F.linear(features, cells.emission(self.emission)).log()
 
-    def use_own_loops(self, own: bool) -> None:
+    def use_custom_kernel(self, own: bool) -> None:
         """Do nothing: there is one way to run it."""

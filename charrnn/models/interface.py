@@ -15,23 +15,23 @@ Tokens = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-class Carried(Protocol):
+class ModelState(Protocol):
     """Carry B lanes from one read to the next."""
 
-    def lanes(self, index: Tokens) -> Carried:
+    def select(self, index: Tokens) -> ModelState:
         """Choose, reorder or repeat lanes by index."""
 
-    def joined(self, others: Sequence[Any]) -> Carried:
+    def joined(self, others: Sequence[Any]) -> ModelState:
         """Put the lanes of other states of the same model after these."""
 
 
-class Reader(Protocol):
+class LanguageModel(Protocol):
     """Read tokens on from a state, which it does not change, and foretell what follows."""
 
     gates: int  # G H, the numbers that a layer makes of one token
-    sides: Sides | None  # what a bidirectional model has besides; None for every other
+    sides: BidirectionalHeads | None  # what a bidirectional model has besides; None for every other
 
-    def start_state(self, lanes: int) -> Carried:
+    def initial_state(self, lanes: int) -> ModelState:
         """Give the state before any text."""
 
     def step(self, tokens: Tokens, state: Any) -> tuple[Floats, Any]:
@@ -44,10 +44,10 @@ class Reader(Protocol):
         """Turn features (..., F) into the logits (..., V) of what follows."""
 
 
-class Sides(Protocol):
+class BidirectionalHeads(Protocol):
     """What a bidirectional model knows besides: how to read backwards, and how to join both sides."""
 
-    backward: Reader  # reads reversed texts
+    backward: LanguageModel  # reads reversed texts
 
     def joint_logits(self, before: Floats, after: Floats, remaining: Tokens | int) -> Floats:
         """Foretell the first of `remaining` (...) unknown tokens between features (..., F); gives logits (..., V)."""

@@ -30,7 +30,7 @@ class State(NamedTuple):
         """Cut the graph, so that gradients reach back no further than this window."""
         return self.map(Tensor.detach)
 
-    def lanes(self, index: Tensor | slice) -> State:
+    def select(self, index: Tensor | slice) -> State:
         """Choose, reorder or repeat lanes by index along B."""
         return self.map(lambda tensor: tensor[:, index])
 
@@ -229,13 +229,13 @@ class Stack(nn.Module):
             nn.init.xavier_uniform_(self.bridge.weight, generator=generator)
             nn.init.zeros_(self.bridge.bias)
 
-    def use_own_loops(self, own: bool) -> None:
+    def use_custom_kernel(self, own: bool) -> None:
         """Run all layers, in both directions, on the loops of `recurrence`, or on torch's kernels where it has one."""
         for layer in self.modules():
             if isinstance(layer, RecurrentLayer):
                 layer.own = own or not layer.fused
 
-    def start_state(self, batch_size: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """Give the state before any text: zeros, for B lanes."""
         layers, hidden = len(self.layers), int(self.config.hidden_size)
         like, skip = next(self.parameters()), self.config.time_skip
@@ -245,7 +245,7 @@ class Stack(nn.Module):
             like.new_zeros(layers, batch_size, skip, hidden) if skip is not None else None,
         )
 
-    def climb(self, x: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
+    def run_layers(self, x: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
         """Run x (B, T, E) through all layers from a state; gives the features (B, T, H or E) and the state after.
 
         In training mode dropout draws from `generator`.
@@ -257,7 +257,7 @@ class Stack(nn.Module):
             after.append(layer_state)
             if self.norms is not None:
                 y = self.norms[index](bptt.rows(y))
-            y = self.dropped(y, generator)
+            y = self.apply_dropout(y, generator)
             # a tied embedding brought to the head would foretell each character to come again
             added = self.config.residual and x.shape == y.shape and not (index == 0 and self.config.tied)
             x = x + y if added else y
@@ -269,7 +269,7 @@ class Stack(nn.Module):
         # under bf16 a kernel gives bf16: what is carried and saved keeps the type of the weights, which loses nothing
         return x, after_all.map(lambda tensor: tensor.to(next(self.parameters()).dtype))
 
-    def dropped(self, y: Tensor, generator: Generator | None) -> Tensor:
+    def apply_dropout(self, y: Tensor, generator: Generator | None) -> Tensor:
         """Drop a share of values in training mode, and scale the others up."""
         if self.training and self.dropout > 0.0:
             return y * torch.empty_like(y).bernoulli_(1 - self.dropout, generator=generator) / (1 - self.dropout)

@@ -19,7 +19,7 @@ from charrnn.models.interface import WIDEST
 from charrnn.models.layers import State
 
 
-def nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float) -> Tensor:
+def target_nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float) -> Tensor:
     """Price every target (B, T) under logits (B, T, V), in nats (B, T): the softmax's price plus that of not being
     an escape, or the escape's own (see `vocabulary`)."""
     vocabulary_size = logits.shape[-1]
@@ -32,7 +32,7 @@ def nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float)
     return torch.where(escaped, escape_nats, loss.view_as(targets) + known_nats)
 
 
-class Costs(NamedTuple):
+class Losses(NamedTuple):
     """Hold mean prices in nats: of the next character, and for a bidirectional model of the previous one, and of one
     in a gap whose sides are known; and what a teacher adds to their sum."""
 
@@ -57,7 +57,7 @@ class Teacher:
     state: State
 
 
-def costs(
+def compute_losses(
     model: Network,
     window: Batch,
     state: State,
@@ -65,7 +65,7 @@ def costs(
     escape_nats: float,
     generator: Generator,
     teacher: Teacher | None = None,
-) -> tuple[Costs, State]:
+) -> tuple[Losses, State]:
     """Price a window of training from a carried state; gives the costs and the state after it; see `nats` for the
     two prices. A teacher reads the window too, and stands after it then.
 
@@ -79,16 +79,16 @@ def costs(
     if teacher is not None:
         with torch.no_grad():
             their_heads, teacher.state, _ = _read(teacher.model, window, teacher.state, generator, remaining)
-    terms, lessons = [], []
+    terms, distillation = [], []
     for place, head in enumerate(heads):  # one after the other: logits of thousands of characters take much memory
         logits = head()
-        terms.append(nats(logits, window.targets, known_nats, escape_nats).mean())
+        terms.append(target_nats(logits, window.targets, known_nats, escape_nats).mean())
         if teacher is not None:
-            lessons.append(_lesson(logits, their_heads[place], window.targets))
+            distillation.append(_distillation_loss(logits, their_heads[place], window.targets))
         del logits
-    found = Costs(*terms)
+    found = Losses(*terms)
     if teacher is not None:
-        found = found._replace(teaching=teacher.share * torch.stack(lessons).sum())
+        found = found._replace(teaching=teacher.share * torch.stack(distillation).sum())
     return found, state
 
 
@@ -105,7 +105,7 @@ def _read(
         return (forward,), state, None
     assert window.following is not None
     lanes, steps = window.targets.shape
-    start = model.backward_stack.start_state(lanes)
+    start = model.backward_stack.initial_state(lanes)
     after, _ = model.read_back(window.following, start, generator)  # (B, T + lookahead, F)
     if remaining is None:
         odds = 1 / torch.arange(1, WIDEST + 1, device=device)
@@ -120,7 +120,7 @@ def _read(
     return (forward, backward, partial(model.joint_logits, before, beyond, remaining, generator)), state, remaining
 
 
-def _lesson(logits: Tensor, expect: Callable[[], Tensor], targets: Tensor) -> Tensor:
+def _distillation_loss(logits: Tensor, expect: Callable[[], Tensor], targets: Tensor) -> Tensor:
     """Say by how much the mean price under logits (B, T, V) rises where targets (B, T) are drawn from what a teacher
     expects instead, as logits (B, T, V). Both prices have the same normaliser, so only the targets' logits differ.
 

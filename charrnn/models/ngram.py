@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from charrnn.callbacks import Progress, no_progress
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.models.interface import Floats, Sides, Tokens
+from charrnn.models.interface import BidirectionalHeads, Floats, Tokens
 from charrnn.scores import Score
 
 HIGHEST = 10  # order
@@ -158,7 +158,7 @@ class Contexts(NamedTuple):
 
     numbers: Tokens
 
-    def lanes(self, index: Tokens) -> Contexts:
+    def select(self, index: Tokens) -> Contexts:
         """Choose, reorder or repeat lanes by index."""
         return Contexts(self.numbers[index])
 
@@ -171,14 +171,14 @@ class Ngram:
     """A model of order n; see `reader.Reader`. Its features (..., n) are the numbers of the last grams, exact as
     floats."""
 
-    sides: Sides | None = None
+    sides: BidirectionalHeads | None = None
 
     def __init__(self, levels: Sequence[Level]) -> None:
         self.levels = tuple(levels)
         self.order, self.size = len(levels), levels[0].grams.size
         self.gates = self.order
 
-    def start_state(self, lanes: int) -> Contexts:
+    def initial_state(self, lanes: int) -> Contexts:
         """Give the state before any text: nothing but the empty gram was read."""
         numbers = np.full((lanes, self.order), -1)
         numbers[:, 0] = 0
@@ -217,7 +217,7 @@ class Ngram:
             p[known[rows], level.grams.tokens[grams]] += level.shares(grams)
         return p[:, : self.size]
 
-    def foretold(
+    def predicted(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]
     ) -> Iterator[tuple[Prices, Tokens]]:
         """Foretell each of N tokens of a text that follows a newline; gives the logits (T, V) and the tokens (T), a
@@ -229,7 +229,7 @@ class Ngram:
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger], block: int
     ) -> Iterator[tuple[Tokens, Tokens]]:
         """Read N tokens that follow a newline; gives the contexts (T, n) and the tokens (T), a block at a time."""
-        state, before = self.start_state(1), np.array([vocabulary.newline])
+        state, before = self.initial_state(1), np.array([vocabulary.newline])
         for first in range(0, len(tokens), block):
             targets = tokens[first : first + block].astype(np.int64)
             numbers = self.walk(np.concatenate((before, targets[:-1]))[None], state)[0]

@@ -13,7 +13,7 @@ import numpy as np
 from charrnn.models import cells
 from charrnn.models.architecture import _BACKWARD, Architecture
 from charrnn.models.cells import softmax
-from charrnn.models.interface import WIDEST, Floats, Reader, Sides, Tokens
+from charrnn.models.interface import WIDEST, BidirectionalHeads, Floats, LanguageModel, Tokens
 
 Weights = Mapping[str, Floats]
 
@@ -23,7 +23,7 @@ class State(NamedTuple):
 
     layers: tuple[cells.StepState, ...]
 
-    def lanes(self, index: Tokens) -> State:
+    def select(self, index: Tokens) -> State:
         """Choose, reorder or repeat lanes by index."""
         return State(
             tuple(
@@ -141,7 +141,7 @@ class Stack:
         self.bridge = (weights[bridge + "weight"], weights[bridge + "bias"]) if bridge + "weight" in weights else None
         self.table = _Table(embedding, self.layers[0])
 
-    def start_state(self, lanes: int) -> State:
+    def initial_state(self, lanes: int) -> State:
         """Give the state before any text: zeros."""
         made, dtype = self.architecture, self.embedding.weights.dtype
         blank = np.zeros((made.hidden_size, lanes), dtype).T
@@ -178,16 +178,16 @@ class Stack:
         return x.reshape(-1, steps, lanes).transpose(2, 1, 0), State(tuple(after))
 
 
-class Decoder:
+class NumpyModel:
     """A model that reads in one direction; see `reader.Reader`."""
 
-    def __init__(self, stack: Stack, head: Floats, bias: Floats, sides: Sides | None = None) -> None:
+    def __init__(self, stack: Stack, head: Floats, bias: Floats, sides: BidirectionalHeads | None = None) -> None:
         self.stack, self.head, self.bias, self.sides = stack, head, bias, sides
         self.gates = cells.GATES[stack.architecture.cell] * stack.architecture.hidden_size
 
-    def start_state(self, lanes: int) -> State:
+    def initial_state(self, lanes: int) -> State:
         """Give the state before any text: zeros."""
-        return self.stack.start_state(lanes)
+        return self.stack.initial_state(lanes)
 
     def step(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
         """Read tokens (B, T), 0 to V; gives the logits (B, V) of what follows the last, and the state after it."""
@@ -206,7 +206,7 @@ class Decoder:
 class BothSides:
     """A bidirectional model's other two thirds; see `reader.Sides`."""
 
-    def __init__(self, weights: Weights, backward: Reader, head: Floats) -> None:
+    def __init__(self, weights: Weights, backward: LanguageModel, head: Floats) -> None:
         self.weights, self.backward, self.head = weights, backward, head
 
     def joint_logits(self, before: Floats, after: Floats, remaining: Tokens | int) -> Floats:
@@ -221,11 +221,11 @@ class BothSides:
         return _affine(joint, self.head, self.weights["joint_bias"])
 
 
-class Markov:
+class NumpyHMM:
     """A hidden Markov model; see `hmm.HiddenMarkov` and `reader.Reader`. Its features are which hidden state comes
     next (..., S)."""
 
-    sides: Sides | None = None
+    sides: BidirectionalHeads | None = None
 
     def __init__(self, weights: Weights) -> None:
         self.transition = softmax(weights["transition"].astype(np.float64)).astype(weights["transition"].dtype)
@@ -233,7 +233,7 @@ class Markov:
         self.likelihoods = np.concatenate((self.emission, np.ones_like(self.emission[:1])))
         self.gates = len(self.transition)
 
-    def start_state(self, lanes: int) -> State:
+    def initial_state(self, lanes: int) -> State:
         """Give the state before any text: all hidden states are equally likely."""
         states = len(self.transition)
         return State((cells.StepState(np.full((lanes, states), -np.log(states), self.transition.dtype)),))
@@ -258,15 +258,15 @@ class Markov:
         return np.asarray(np.log(_affine(features, self.emission)))
 
 
-def make(architecture: Architecture, weights: Weights) -> Decoder:
+def make(architecture: Architecture, weights: Weights) -> NumpyModel:
     """Make the model of an architecture from its weights, which are used as they are, in whatever type."""
     embedding = Embedding(weights["embedding"], architecture.input_scale)
     head = weights["embedding" if architecture.tie_weights else "head"]
     sides = None
     if architecture.bidirectional:
         backward = Stack(architecture, weights, _BACKWARD, embedding)
-        sides = BothSides(weights, Decoder(backward, head, weights["backward_bias"]), head)
-    return Decoder(Stack(architecture, weights, "", embedding), head, weights["head_bias"], sides)
+        sides = BothSides(weights, NumpyModel(backward, head, weights["backward_bias"]), head)
+    return NumpyModel(Stack(architecture, weights, "", embedding), head, weights["head_bias"], sides)
 
 
 def _affine(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:

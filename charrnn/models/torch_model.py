@@ -13,7 +13,7 @@ from torch import Tensor
 from charrnn.models import cells, layers
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.factory import Causal
-from charrnn.models.interface import Floats, Reader, Sides, Tokens
+from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, Tokens
 from charrnn.models.layers import State
 from charrnn.models.ngram import Ngram
 
@@ -41,7 +41,7 @@ class CapturedStep:
     """A model's single step for up to R lanes, in buffers of its own, which each call fills and reads anew."""
 
     def __init__(self, model: Causal, room: int, record: Record) -> None:
-        self.state = model.start_state(room)
+        self.state = model.initial_state(room)
         self.tokens = torch.zeros(room, 1, dtype=torch.long, device=self.state.hidden.device)
 
         def step() -> Outputs:
@@ -71,9 +71,9 @@ class TorchState(NamedTuple):
 
     carried: layers.State
 
-    def lanes(self, index: Tokens) -> TorchState:
+    def select(self, index: Tokens) -> TorchState:
         """Choose, reorder or repeat lanes by index."""
-        return TorchState(self.carried.lanes(torch.from_numpy(index).to(self.carried.hidden.device)))
+        return TorchState(self.carried.select(torch.from_numpy(index).to(self.carried.hidden.device)))
 
     def joined(self, others: Sequence[TorchState]) -> TorchState:
         """Put the lanes of other states of the same model after these."""
@@ -83,7 +83,7 @@ class TorchState(NamedTuple):
         return TorchState(layers.State(hidden, cell, past))
 
 
-class OnDevice:
+class TorchModel:
     """A model that reads in one direction; see `reader.Reader`. Puts the model into evaluation mode.
 
     Where there is something to record with, single steps are recorded, for 1, 2, 4, 8 ... lanes as they are needed,
@@ -95,12 +95,14 @@ class OnDevice:
         self.device = model.embedding.device
         config = model.config
         self.gates = cells.GATES.get(config.cell, 1) * int(config.hidden_size)
-        self.sides: Sides | None = BothSides(model, record) if isinstance(model, BidirectionalRNN) else None
+        self.sides: BidirectionalHeads | None = (
+            BothSides(model, record) if isinstance(model, BidirectionalRNN) else None
+        )
         self._captured: dict[int, CapturedStep] = {}
 
-    def start_state(self, lanes: int) -> TorchState:
+    def initial_state(self, lanes: int) -> TorchState:
         """Give the state before any text: zeros."""
-        return TorchState(self.model.start_state(lanes))
+        return TorchState(self.model.initial_state(lanes))
 
     # not in inference mode: what is recorded there can be replayed nowhere else
     @torch.no_grad()
@@ -128,11 +130,11 @@ class OnDevice:
         return _floats(self.model.logits(torch.from_numpy(features).to(self.device)))
 
 
-def reader(model: Causal | Ngram) -> Reader:
+def reader(model: Causal | Ngram) -> LanguageModel:
     """Give what reads with a model: an n-gram model itself, which needs no device; on CUDA in recorded steps."""
     if isinstance(model, Ngram):
         return model
-    return OnDevice(model, cuda_graph if model.embedding.is_cuda else None)
+    return TorchModel(model, cuda_graph if model.embedding.is_cuda else None)
 
 
 class BothSides:
@@ -140,7 +142,7 @@ class BothSides:
 
     def __init__(self, model: BidirectionalRNN, record: Record | None) -> None:
         self.model = model
-        self.backward: Reader = OnDevice(model.backward_half, record)
+        self.backward: LanguageModel = TorchModel(model.backward_half, record)
 
     @torch.inference_mode()
     def joint_logits(self, before: Floats, after: Floats, remaining: Tokens | int) -> Floats:

@@ -11,7 +11,7 @@ import torch
 from charrnn.config.schema import Config, ModelConfig
 from charrnn.device import Bf16, bf16_on, out_of_memory
 from charrnn.models.architecture import products
-from charrnn.training.fine_tuning import careful
+from charrnn.training.fine_tuning import fine_tuning_rate
 from charrnn.training.throughput import _fastest, _rates, _shortened, _ways
 
 MINUTES = 15  # what a training without --time is planned to take, at most
@@ -111,10 +111,10 @@ def plan(
     config, rate = _fit_model(config, ways, vocabulary_size, training, device, seconds)
     if train.batch_size == "auto":
         # little time: narrower steps, but more of them, where they take less time for it
-        lanes = int(config.train.batch_size)
-        while lanes > 8 and seconds * rate < _STEPS * lanes * sequence_length:
-            lanes //= 2
-            narrower = config.with_values(train={"batch_size": lanes})
+        batches = int(config.train.batch_size)
+        while batches > 8 and seconds * rate < _STEPS * batches * sequence_length:
+            batches //= 2
+            narrower = config.with_values(train={"batch_size": batches})
             (rate_there,) = _rates(narrower, [{}], vocabulary_size, device)
             if rate_there < _NARROWER * rate:
                 break
@@ -268,8 +268,8 @@ def _fit_steps(
 ) -> Config:
     """Choose epochs or steps, the learning rate, weight decay, dropout (if auto), and when to evaluate."""
     train = config.train
-    lanes, length = int(train.batch_size), train.sequence_length
-    per_epoch = -(-(training // lanes) // length)
+    batches, length = int(train.batch_size), train.sequence_length
+    per_epoch = -(-(training // batches) // length)
     affordable = int(0.9 * seconds * rate / training * per_epoch)  # steps; a tenth of the time goes to evaluations
     epochs, steps = train.epochs, train.steps
     # a Markov chain has too few weights to know a text by heart
@@ -293,10 +293,10 @@ def _fit_steps(
     if not isinstance(epochs, int):
         epochs = None
     # epochs: named ones as they are, since a window that is not whole would decide at the border of three
-    read = float(epochs) if steps is None and isinstance(epochs, int) else total * lanes * length / training
+    read = float(epochs) if steps is None and isinstance(epochs, int) else total * batches * length / training
     # evaluations read a few percent of what training reads
-    affordable_evaluations = 0.1 * total * lanes * length * _scoring_speed(config.model) / max(validation, 1)
-    readable_evaluations = total * lanes * length / rate / _EVALUATION_SECONDS
+    affordable_evaluations = 0.1 * total * batches * length * _scoring_speed(config.model) / max(validation, 1)
+    readable_evaluations = total * batches * length / rate / _EVALUATION_SECONDS
     # a short training is over before anyone has read five, and yet has to be seen when it turns to overfitting; which
     # is not before all has been read once
     fewest = 3 if read >= 1.0 else 1
@@ -320,7 +320,7 @@ def _fit_steps(
     if fine_tuning:
         peak /= 3  # what was learnt before is worth keeping
         if known is not None and config.model.cell != "hmm":
-            peak = min(peak, careful(known) * _BY_OPTIMIZER[train.optimizer])
+            peak = min(peak, fine_tuning_rate(known) * _BY_OPTIMIZER[train.optimizer])
     if dropout == "auto":
         dropout = _dropout(read, training)
     return config.with_values(

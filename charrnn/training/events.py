@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from charrnn.checkpoints.model_file import Evaluated
+from charrnn.checkpoints.model_file import EvaluationRecord
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepDone:
     """Report one optimizer step; `total` is the planned number of steps, None under a time budget."""
 
     step: int
@@ -24,18 +24,18 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Reported:
+class Evaluated:
     """Report an evaluation of the whole validation part, and a text written after it."""
 
-    evaluated: Evaluated
+    evaluated: EvaluationRecord
     best: bool
     text: str
     seconds: float
-    never_forgets: bool
+    needs_single_pass: bool
 
 
 @dataclass(frozen=True)
-class WentBack:
+class RolledBack:
     """Report that something was not finite: training stands at `step` again, with a lower rate."""
 
     step: int
@@ -48,8 +48,8 @@ class Finished:
     """Report why training ended, and all its evaluations."""
 
     reason: Literal["done", "time", "patience", "stopped"]
-    history: tuple[Evaluated, ...]
+    history: tuple[EvaluationRecord, ...]
     step: int
 
 
-Report = Stepped | Reported | WentBack | Finished
+Report = StepDone | Evaluated | RolledBack | Finished

@@ -13,7 +13,7 @@ from charrnn.data.corpus import Corpus
 from charrnn.errors import MisuseError
 from charrnn.evaluation import scoring
 from charrnn.models.factory import Network
-from charrnn.scores import NATS_PER_BIT, Reckoned
+from charrnn.scores import NATS_PER_BIT, BaselineScores
 
 _TAUGHT = 0.3  # the share of what a fine-tuning learns that the model teaches that it starts from, at most
 # it teaches less from the first on and nothing from the second, of what it needs of the new text, as a multiple of what
@@ -26,7 +26,7 @@ _TUNED, _NINTH, _MOST_KNOWN = 5e-3, 0.22, 0.75
 _COMPARED = 20_000  # characters of the validation part, at most, that show how well a model knows a text
 
 
-def taught(bits: float, simpler_bits: float) -> float:
+def distillation_weight(bits: float, simpler_bits: float) -> float:
     """Say what share of a fine-tuning the model that it starts from is to teach.
 
     It needs `bits` per character of the new text's validation part, the best n-gram model of the new text
@@ -36,14 +36,14 @@ def taught(bits: float, simpler_bits: float) -> float:
     return round(_TAUGHT * min(1.0, left / ((_NOTHING - _LESS) * simpler_bits)), 2) if left > 0.0 else 0.0
 
 
-def careful(known: float) -> float:
+def fine_tuning_rate(known: float) -> float:
     """Say at which of AdamW's rates a fine-tuning is to learn at most, from a model that needs `known` times as many
     bits of the new text as an n-gram model of it."""
     return float(f"{_TUNED * 9 ** ((min(max(known, _MOST_KNOWN), 1.0) - 1.0) / _NINTH):.2g}")
 
 
 def _compared(
-    config: Config, start: Network, whole: Corpus, simpler: Reckoned, say: Say
+    config: Config, start: Network, whole: Corpus, simpler: BaselineScores, say: Say
 ) -> tuple[Config, float | None]:
     """Find out what the model that a fine-tuning starts from knows of the text: how many times as many bits it needs as
     an n-gram model of it. Settles how much of the fine-tuning it is to teach, unless that is named."""
@@ -54,7 +54,7 @@ def _compared(
     ngram_bits = ngram_nats / NATS_PER_BIT / simpler.validation.characters
     told = ""
     if config.train.distillation == "auto":
-        share = taught(bits, ngram_bits)
+        share = distillation_weight(bits, ngram_bits)
         config = config.with_values(train={"distillation": share})
         told = f": what it expects counts for {100 * share:g}% of what is learnt" if share else ": it does not teach"
     say(f"It needs {bits:.4f} bits/char here, an n-gram model of this text {ngram_bits:.4f}{told}.")

@@ -16,7 +16,7 @@ Work = TypeVar("Work", Training, Counting)
 
 
 @dataclass(frozen=True)
-class Begun(Generic[Work]):
+class TrainingJob(Generic[Work]):
     """Hold a training, or a counting, and its run folder, whose lock is held."""
 
     training: Work

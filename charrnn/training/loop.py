@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from charrnn import device
-from charrnn.checkpoints.model_file import Evaluated
+from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.checkpoints.run_dir import Run
 from charrnn.evaluation import cloze
 from charrnn.scores import Score
-from charrnn.training.events import Finished, Report, Stepped, WentBack
+from charrnn.training.events import Finished, Report, RolledBack, StepDone
 from charrnn.training.trainer import Training
 
 SAVE_SECONDS = 60.0
@@ -34,8 +34,8 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
         if stop():
             raise _Stopped
 
-    def recorded(report: Stepped | WentBack) -> Stepped | WentBack:
-        if isinstance(report, Stepped) and report.step % max(1, eval_every // 5) == 0:
+    def recorded(report: StepDone | RolledBack) -> StepDone | RolledBack:
+        if isinstance(report, StepDone) and report.step % max(1, eval_every // 5) == 0:
             run.append_metrics(_step_line(report))
         return report
 
@@ -54,7 +54,7 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
                 training.save_last(run)
                 yield Finished("stopped", tuple(training.history), position.step)
                 return
-            if isinstance(reported, WentBack):
+            if isinstance(reported, RolledBack):
                 yield reported
                 continue
             began = time.perf_counter()
@@ -94,7 +94,7 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             saved = time.monotonic()
 
 
-def _step_line(report: Stepped) -> dict[str, Any]:
+def _step_line(report: StepDone) -> dict[str, Any]:
     return {
         "step": report.step,
         "epoch": report.epoch,
@@ -105,7 +105,7 @@ def _step_line(report: Stepped) -> dict[str, Any]:
     }
 
 
-def _line(evaluated: Evaluated) -> dict[str, Any]:
+def _line(evaluated: EvaluationRecord) -> dict[str, Any]:
     score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
     sides: dict[str, Any] = {}
     if evaluated.cloze is not None and evaluated.backward_nats is not None:

@@ -18,23 +18,23 @@ from charrnn.checkpoints import model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config
 from charrnn.data import corpus, spool, text_files, token_cache
-from charrnn.data.corpus import Corpus, CorpusCard, Dealt
-from charrnn.data.spool import Source
+from charrnn.data.corpus import Corpus, CorpusCard, SplitText
+from charrnn.data.spool import TextSpool
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
 from charrnn.evaluation import baselines
 from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
-from charrnn.scores import Reckoned
+from charrnn.scores import BaselineScores
 from charrnn.training import auto_config
 from charrnn.training.fine_tuning import _compared
-from charrnn.training.job import Begun, Work
+from charrnn.training.job import TrainingJob, Work
 from charrnn.training.ngram_counting import Counting
 from charrnn.training.trainer import Training
 
 
-def fresh(
+def start(
     config: Config,
     folder: Path | None,
     device: torch.device,
@@ -43,7 +43,7 @@ def fresh(
     stdin: BinaryIO | None = None,
     say: Say = silent,
     began: float | None = None,
-) -> Begun[Training]:
+) -> TrainingJob[Training]:
     """Begin a training in a new run folder, from fresh weights or from a model's.
 
     A time budget counts from `began` (of time.perf_counter). Raises CharRNNError for texts that cannot be learnt,
@@ -56,25 +56,25 @@ def fresh(
             " or set train.distillation=0."
         )
 
-    def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Training:
-        return _started(config, dealt, run, shown, device, init_from, start, say)
+    def started(config: Config, split_text: SplitText, run: Run, shown: str) -> Training:
+        return _started(config, split_text, run, shown, device, init_from, start, say)
 
     known = "" if init_from is None else model_file.read_header(init_from).vocabulary.characters
     return _begun(config, folder, stdin, say, started, known)
 
 
-def fresh_count(
+def start_counting(
     config: Config, folder: Path | None, *, stdin: BinaryIO | None = None, say: Say = silent
-) -> Begun[Counting]:
+) -> TrainingJob[Counting]:
     """Begin to count an n-gram model in a new run folder; see `fresh`."""
     began = time.perf_counter()
 
-    def started(config: Config, dealt: Dealt, run: Run, shown: str) -> Counting:
-        say(f"Read {dealt.read:,} characters. Counting ...")
-        card = _card(dealt, shown)
+    def started(config: Config, split_text: SplitText, run: Run, shown: str) -> Counting:
+        say(f"Read {split_text.read:,} characters. Counting ...")
+        card = _card(split_text, shown)
         if card.training > ngram.MOST:
             say(f"The text is long: only the last {ngram.MOST:,} characters of the training part are counted.")
-        config, whole = _tokens(config, dealt, run)
+        config, whole = _tokens(config, split_text, run)
         return Counting(config, whole, card, began)
 
     return _begun(config, folder, stdin, say, started)
@@ -85,9 +85,9 @@ def _begun(
     folder: Path | None,
     stdin: BinaryIO | None,
     say: Say,
-    started: Callable[[Config, Dealt, Run, str], Work],
+    started: Callable[[Config, SplitText, Run, str], Work],
     known: str = "",
-) -> Begun[Work]:
+) -> TrainingJob[Work]:
     """Draw a seed, read and deal the text, claim a run folder and start there; characters `known` stay known."""
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
@@ -102,7 +102,7 @@ def _begun(
     shown = "standard input" if names[0] == STDIN else names[0]
     above = _above(folder or run_dir.RUNS / text_files.stem(names[0]))
     with spool.read(names, config.data.encoding, shown, say, stdin, above) as source:
-        dealt = corpus.build(source, config.data, seed, shown, known=known)
+        split_text = corpus.build(source, config.data, seed, shown, known=known)
         if folder is None:
             run = run_dir.claim(text_files.stem(names[0]))
         else:
@@ -111,7 +111,7 @@ def _begun(
             run.lock()
         try:
             run.sweep()
-            return Begun(started(config, dealt, run, shown), run)
+            return TrainingJob(started(config, split_text, run, shown), run)
         except BaseException:
             run.discard()
             raise
@@ -126,7 +126,7 @@ def _above(folder: Path) -> Path | None:
 
 def _started(
     config: Config,
-    dealt: Dealt,
+    split_text: SplitText,
     run: Run,
     shown: str,
     device: torch.device,
@@ -135,12 +135,12 @@ def _started(
     say: Say,
 ) -> Training:
     """Plan a training and write down what it is."""
-    vocabulary, card = dealt.vocabulary, _card(dealt, shown)
-    say(f"Read {dealt.read:,} characters.")
+    vocabulary, card = split_text.vocabulary, _card(split_text, shown)
+    say(f"Read {split_text.read:,} characters.")
     keep_freed_memory()
     start: Network | None = None
     whole: Corpus | None = None
-    simpler: Reckoned | None = None
+    simpler: BaselineScores | None = None
     known: float | None = None
     if init_from is not None:
         header, old = model_file.read_model(init_from)
@@ -150,8 +150,8 @@ def _started(
         # of a longer text no n-gram model is counted: there it does not teach, and learns at a third of the usual rate
         if "auto" in (config.train.distillation, config.train.learning_rate) and card.training <= baselines.SOON:
             say("Comparing it with what can be counted in this text ...")
-            config, whole = _tokens(config, dealt, run)
-            simpler = baselines.reckon(whole)
+            config, whole = _tokens(config, split_text, run)
+            simpler = baselines.compute(whole)
             config, known = _compared(config, start.to(device), whole, simpler, say)
     say(f"Trying out {device} ...")
     settled = auto_config.plan(
@@ -176,34 +176,34 @@ def _started(
         model.load_state_dict(start.state_dict())
     teacher = start if config.train.distillation else None
     if whole is None:
-        config, whole = _tokens(config, dealt, run)
+        config, whole = _tokens(config, split_text, run)
     run.write_config(config)
-    simpler = simpler or baselines.reckon(whole)
+    simpler = simpler or baselines.compute(whole)
     spent = time.perf_counter() - began
     return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds, teacher)
 
 
-def _card(dealt: Dealt, shown: str) -> CorpusCard:
-    return CorpusCard(shown, dealt.source.digest, *dealt.layout.characters)
+def _card(split_text: SplitText, shown: str) -> CorpusCard:
+    return CorpusCard(shown, split_text.source.digest, *split_text.layout.characters)
 
 
-def _tokens(config: Config, dealt: Dealt, run: Run) -> tuple[Config, Corpus]:
+def _tokens(config: Config, split_text: SplitText, run: Run) -> tuple[Config, Corpus]:
     """Encode a text; gives it, and a configuration that names its files where they can be found again."""
-    source, seed = dealt.source, config.train.seed
+    source, seed = split_text.source, config.train.seed
     assert seed is not None
     # the very files, not their folder: it may hold others when the run is resumed
     paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
     if STDIN in paths:
         copy = run.copy.absolute()
         place = paths.index(STDIN)
-        _copy(source, place, dealt.read, copy, config.data.encoding)
+        _copy(source, place, split_text.read, copy, config.data.encoding)
         paths[place] = str(copy)
     config = config.with_values(data={"texts": paths})
     stamps = [text_files.stamp(path) if seen is None else seen for path, seen in zip(paths, source.stamps, strict=True)]
-    return config, token_cache.keep(dealt, config.data, seed, stamps, run.tokens)
+    return config, token_cache.keep(split_text, config.data, seed, stamps, run.tokens)
 
 
-def _copy(source: Source, place: int, length: int, path: Path, encoding: str) -> None:
+def _copy(source: TextSpool, place: int, length: int, path: Path, encoding: str) -> None:
     """Write one file of a text of so many characters, in the encoding that resuming will read it with."""
     start, end = (*source.starts, length + 1)[place : place + 2]
     encoder = codecs.getincrementalencoder(encoding)()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from charrnn import atomic_files
 from charrnn.checkpoints import model_file
-from charrnn.checkpoints.model_file import Evaluated, Header
+from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config
 from charrnn.data.corpus import Corpus, CorpusCard
@@ -30,7 +30,7 @@ _TRAINING = 1 << 18  # characters of the training part that are scored to compar
 class Counted:
     """Report a model of one order and its evaluation, whose `step` is the order; `progress` is the share done."""
 
-    evaluated: Evaluated
+    evaluated: EvaluationRecord
     best: bool
     progress: float
 
@@ -45,33 +45,33 @@ class Counting:
     began: float
     progress: float = 0.0
 
-    def evaluate(self, model: Ngram) -> Evaluated:
+    def evaluate(self, model: Ngram) -> EvaluationRecord:
         """Score the validation part, and of the training part the end."""
         vocabulary, corpus = self.corpus.vocabulary, self.corpus
         training = model.score(vocabulary, corpus.training.tokens[-_TRAINING:])
         score = model.score(vocabulary, corpus.validation.tokens)
         seconds = time.perf_counter() - self.began
-        return Evaluated(
+        return EvaluationRecord(
             model.order, 1.0, seconds, training.bits_per_character, score.nats, score.characters, score.correct
         )
 
-    def save(self, run: Run, model: Ngram, history: tuple[Evaluated, ...]) -> None:
+    def save(self, run: Run, model: Ngram, history: tuple[EvaluationRecord, ...]) -> None:
         """Write the model, its configuration and a text that it wrote."""
         config = self.config.with_values(model={"order": model.order})
         run.write_config(config)
         run.append_sample(f"order {model.order}, {history[-1].bits_per_character:.4f} bits/char", self._write(model))
-        reckoned = baselines.reckon(self.corpus)
-        header = Header(config, self.corpus.vocabulary, self.card, history, baselines=reckoned)
+        baseline_scores = baselines.compute(self.corpus)
+        header = Header(config, self.corpus.vocabulary, self.card, history, baselines=baseline_scores)
         atomic_files.write_atomically(run.best, model_file.tables_to_bytes(header, model.tables()))
 
     def _write(self, model: Ngram) -> str:
         seed = self.config.train.seed
         assert seed is not None
         filters = Filters(sampling.TEMPERATURE, min_p=sampling.MIN_P)
-        writer = sampling.Writer(model, self.corpus.vocabulary, [""], SAMPLE_LENGTH, filters, seed=seed, indices=[0])
-        for _ in writer:
+        sampler = sampling.Sampler(model, self.corpus.vocabulary, [""], SAMPLE_LENGTH, filters, seed=seed, indices=[0])
+        for _ in sampler:
             pass
-        return writer.samples[0].text
+        return sampler.samples[0].text
 
 
 def count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
@@ -90,7 +90,7 @@ def count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
 def _count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
     vocabulary, wanted = counting.corpus.vocabulary, counting.config.model.order
     tokens = counting.corpus.training.tokens[-ngram.MOST :]
-    history: list[Evaluated] = []
+    history: list[EvaluationRecord] = []
     best: Ngram | None = None
     reached = 0
     for model in ngram.grow(tokens, vocabulary.newline, len(vocabulary)):
@@ -116,7 +116,7 @@ def _count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
     yield Finished("done", tuple(history), best.order)
 
 
-def _line(evaluated: Evaluated) -> dict[str, object]:
+def _line(evaluated: EvaluationRecord) -> dict[str, object]:
     score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
     return {
         "order": evaluated.step,

@@ -20,7 +20,7 @@ from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.models.factory import Network
 from charrnn.training import throughput
-from charrnn.training.job import Begun
+from charrnn.training.job import TrainingJob
 from charrnn.training.new_run import _above
 from charrnn.training.state import read_position
 from charrnn.training.trainer import Training
@@ -36,7 +36,7 @@ def resume(
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
     say: Say = silent,
-) -> Begun[Training]:
+) -> TrainingJob[Training]:
     """Stand where a run stopped, on a device, or if None where it was trained.
 
     `settings` may extend it; model.*, data.* and what its state is tied to are refused.
@@ -46,7 +46,7 @@ def resume(
     # locked before it is read: what another process saves meanwhile must not be lost
     run.lock()
     try:
-        return Begun(_resumed(run, device, settings, texts, say), run)
+        return TrainingJob(_resumed(run, device, settings, texts, say), run)
     except BaseException:
         run.release()
         raise
@@ -85,8 +85,8 @@ def _resumed(
                     f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
                     f" Restore it, or go on with the new text by --init-from {run.folder}"
                 )
-            dealt = corpus.build(source, config.data, seed, header.corpus.name, vocabulary=header.vocabulary)
-            whole = token_cache.keep(dealt, config.data, seed, source.stamps, run.tokens)
+            split_text = corpus.build(source, config.data, seed, header.corpus.name, vocabulary=header.vocabulary)
+            whole = token_cache.keep(split_text, config.data, seed, source.stamps, run.tokens)
     tensors = model_file.read_tensors(run.last)
     model = model_file.build_model(run.last, header, tensors)
     position = read_position(run.last, header)

@@ -10,7 +10,7 @@ import torch
 
 from charrnn.config.schema import Config
 from charrnn.data.loader import Batch
-from charrnn.device import Bf16, is_out_of_memory, rounding
+from charrnn.device import Bf16, is_out_of_memory, tf32
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.factory import Network, make_model
@@ -99,19 +99,21 @@ def _blank(config: Config, vocabulary_size: int, device: torch.device) -> Networ
 
 def _tried(model: Network, config: Config, device: torch.device) -> float:
     """Take a step; gives its seconds."""
-    model.use_own_loops(config.train.kernel == "own")
+    model.use_custom_kernel(config.train.kernel == "own")
     generator = torch.Generator(device).manual_seed(0)
-    lanes, length = int(config.train.batch_size), config.train.sequence_length
-    tokens = torch.zeros(lanes, length, dtype=torch.long, device=device)
-    window = Batch(tokens, tokens, tokens.new_zeros(lanes, length + LOOKAHEAD // 2))
+    batches, length = int(config.train.batch_size), config.train.sequence_length
+    tokens = torch.zeros(batches, length, dtype=torch.long, device=device)
+    window = Batch(tokens, tokens, tokens.new_zeros(batches, length + LOOKAHEAD // 2))
     share, ahead = config.train.distillation, 1 if device.type == "cpu" else _AHEAD
     rounded = config.train.precision == "bf16"
-    teacher = losses.Teacher(model, float(share), model.start_state(lanes)) if share != "auto" and share else None
+    teacher = losses.Teacher(model, float(share), model.initial_state(batches)) if share != "auto" and share else None
     start = time.perf_counter()
     for _ in range(ahead):
-        with rounding(device, rounded):
+        with tf32(device, rounded):
             with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
-                costs, _ = losses.costs(model, window, model.start_state(lanes), 0.0, 0.0, generator, teacher)
+                costs, _ = losses.compute_losses(
+                    model, window, model.initial_state(batches), 0.0, 0.0, generator, teacher
+                )
             loss = costs.total()
             loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad()

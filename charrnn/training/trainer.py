@@ -18,14 +18,14 @@ from torch import Tensor
 from charrnn import atomic_files
 from charrnn.callbacks import Progress
 from charrnn.checkpoints import model_file, safetensors_file
-from charrnn.checkpoints.model_file import Evaluated, Header
+from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.checkpoints.safetensors_file import EXTRA
 from charrnn.config.schema import Config
-from charrnn.data.batches import Lanes
+from charrnn.data.batches import ContiguousBatches
 from charrnn.data.corpus import Corpus, CorpusCard
 from charrnn.data.loader import feed
-from charrnn.device import Readback, rounding
+from charrnn.device import Readback, tf32
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import cloze, scoring
 from charrnn.generation import sampling
@@ -35,17 +35,17 @@ from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
 from charrnn.models.char_rnn import BY_CHARACTER, LOOKED_UP
 from charrnn.models.factory import Network, make_model
 from charrnn.models.layers import State
-from charrnn.models.torch_model import OnDevice
-from charrnn.scores import NATS_PER_BIT, Reckoned, Score
-from charrnn.training.events import Reported, Stepped, WentBack
+from charrnn.models.torch_model import TorchModel
+from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
+from charrnn.training.events import Evaluated, RolledBack, StepDone
 from charrnn.training.optimizer import make_optimizer, rate_at
 from charrnn.training.state import Position
 
 SAMPLE_LENGTH = 120
-_KEEP_EVERY = 200  # steps between states to go back to
+_SNAPSHOT_EVERY = 200  # steps between states to go back to
 _ROLLBACKS = 3
 _LAG = 2  # steps that a GPU has to do while the figures of the one before are read
-_Kept = tuple[dict[str, Tensor], dict[str, Any]]  # all tensors, and the position
+_Snapshot = tuple[dict[str, Tensor], dict[str, Any]]  # all tensors, and the position
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class _Enqueued:
     report without them, and `kept` the state before it, where it is one to go back to."""
 
     figures: Readback
-    stepped: Stepped
-    kept: _Kept | None
+    stepped: StepDone
+    kept: _Snapshot | None
 
 
 class Training:
@@ -69,7 +69,7 @@ class Training:
         device: torch.device,
         model: Network | None = None,
         seconds: float = 0.0,
-        baselines: Reckoned | None = None,
+        baselines: BaselineScores | None = None,
         evaluation_seconds: float = 0.0,
         teacher: Network | None = None,
     ) -> None:
@@ -84,11 +84,11 @@ class Training:
             frequencies = torch.from_numpy(corpus.training.frequencies)
             model.initialise(torch.Generator().manual_seed(config.train.seed), frequencies)
         self.model = model.to(device)
-        self.model.use_own_loops(config.train.kernel == "own")
+        self.model.use_custom_kernel(config.train.kernel == "own")
         self.optimizer = make_optimizer(config.train, self.model)
         self.generator = torch.Generator(device).manual_seed(config.train.seed + 1)  # dropout's own
         assert config.train.batch_size != "auto"
-        self.lanes = Lanes(
+        self.batches = ContiguousBatches(
             corpus.training.tokens,
             corpus.training.starts,
             self.vocabulary.newline,
@@ -98,14 +98,14 @@ class Training:
             corpus.shuffled,
             LOOKAHEAD if config.model.bidirectional else 0,
         )
-        self.feed = feed(self.lanes, device)
+        self.feed = feed(self.batches, device)
         self.validation = corpus.validation.tokens
-        self.state = self.model.start_state(config.train.batch_size)
+        self.state = self.model.initial_state(config.train.batch_size)
         self.teacher: losses.Teacher | None = None
         if teacher is not None:
             assert config.train.distillation != "auto"
-            teacher.to(device).eval().requires_grad_(False).use_own_loops(config.train.kernel == "own")
-            state = teacher.start_state(config.train.batch_size)
+            teacher.to(device).eval().requires_grad_(False).use_custom_kernel(config.train.kernel == "own")
+            state = teacher.initial_state(config.train.batch_size)
             self.teacher = losses.Teacher(teacher, config.train.distillation, state)
         self.position = Position(
             seconds=seconds,
@@ -114,10 +114,10 @@ class Training:
             evaluation_seconds=evaluation_seconds,
             device=device.type,
         )
-        self.history: list[Evaluated] = []
+        self.history: list[EvaluationRecord] = []
         self.lag = _LAG if device.type == "cuda" else 0
         self._enqueued: deque[_Enqueued] = deque()
-        self._kept: _Kept = self._tensors(), asdict(self.position)
+        self._kept: _Snapshot = self._tensors(), asdict(self.position)
 
     @property
     def total(self) -> int | None:
@@ -125,7 +125,7 @@ class Training:
         train = self.config.train
         if train.steps is not None:
             return train.steps
-        return train.epochs * self.lanes.windows if isinstance(train.epochs, int) else None
+        return train.epochs * self.batches.windows if isinstance(train.epochs, int) else None
 
     @property
     def progress(self) -> float:
@@ -143,7 +143,7 @@ class Training:
     @property
     def epoch(self) -> float:
         """Give the epochs done, with the begun one's share."""
-        return self.position.epoch + self.position.window / self.lanes.windows
+        return self.position.epoch + self.position.window / self.batches.windows
 
     def finished(self) -> Literal["done", "time", "patience"] | None:
         """Say why there is nothing left to do, if so."""
@@ -156,7 +156,7 @@ class Training:
             return "patience"
         return None
 
-    def step(self) -> Stepped | WentBack | None:
+    def step(self) -> StepDone | RolledBack | None:
         """Read one window and take one optimizer step; where a number is not finite, go back instead.
 
         Gives the report of the step that was taken `lag` steps before, None while there was none: its figures are there
@@ -168,32 +168,34 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if position.window == 0:
-            self.state = self.model.start_state(self.lanes.batch_size)
+            self.state = self.model.initial_state(self.batches.batch_size)
             if self.teacher is not None:
-                self.teacher.state = self.teacher.model.start_state(self.lanes.batch_size)
-        kept = (self._tensors(), asdict(position)) if position.step % _KEEP_EVERY == 0 else None
+                self.teacher.state = self.teacher.model.initial_state(self.batches.batch_size)
+        kept = (self._tensors(), asdict(position)) if position.step % _SNAPSHOT_EVERY == 0 else None
         window = self.feed(position.epoch, position.window)
         self.model.train()
         known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
         self.optimizer.zero_grad(set_to_none=True)
         rounded = train.precision == "bf16"
-        with rounding(self.device, rounded):
+        with tf32(self.device, rounded):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded):
-                costs, state = losses.costs(self.model, window, self.state, known, escape, self.generator, self.teacher)
+                costs, state = losses.compute_losses(
+                    self.model, window, self.state, known, escape, self.generator, self.teacher
+                )
             loss = costs.total()
             loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clipped_norm()
         figures = Readback(torch.stack((costs.forward.detach(), loss.detach(), norm)))
         assert train.weight_decay != "auto"
-        self._shrink(rate * train.weight_decay)
+        self._decay_weights(rate * train.weight_decay)
         self.optimizer.step()
         self.state = state.detach()
         position.step += 1
         position.window += 1
-        if position.window == self.lanes.windows:
+        if position.window == self.batches.windows:
             position.epoch, position.window = position.epoch + 1, 0
         position.seconds += time.perf_counter() - began
-        stepped = Stepped(
+        stepped = StepDone(
             position.step,
             self.total,
             self.epoch,
@@ -207,19 +209,19 @@ class Training:
         self._enqueued.append(_Enqueued(figures, stepped, kept))
         return self._report() if len(self._enqueued) > self.lag else None
 
-    def settle(self) -> Iterator[Stepped | WentBack]:
+    def settle(self) -> Iterator[StepDone | RolledBack]:
         """Wait for all steps that are on their way, and give their reports."""
         while self._enqueued:
             yield self._report()
 
-    def _report(self) -> Stepped | WentBack:
+    def _report(self) -> StepDone | RolledBack:
         """Wait for the figures of the oldest step that is on its way; where they are not finite, go back."""
         began = time.perf_counter()
         enqueued, position = self._enqueued.popleft(), self.position
         cost, total, norm = enqueued.figures.read()
         position.seconds += time.perf_counter() - began
         if not (math.isfinite(total) and math.isfinite(norm)):
-            return self._go_back()
+            return self._roll_back()
         if enqueued.kept is not None:  # weights are good once a loss and a gradient have shown it, not before
             tensors, before = enqueued.kept
             # what the last steps cost was not known when it was written down
@@ -229,7 +231,7 @@ class Training:
         position.characters += characters
         return replace(enqueued.stepped, bits_per_character=cost / NATS_PER_BIT, gradient_norm=norm)
 
-    def evaluate(self, progress: Progress) -> Reported | WentBack:
+    def evaluate(self, progress: Progress) -> Evaluated | RolledBack:
         """Score the validation part and write a sample; training's own state and generator stay untouched.
 
         No step may be on its way (see `settle`). A score that is not finite is no score: training goes back instead.
@@ -257,9 +259,9 @@ class Training:
             )
             position.backward_warmup = sides.warmup
         if not math.isfinite(score.nats + (sides.backward.nats + sides.cloze.nats if sides else 0.0)):
-            return self._go_back()
+            return self._roll_back()
         text = self._write()
-        evaluated = Evaluated(
+        evaluated = EvaluationRecord(
             position.step,
             self.epoch,
             position.seconds,
@@ -280,7 +282,7 @@ class Training:
         position.evaluation_seconds = time.perf_counter() - began
         position.seconds += position.evaluation_seconds
         self._kept = self._tensors(), asdict(position)
-        return Reported(evaluated, best, text, position.evaluation_seconds, result.never_forgets)
+        return Evaluated(evaluated, best, text, position.evaluation_seconds, result.needs_single_pass)
 
     def header(self, *, resumable: bool) -> Header:
         """Describe these weights for a model file."""
@@ -300,7 +302,7 @@ class Training:
         """
         assert not self._enqueued
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
-            self._put_back(*self._kept)
+            self._restore_snapshot(*self._kept)
         self.position.lengths = run.lengths()
         tensors = self._tensors()
         if self.teacher is not None:
@@ -317,14 +319,14 @@ class Training:
             fits = name in expected or (index in sizes and tensor.shape in {sizes[index], torch.Size([])})
             if not fits or (name in expected and expected[name] != tensor.shape and "generator" not in name):
                 raise safetensors_file.damaged(path, f"{name} does not fit the model")
-        if expected.keys() - tensors.keys() or position.window >= self.lanes.windows:
+        if expected.keys() - tensors.keys() or position.window >= self.batches.windows:
             raise safetensors_file.damaged(path, "its training state is not whole")
         self.history = list(header.history)
-        self._put_back(tensors, asdict(position))
+        self._restore_snapshot(tensors, asdict(position))
         self.position.device = self.device.type
         self._kept = self._tensors(), asdict(self.position)
 
-    def _put_back(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+    def _restore_snapshot(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
         self.model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(EXTRA)})
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -364,12 +366,12 @@ class Training:
                     tensors[EXTRA + whose + name] = value
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-    def _go_back(self) -> WentBack:
+    def _roll_back(self) -> RolledBack:
         """Return to the last good state with half the rate. Raises CharRNNError after three times."""
         reached, seconds = self.position.step, self.position.seconds
         rollbacks, scale = self.position.rollbacks + 1, self.position.rate_scale / 2
         self._enqueued.clear()
-        self._put_back(*self._kept)
+        self._restore_snapshot(*self._kept)
         if rollbacks > _ROLLBACKS:
             raise CharRNNError(
                 f"The loss was not finite again at step {reached}, after going back {_ROLLBACKS} times and"
@@ -378,7 +380,7 @@ class Training:
             )
         self.position = replace(self.position, rollbacks=rollbacks, rate_scale=scale, seconds=seconds)
         assert self.config.train.learning_rate != "auto"
-        return WentBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
+        return RolledBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
 
     def _clipped_norm(self) -> Tensor:
         """Add the L1 gradient, clip by value and norm; gives the norm before any clipping.
@@ -405,7 +407,7 @@ class Training:
         return norm
 
     @torch.no_grad()
-    def _shrink(self, amount: float) -> None:
+    def _decay_weights(self, amount: float) -> None:
         """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019); tables are left alone."""
         tables = LOOKED_UP - ({"embedding"} if self.config.model.tied else set())  # that is the head's, too
         if amount > 0.0:
@@ -416,8 +418,8 @@ class Training:
 
     def _write(self) -> str:
         assert self.config.train.seed is not None
-        writer = sampling.Writer(
-            OnDevice(self.model),
+        sampler = sampling.Sampler(
+            TorchModel(self.model),
             self.vocabulary,
             [""],
             SAMPLE_LENGTH,
@@ -425,6 +427,6 @@ class Training:
             seed=self.config.train.seed,
             indices=[self.position.step],
         )
-        for _ in writer:
+        for _ in sampler:
             pass
-        return writer.samples[0].text
+        return sampler.samples[0].text

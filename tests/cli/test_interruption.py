@@ -72,7 +72,7 @@ import os, sys
 from charrnn.cli import main as cli
 from charrnn.data import corpus, spool, token_cache
 token_cache.LONG = 1
-room, name = {"reading": (spool.Source, "append"), "encoding": (corpus.Dealt, "write")}[sys.argv[1]]
+room, name = {"reading": (spool.TextSpool, "append"), "encoding": (corpus.SplitText, "write")}[sys.argv[1]]
 work = getattr(room, name)
 
 def interrupted(*arguments):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from charrnn.checkpoints.model_file import Evaluated
+from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.cli import progress, summary
 from charrnn.config import loading
 from charrnn.config.schema import Config
 from charrnn.scores import NATS_PER_BIT
-from charrnn.training.events import Finished, Reported, Stepped, WentBack
+from charrnn.training.events import Evaluated, Finished, RolledBack, StepDone
 
 
 def settled(*settings: str) -> Config:
@@ -22,10 +22,10 @@ def settled(*settings: str) -> Config:
     return loading.load(None, [*sizes, "train.epochs=8", "train.patience=5", *settings])
 
 
-def history(*bits: tuple[float, float]) -> tuple[Evaluated, ...]:
+def history(*bits: tuple[float, float]) -> tuple[EvaluationRecord, ...]:
     """Make evaluations of (validation, training) bits per character."""
     return tuple(
-        Evaluated(10 * place, 0.5 * place, float(place), training, validation * NATS_PER_BIT * 100, 100, 40)
+        EvaluationRecord(10 * place, 0.5 * place, float(place), training, validation * NATS_PER_BIT * 100, 100, 40)
         for place, (validation, training) in enumerate(bits, 1)
     )
 
@@ -84,9 +84,9 @@ def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     screen = progress.Display(quiet=False)
     for step in range(1, 5):
-        screen.show(Stepped(step, 10, step / 5, float(step), step / 10, 2.5, 0.75, 0.003, 1_000))
-    screen.show(Reported(history((2.0, 2.1))[0], True, "床前\n明月", 0.1, False))
-    screen.show(WentBack(3, 0.0015, 1))
+        screen.show(StepDone(step, 10, step / 5, float(step), step / 10, 2.5, 0.75, 0.003, 1_000))
+    screen.show(Evaluated(history((2.0, 2.1))[0], True, "床前\n明月", 0.1, False))
+    screen.show(RolledBack(3, 0.0015, 1))
     screen.close()
     out, err = capsys.readouterr()
     assert out == ""
@@ -102,10 +102,10 @@ def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monk
 
 def test_quiet_says_only_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     screen = progress.Display(quiet=True)
-    screen.show(Stepped(1, 10, 0.2, 1.0, 0.1, 2.5, 0.75, 0.003, 1_000))
-    screen.show(Reported(history((2.0, 2.1))[0], True, "text", 0.1, True))
+    screen.show(StepDone(1, 10, 0.2, 1.0, 0.1, 2.5, 0.75, 0.003, 1_000))
+    screen.show(Evaluated(history((2.0, 2.1))[0], True, "text", 0.1, True))
     assert capsys.readouterr() == ("", "")
-    screen.show(WentBack(3, 0.0015, 1))
+    screen.show(RolledBack(3, 0.0015, 1))
     assert "not finite" in capsys.readouterr().err
 
 
@@ -117,6 +117,6 @@ def test_a_closed_stderr_ends_the_drawing_not_the_training(monkeypatch: pytest.M
     monkeypatch.setattr("sys.stderr", Closed())
     screen = progress.Display(quiet=False)
     for step in range(1, 4):
-        screen.show(Stepped(step, 10, 0.2, 1.0, 0.1, 2.5, 0.75, 0.003, 1_000))
-    screen.show(Reported(history((2.0, 2.1))[0], True, "text", 0.1, False))
+        screen.show(StepDone(step, 10, 0.2, 1.0, 0.1, 2.5, 0.75, 0.003, 1_000))
+    screen.show(Evaluated(history((2.0, 2.1))[0], True, "text", 0.1, False))
     screen.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charrnn.checkpoints import inference
-from charrnn.cli.sample_output import Filler, Scribe, Searcher
+from charrnn.cli.sample_output import BeamPrinter, InfillPrinter, SamplePrinter
 from charrnn.generation.filters import Filters
 
 
@@ -23,9 +23,9 @@ class Recorder(io.StringIO):
         self.flushed.append(self.getvalue())
 
 
-def scribe(run: Path, length: int) -> Scribe:
+def scribe(run: Path, length: int) -> SamplePrinter:
     reader, vocabulary = inference.load(run / "best.safetensors")
-    return Scribe(reader, vocabulary, Filters(), length, 1, no_prime=False, as_json=False)
+    return SamplePrinter(reader, vocabulary, Filters(), length, 1, no_prime=False, as_json=False)
 
 
 def test_every_character_is_flushed_as_it_is_made(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +64,9 @@ def test_searches_and_fillings_are_flushed_line_by_line(either: str, monkeypatch
     recorder = Recorder()
     monkeypatch.setattr("sys.stdout", recorder)
     reader, vocabulary = inference.load(Path(either) / "best.safetensors")
-    searcher = Searcher(reader, vocabulary, 3, 5, no_prime=False, as_json=False)
+    searcher = BeamPrinter(reader, vocabulary, 3, 5, no_prime=False, as_json=False)
     searcher.each_line(io.BytesIO(b"the\nfox\n"))
-    filler = Filler(reader, vocabulary, 1, None, as_json=False)
+    filler = InfillPrinter(reader, vocabulary, 1, None, as_json=False)
     filler.each_line(io.BytesIO(b"th_\nfox\n_\n"), None)
     assert [text.count("\n") for text in recorder.flushed] == [1, 2, 3, 4, 5]
 
@@ -82,6 +82,6 @@ def test_a_line_is_answered_before_the_next_is_read(either: str, monkeypatch: py
 
     reader, vocabulary = inference.load(Path(either) / "best.safetensors")
     answered: list[int] = []
-    Searcher(reader, vocabulary, 2, 3, no_prime=True, as_json=False).each_line(Asked(b"a\nb\n"))
-    Filler(reader, vocabulary, 1, 2, as_json=False).each_line(Asked(b"_\nb\n"), None)
+    BeamPrinter(reader, vocabulary, 2, 3, no_prime=True, as_json=False).each_line(Asked(b"a\nb\n"))
+    InfillPrinter(reader, vocabulary, 1, 2, as_json=False).each_line(Asked(b"_\nb\n"), None)
     assert answered == [0, 1, 2, 2, 3, 4]

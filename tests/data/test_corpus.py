@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus, splits
-from charrnn.data.batches import Lanes
+from charrnn.data.batches import ContiguousBatches
 from charrnn.data.corpus import Corpus
-from charrnn.data.splits import PARTS
-from charrnn.data.spool import Source
+from charrnn.data.splits import SPLITS
+from charrnn.data.spool import TextSpool
 from charrnn.errors import CharRNNError
 
 CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
@@ -44,9 +44,9 @@ def several(*contents: str) -> Text:
     return Text("\n".join(contents), tuple(int(i) for i in starts))
 
 
-def taken(text: Text) -> Source:
+def taken(text: Text) -> TextSpool:
     """Write a text down, as if it had been read."""
-    source = Source()
+    source = TextSpool()
     source.starts = text.starts
     source.append(text.content)
     return source
@@ -64,9 +64,9 @@ def split(text: Text, data: DataConfig, seed: int) -> tuple[Piece, Piece, Piece]
     with taken(text) as source:
         deal = splits.split(source, data, seed)
         contents = ["", "", ""]
-        for part, codes in deal.dealt(source):
+        for part, codes in deal.split_text(source):
             contents[part] += "".join(chr(code) for code in codes)
-        starts = [np.concatenate(list(deal.starts(part))) for part in range(len(PARTS))]
+        starts = [np.concatenate(list(deal.starts(part))) for part in range(len(SPLITS))]
     training, validation, test = (Piece(*piece) for piece in zip(contents, starts, strict=True))
     return training, validation, test
 
@@ -271,14 +271,14 @@ def distinct(length: int) -> npt.NDArray[np.unsignedinteger]:
     return np.arange(length, dtype=np.uint16)
 
 
-def lanes_of(length: int = N, lanes: int = B, steps: int = T, seed: int = SEED) -> Lanes:
-    return Lanes(distinct(length), np.zeros(1, dtype=np.int64), length, lanes, steps, seed)
+def lanes_of(length: int = N, lanes: int = B, steps: int = T, seed: int = SEED) -> ContiguousBatches:
+    return ContiguousBatches(distinct(length), np.zeros(1, dtype=np.int64), length, lanes, steps, seed)
 
 
 Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
-def epoch_of(lanes: Lanes, epoch: int) -> list[Pair]:
+def epoch_of(lanes: ContiguousBatches, epoch: int) -> list[Pair]:
     return [lanes.window(epoch, index)[:2] for index in range(lanes.windows)]
 
 
@@ -361,14 +361,14 @@ def test_a_text_of_one_lane_and_one_window_is_the_whole_ring() -> None:
     assert sorted(inputs[0].tolist()) == [0, 1, 2, 3, 5]  # the last character is followed by none; the newline leads
 
 
-def shuffled_lanes() -> tuple[Lanes, list[list[int]]]:
+def shuffled_lanes() -> tuple[ContiguousBatches, list[list[int]]]:
     """Give lanes over five documents of 2 to 6 characters, each token telling its place."""
     starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
     own = [list(range(start, end)) for start, end in pairwise([*starts.tolist(), 20])]
-    return Lanes(distinct(20), starts, 99, 1, 50, SEED, shuffled=True), own
+    return ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True), own
 
 
-def ring(lanes: Lanes, epoch: int) -> list[int]:
+def ring(lanes: ContiguousBatches, epoch: int) -> list[int]:
     """Give an epoch's text from its first character on: a single lane's targets, turned to where the newline led."""
     inputs, targets, _ = lanes.window(epoch, 0)
     start = inputs[0].tolist().index(99)
@@ -389,7 +389,7 @@ def test_documents_are_shuffled_every_epoch_and_never_cut_or_joined_otherwise() 
 def test_a_shuffled_epoch_is_its_documents_put_together() -> None:
     """A text larger than memory cannot be put together; looking it up must give the same."""
     starts = np.array([0, 2, 5, 9, 14, 15], dtype=np.int64)
-    lanes = Lanes(distinct(20), starts, 99, 3, 4, SEED, shuffled=True)
+    lanes = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True)
     for epoch in range(4):
         order = np.random.default_rng([SEED, 2, epoch]).permutation(6)
         stream = np.concatenate([np.arange(start, end) for start, end in ([*starts, 20][i : i + 2] for i in order)])
@@ -399,7 +399,7 @@ def test_a_shuffled_epoch_is_its_documents_put_together() -> None:
 
 
 def test_a_text_in_one_piece_is_never_shuffled() -> None:
-    lanes = Lanes(distinct(20), np.zeros(1, dtype=np.int64), 99, 1, 50, SEED)
+    lanes = ContiguousBatches(distinct(20), np.zeros(1, dtype=np.int64), 99, 1, 50, SEED)
     assert [ring(lanes, epoch) for epoch in range(3)] == [list(range(20))] * 3
 
 
@@ -408,7 +408,7 @@ def test_a_text_in_one_piece_is_never_shuffled() -> None:
 
 def test_a_small_lookahead_is_read_as_worked_out_by_hand() -> None:
     """5 characters in 2 lanes of 2, up to 6 more wanted after each: the ring must not come round to the window."""
-    lanes = Lanes(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
+    lanes = ContiguousBatches(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
     after = {0: 1, 1: 2, 2: 3, 3: 4, 4: 9}
     lengths = set()
     for epoch in range(40):
@@ -428,7 +428,9 @@ def test_what_follows_each_target_goes_on_beyond_the_window(
     size: tuple[int, int], steps: int, lookahead: int, seed: int
 ) -> None:
     length, count = size
-    lanes = Lanes(distinct(length), np.zeros(1, dtype=np.int64), length, count, steps, seed, lookahead=lookahead)
+    lanes = ContiguousBatches(
+        distinct(length), np.zeros(1, dtype=np.int64), length, count, steps, seed, lookahead=lookahead
+    )
     plain = lanes_of(length, count, steps, seed)
     for index in range(lanes.windows):
         inputs, targets, following = lanes.window(1, index)
@@ -443,8 +445,8 @@ def test_what_follows_each_target_goes_on_beyond_the_window(
 
 def test_what_follows_in_shuffled_documents_is_of_the_same_epochs_order() -> None:
     starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
-    whole = Lanes(distinct(20), starts, 99, 1, 50, SEED, shuffled=True)
-    lanes = Lanes(distinct(20), starts, 99, 3, 4, SEED, shuffled=True, lookahead=7)
+    whole = ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True)
+    lanes = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True, lookahead=7)
     ends, lengths = set(), set()
     for epoch in range(6):
         text = ring(whole, epoch)
@@ -466,7 +468,7 @@ def test_a_window_looks_as_far_ahead_whenever_it_is_asked_for() -> None:
     """A resumed run begins in the middle of an epoch; and another seed draws other lengths."""
 
     def lengths(seed: int, order: list[int]) -> dict[int, int]:
-        lanes = Lanes(distinct(90), np.zeros(1, dtype=np.int64), 99, 1, 9, seed, lookahead=40)
+        lanes = ContiguousBatches(distinct(90), np.zeros(1, dtype=np.int64), 99, 1, 9, seed, lookahead=40)
         windows = {index: lanes.window(2, index).following for index in order}
         return {index: following.shape[1] for index, following in windows.items() if following is not None}
 

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.data import spool, text_files
-from charrnn.data.spool import Source
+from charrnn.data.spool import TextSpool
 from charrnn.errors import CharRNNError
 
 WIDE = "ab\né月亮\n😀c"  # of one, two and four bytes
 
 
-def whole(written: Source) -> str:
+def whole(written: TextSpool) -> str:
     return "".join(written.pieces(0, written.length))
 
 
@@ -34,7 +34,7 @@ def test_a_text_is_what_was_written_down_in_memory_or_in_a_file(pieces: list[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool, "_CHUNK", chunk)
         patch.setattr(spool, "_IN_MEMORY", room)
-        with Source() as written:
+        with TextSpool() as written:
             for piece in pieces:
                 written.append(piece)
             assert whole(written) == content
@@ -45,7 +45,7 @@ def test_a_text_is_what_was_written_down_in_memory_or_in_a_file(pieces: list[str
 def test_characters_may_follow_after_a_walk_that_stopped_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were once written over those that the walk had not come to."""
     monkeypatch.setattr(spool, "_CHUNK", 4)
-    with Source() as written:
+    with TextSpool() as written:
         written.append(WIDE)
         next(written.chunks())
         written.append("\n")
@@ -53,7 +53,7 @@ def test_characters_may_follow_after_a_walk_that_stopped_early(monkeypatch: pyte
 
 
 def test_each_piece_takes_as_many_bytes_a_character_as_it_needs() -> None:
-    with Source() as written:
+    with TextSpool() as written:
         for piece in ("ab\n", "é", "月亮", "a", "😀a"):
             written.append(piece)
         assert [(codes.itemsize, len(codes)) for codes in written.chunks()] == [(1, 4), (2, 2), (1, 1), (4, 2)]
@@ -65,7 +65,7 @@ def test_files_are_read_as_one_text_with_its_digest(tmp_path: Path, monkeypatch:
     for name, content in (("a.txt", WIDE), ("b.txt", "\ufeffx\r\ny")):
         (tmp_path / name).write_bytes(content.encode())
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
-    with Source.read(names) as read:
+    with TextSpool.read(names) as read:
         assert whole(read) == WIDE + "\nx\ny"
         assert read.digest == hashlib.sha256((WIDE + "\nx\ny").encode()).hexdigest()
         assert (read.names, read.starts) == (tuple(names), (0, len(WIDE) + 1))
@@ -109,7 +109,7 @@ def test_a_disk_that_takes_no_more_is_a_sentence_and_nothing_is_left(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "a.txt").write_text(WIDE, encoding="utf-8")
     with pytest.raises(CharRNNError) as caught:
-        Source.read([str(tmp_path / "a.txt")], folder=tmp_path if own else None)
+        TextSpool.read([str(tmp_path / "a.txt")], folder=tmp_path if own else None)
     assert str(caught.value) == sentence.format(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 

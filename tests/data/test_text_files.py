@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from charrnn.cli import console
 from charrnn.data import decoding, text_files
-from charrnn.data.text_files import Reader
+from charrnn.data.text_files import TextReader
 from charrnn.errors import CharRNNError, MisuseError
 
 POEM = "床前明月光，\n疑是地上霜。\n"
@@ -45,9 +45,9 @@ def refusal(names: list[str], encoding: str = "utf-8", stdin: bytes | None = Non
     return message
 
 
-def gone_through(names: list[str], stdin: BinaryIO | None = None) -> tuple[str, Reader]:
+def gone_through(names: list[str], stdin: BinaryIO | None = None) -> tuple[str, TextReader]:
     """Read a text to its end; gives it, and who read it."""
-    reader = Reader(names, stdin=stdin)
+    reader = TextReader(names, stdin=stdin)
     return "".join(reader.pieces()), reader
 
 

@@ -17,10 +17,10 @@ from safetensors import safe_open
 
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus, splits, spool, token_cache, vocabulary
-from charrnn.data.batches import Lanes
-from charrnn.data.corpus import Corpus, CorpusCard, Dealt
-from charrnn.data.splits import PARTS
-from charrnn.data.spool import Source
+from charrnn.data.batches import ContiguousBatches
+from charrnn.data.corpus import Corpus, CorpusCard, SplitText
+from charrnn.data.splits import SPLITS
+from charrnn.data.spool import TextSpool
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
@@ -50,15 +50,15 @@ def data(folder: Path, **settings: Any) -> DataConfig:
     return DataConfig(texts=[str(folder / f"{number}.txt") for number in range(len(CONTENTS))], **settings)
 
 
-def made(chosen: DataConfig, then: Callable[[Dealt, Source], Corpus]) -> tuple[Corpus, CorpusCard]:
-    with Source.read(chosen.texts) as read:
-        dealt = corpus.build(read, chosen, SEED, "texts")
-        return then(dealt, read), CorpusCard("texts", read.digest, *dealt.layout.characters)
+def made(chosen: DataConfig, then: Callable[[SplitText, TextSpool], Corpus]) -> tuple[Corpus, CorpusCard]:
+    with TextSpool.read(chosen.texts) as read:
+        split_text = corpus.build(read, chosen, SEED, "texts")
+        return then(split_text, read), CorpusCard("texts", read.digest, *split_text.layout.characters)
 
 
 def kept(folder: Path, chosen: DataConfig) -> tuple[Corpus, CorpusCard]:
     path = folder / "corpus.safetensors"
-    return made(chosen, lambda dealt, read: token_cache.keep(dealt, chosen, SEED, read.stamps, path))
+    return made(chosen, lambda split_text, read: token_cache.keep(split_text, chosen, SEED, read.stamps, path))
 
 
 def found(folder: Path, chosen: DataConfig, card: CorpusCard, known: Vocabulary, seed: int = SEED) -> Corpus | None:
@@ -67,7 +67,7 @@ def found(folder: Path, chosen: DataConfig, card: CorpusCard, known: Vocabulary,
 
 def assert_same(one: Corpus, other: Corpus) -> None:
     assert (one.vocabulary, one.shuffled) == (other.vocabulary, other.shuffled)
-    for name in PARTS:
+    for name in SPLITS:
         mine, yours = one.part(name), other.part(name)
         np.testing.assert_array_equal(mine.tokens, yours.tokens)
         np.testing.assert_array_equal(mine.starts, yours.starts)
@@ -75,7 +75,7 @@ def assert_same(one: Corpus, other: Corpus) -> None:
         assert mine.text == yours.text
     shape = 3, 7, SEED
     lanes = [
-        Lanes(each.training.tokens, each.training.starts, each.vocabulary.newline, *shape, each.shuffled, 5)
+        ContiguousBatches(each.training.tokens, each.training.starts, each.vocabulary.newline, *shape, each.shuffled, 5)
         for each in (one, other)
     ]
     for epoch, index in product((0, 2), range(0, lanes[0].windows, 3)):
@@ -87,10 +87,10 @@ def assert_same(one: Corpus, other: Corpus) -> None:
 @pytest.mark.parametrize(("kind", "min_count"), list(product(KINDS, (1, 4))))
 def test_tokens_in_a_file_are_those_in_memory(tmp_path: Path, kind: Any, min_count: int) -> None:
     chosen = data(tmp_path, documents=kind, min_count=min_count, split=(0.6, 0.2, 0.2))
-    expected, _ = made(chosen, lambda dealt, _: dealt.in_memory())
-    whole = "".join(expected.part(name).text for name in PARTS)
+    expected, _ = made(chosen, lambda split_text, _: split_text.in_memory())
+    whole = "".join(expected.part(name).text for name in SPLITS)
     assert sorted(whole.rstrip("\n")) == sorted("\n".join(CONTENTS).rstrip("\n")) or kind != "none"
-    held, _ = made(chosen, lambda dealt, _: token_cache.hold(dealt))
+    held, _ = made(chosen, lambda split_text, _: token_cache.hold(split_text))
     assert_same(held, expected)
     assert not (tmp_path / "corpus.safetensors").exists()
     written, card = kept(tmp_path, chosen)
@@ -103,7 +103,7 @@ def test_tokens_in_a_file_are_those_in_memory(tmp_path: Path, kind: Any, min_cou
 
 def test_a_part_gives_the_characters_that_the_vocabulary_lacks(tmp_path: Path) -> None:
     written, _ = kept(tmp_path, data(tmp_path, min_count=4))
-    assert "".join(written.part(name).text for name in PARTS) == "\n".join(CONTENTS)
+    assert "".join(written.part(name).text for name in SPLITS) == "\n".join(CONTENTS)
     assert "😀" in written.training.text
     assert "😀" in written.vocabulary.characters
     assert "天" not in written.vocabulary.characters
@@ -173,7 +173,7 @@ def test_a_file_whose_numbers_changed_is_not_believed(tmp_path: Path, monkeypatc
     raw = path.read_bytes()
     header = 8 + int.from_bytes(raw[:8], "little")
     with safe_open(path, "np") as file:
-        assert all(file.get_tensor(f"{part}/starts").size for part in PARTS)
+        assert all(file.get_tensor(f"{part}/starts").size for part in SPLITS)
         assert file.get_tensor("training/unknown").size
     for place in range(header, len(raw), 5):
         path.unlink()  # what is mapped stays
@@ -204,8 +204,8 @@ def test_a_full_temporary_folder_names_no_file_that_no_one_can_see(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(Dealt, "write", full)
+    monkeypatch.setattr(SplitText, "write", full)
     with pytest.raises(CharRNNError) as caught:
-        made(data(tmp_path), lambda dealt, _: token_cache.hold(dealt))
+        made(data(tmp_path), lambda split_text, _: token_cache.hold(split_text))
     assert str(caught.value).startswith(f"{tmp_path}: the disk is full, and the text is a long one.")
     assert str(caught.value).endswith("TMPDIR names another place.")

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.data import vocabulary
-from charrnn.data.vocabulary import SCALARS, Vocabulary, count, no_counts
-from charrnn.models.losses import nats
+from charrnn.data.vocabulary import SCALARS, Vocabulary, count, empty_counts
+from charrnn.models import likelihood
+from charrnn.models.losses import target_nats
 
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from("ab\n月𠮷😀"), min_size=1)
 
@@ -39,7 +40,7 @@ def test_min_count_leaves_out_the_rare_but_never_the_newline() -> None:
 
 def test_characters_known_before_stay_known_and_are_no_news() -> None:
     """b, c and z are seen once; of them only c was not known before. y is known and not seen."""
-    counts = no_counts()
+    counts = empty_counts()
     count(np.array([ord(character) for character in "aabcz"], dtype=np.uint32), counts)
     known = Vocabulary.counted(counts, known="yzb")
     assert known.characters == "abcz\ny"
@@ -155,13 +156,13 @@ LOGITS = np.random.default_rng(0).normal(0.0, 3.0, (2, 3, len(ABC)))
 
 def test_prices_are_those_of_the_softmax_and_of_being_known() -> None:
     expected = ABC.known_nats - torch.log_softmax(torch.from_numpy(LOGITS), -1)
-    np.testing.assert_allclose(ABC.prices(LOGITS), expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(ABC.prices(np.zeros(5)), math.log(5) + ABC.known_nats, rtol=1e-15)
-    assert ABC.prices(LOGITS[0]).shape == (3, 5)
+    np.testing.assert_allclose(likelihood.all_nats(ABC, LOGITS), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(likelihood.all_nats(ABC, np.zeros(5)), math.log(5) + ABC.known_nats, rtol=1e-15)
+    assert likelihood.all_nats(ABC, LOGITS[0]).shape == (3, 5)
 
 
 def test_all_known_characters_and_the_escape_have_probability_1_together() -> None:
-    known = np.exp(-ABC.prices(LOGITS)).sum(-1)
+    known = np.exp(-likelihood.all_nats(ABC, LOGITS)).sum(-1)
     np.testing.assert_allclose(known, 1.0 - ABC.escape_probability, rtol=1e-12)
 
 
@@ -169,10 +170,10 @@ def test_all_known_characters_and_the_escape_have_probability_1_together() -> No
 def test_costs_are_the_prices_of_the_targets_and_the_escapes_own(dtype: type[np.integer]) -> None:
     targets = np.array([[0, 4, 5], [5, 2, 1]], dtype=dtype)
     assert ABC.escape == 5
-    found = ABC.costs(LOGITS, targets)
-    expected = nats(torch.from_numpy(LOGITS), torch.tensor(targets.tolist()), ABC.known_nats, ABC.escape_nats)
+    found = likelihood.target_nats(ABC, LOGITS, targets)
+    expected = target_nats(torch.from_numpy(LOGITS), torch.tensor(targets.tolist()), ABC.known_nats, ABC.escape_nats)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    prices = ABC.prices(LOGITS)
+    prices = likelihood.all_nats(ABC, LOGITS)
     assert found[0, 2] == found[1, 0] == ABC.escape_nats
     assert found[1, 1] == pytest.approx(prices[1, 1, 2], abs=1e-12)
     assert found.shape == (2, 3)
@@ -181,19 +182,19 @@ def test_costs_are_the_prices_of_the_targets_and_the_escapes_own(dtype: type[np.
 
 def test_costs_of_fp32_logits_are_those_of_torch_and_summed_in_float64() -> None:
     logits, targets = LOGITS.astype(np.float32), np.array([[0, 4, 5], [5, 2, 1]])
-    expected = nats(torch.from_numpy(logits), torch.from_numpy(targets), ABC.known_nats, ABC.escape_nats)
-    np.testing.assert_allclose(ABC.costs(logits, targets), expected, rtol=1e-6)
-    exact = ABC.costs(logits.astype(np.float64), targets)
-    np.testing.assert_allclose(ABC.costs(logits, targets), exact, rtol=1e-6)
-    assert ABC.prices(logits).dtype == ABC.costs(logits, targets).dtype == np.float64
+    expected = target_nats(torch.from_numpy(logits), torch.from_numpy(targets), ABC.known_nats, ABC.escape_nats)
+    np.testing.assert_allclose(likelihood.target_nats(ABC, logits, targets), expected, rtol=1e-6)
+    exact = likelihood.target_nats(ABC, logits.astype(np.float64), targets)
+    np.testing.assert_allclose(likelihood.target_nats(ABC, logits, targets), exact, rtol=1e-6)
+    assert likelihood.all_nats(ABC, logits).dtype == likelihood.target_nats(ABC, logits, targets).dtype == np.float64
 
 
 @pytest.mark.parametrize(("dtype", "huge"), [(np.float64, 1e300), (np.float32, 1e38), (np.float32, 1e4)])
 def test_huge_logits_overflow_nothing(dtype: type[np.floating], huge: float) -> None:
     logits = np.array([[huge, -huge, 0.0, huge, 1.0]], dtype=dtype)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        prices = ABC.prices(logits)[0]
-        costs = [ABC.costs(logits, np.array([target])).item() for target in range(6)]
+        prices = likelihood.all_nats(ABC, logits)[0]
+        costs = [likelihood.target_nats(ABC, logits, np.array([target])).item() for target in range(6)]
     assert prices[0] == prices[3] == pytest.approx(math.log(2) + ABC.known_nats, rel=1e-15)
     assert prices[1] == pytest.approx(2 * huge, rel=1e-4)
     np.testing.assert_allclose(costs[:5], prices, rtol=1e-12, atol=1e-15 * huge)
@@ -202,6 +203,6 @@ def test_huge_logits_overflow_nothing(dtype: type[np.floating], huge: float) -> 
 
 def test_pricing_changes_no_logits() -> None:
     logits = LOGITS.copy()
-    ABC.prices(logits)
-    ABC.costs(logits, np.array([[0, 4, 5], [5, 2, 1]]))
+    likelihood.all_nats(ABC, logits)
+    likelihood.target_nats(ABC, logits, np.array([[0, 4, 5], [5, 2, 1]]))
     np.testing.assert_array_equal(logits, LOGITS)

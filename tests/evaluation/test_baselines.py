@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from charrnn.checkpoints import model_file
-from charrnn.data.corpus import Corpus, Part
+from charrnn.data.corpus import Corpus, Split
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import baselines
@@ -46,7 +46,7 @@ def corpus(training: str, validation: str, min_count: int = 1, known: str = "") 
     made = []
     for text in (training, validation, ""):
         unknown = np.array([ord(each) for each in text if each not in vocabulary.characters], dtype=np.uint32)
-        made.append(Part(vocabulary.encode(text), np.zeros(1, np.int64), unknown, vocabulary))
+        made.append(Split(vocabulary.encode(text), np.zeros(1, np.int64), unknown, vocabulary))
     return Corpus(made[0], made[1], made[2], vocabulary, False)
 
 
@@ -56,7 +56,7 @@ def test_what_an_earlier_model_knows_is_not_given_to_simpler_ones(min_count: int
     texts = TEXT, TEXT[:100] + "Q鸟Q jug"
     alone, tuned = corpus(*texts, min_count), corpus(*texts, min_count, known="Q鸟az龙\n")
     assert (alone.vocabulary.unseen, tuned.vocabulary.unseen) == (0, 3)
-    assert baselines.reckon(tuned).validation == baselines.reckon(alone).validation
+    assert baselines.compute(tuned).validation == baselines.compute(alone).validation
     counts = baselines.count(tuned)
     assert tuned.vocabulary.alone(counts) == alone.vocabulary
     assert len(counts) == len(tuned.vocabulary)
@@ -71,7 +71,7 @@ def test_the_order_is_the_one_that_the_validation_part_needs_least_with() -> Non
         order: baselines.chosen(whole, order).score(whole.vocabulary, whole.validation.tokens).nats
         for order in range(1, 11)
     }
-    found = baselines.reckon(whole)
+    found = baselines.compute(whole)
     assert found.test is None
     assert found.validation.ngram == by_order[found.validation.order or 0]
     assert found.validation.ngram <= by_order[1]
@@ -80,7 +80,7 @@ def test_the_order_is_the_one_that_the_validation_part_needs_least_with() -> Non
 
 def test_a_long_text_waits_for_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "SOON", 500)
-    assert set(baselines.reckon(corpus(TEXT, TEXT[:100])).validation.named()) == {"uniform", "unigram"}
+    assert set(baselines.compute(corpus(TEXT, TEXT[:100])).validation.named()) == {"uniform", "unigram"}
 
 
 @pytest.fixture

@@ -67,9 +67,9 @@ def price(logits: Tensor, target: int) -> float:
 def read_whole(one: BidirectionalRNN, tokens: Sequence[int], *, backwards: bool) -> Tensor:
     """Give what a stack knows (F) after reading all of some tokens, one at a time, in the order given."""
     stack = one.backward_stack if backwards else one
-    state = stack.start_state(1)
+    state = stack.initial_state(1)
     for token in tokens:
-        features, state = stack.climb(one.embed(torch.tensor([[token]])), state)
+        features, state = stack.run_layers(one.embed(torch.tensor([[token]])), state)
     return features[0, 0]
 
 

@@ -19,13 +19,13 @@ from charrnn.config.schema import Config, ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import dynamic, dynamic_tuning, scoring
-from charrnn.evaluation.dynamic import Follower, Rule
+from charrnn.evaluation.dynamic import DynamicEvaluator, UpdateRule
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Writer
+from charrnn.generation.sampling import Sampler
 from charrnn.models import losses
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import make_model
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT
 from tests.conftest import CELLS, TEXT, Charrnn, settings
 from tests.training.test_entropy import draw, learn, markov_source
@@ -50,9 +50,9 @@ def small(**options: object) -> CharRNN:
     return model.eval()
 
 
-def prices(follower: Follower, text: str) -> np.ndarray:
+def prices(evaluator: DynamicEvaluator, text: str) -> np.ndarray:
     """Price each character of a text (length) in nats."""
-    return np.concatenate([block.nats for block in follower.characters(follower.vocabulary.encode(text))])
+    return np.concatenate([block.nats for block in evaluator.characters(evaluator.vocabulary.encode(text))])
 
 
 def static(model: CharRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
@@ -71,9 +71,9 @@ def assert_same(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_at_rate_0_a_text_costs_what_it_costs_the_model_as_it_is(options: dict[str, object]) -> None:
     model = small(**options)
-    follower = Follower.of(model, VOCABULARY, Rule(0.0, 0.1))
-    np.testing.assert_allclose(prices(follower, OTHER), static(model, VOCABULARY, OTHER), rtol=0, atol=2e-5)
-    score = follower.evaluate(VOCABULARY.encode(OTHER))
+    evaluator = DynamicEvaluator.of(model, VOCABULARY, UpdateRule(0.0, 0.1))
+    np.testing.assert_allclose(prices(evaluator, OTHER), static(model, VOCABULARY, OTHER), rtol=0, atol=2e-5)
+    score = evaluator.evaluate(VOCABULARY.encode(OTHER))
     plain = scoring.evaluate(model, VOCABULARY, VOCABULARY.encode(OTHER), exact=True).score
     assert score.characters == plain.characters == len(OTHER)
     assert score.correct == plain.correct
@@ -84,15 +84,15 @@ def test_at_rate_0_a_text_costs_what_it_costs_the_model_as_it_is(options: dict[s
 def test_the_model_stays_as_it_is_and_a_text_that_repeats_comes_to_cost_less(options: dict[str, object]) -> None:
     model = small(**options)
     before = weights(model)
-    follower = Follower.of(model, VOCABULARY, Rule(0.2))
-    first, second = prices(follower, TEXT), prices(follower, TEXT)
+    evaluator = DynamicEvaluator.of(model, VOCABULARY, UpdateRule(0.2))
+    first, second = prices(evaluator, TEXT), prices(evaluator, TEXT)
     assert_same(model, before)
     np.testing.assert_array_equal(first, second)  # nothing is left of the text before
     assert first.mean() < static(model, VOCABULARY, TEXT).mean() - 0.05
     np.testing.assert_allclose(first[:20], static(model, VOCABULARY, TEXT)[:20], rtol=0, atol=2e-5)
 
 
-FOLLOWER = Follower.of(small(), VOCABULARY, Rule(0.5, 0.01))
+FOLLOWER = DynamicEvaluator.of(small(), VOCABULARY, UpdateRule(0.5, 0.01))
 BASE = prices(FOLLOWER, TEXT[:90])
 
 
@@ -105,15 +105,15 @@ def test_no_character_is_learnt_before_it_is_scored(place: int, character: str) 
 
 def test_a_step_is_that_of_the_paper() -> None:
     model = small()
-    rule, rms = Rule(0.4, 0.2), dynamic.gradient_rms(model, VOCABULARY)
+    rule, rms = UpdateRule(0.4, 0.2), dynamic.gradient_rms(model, VOCABULARY)
     trained = [weight.detach().clone() for weight in model.parameters()]
-    learner = dynamic._Learner(model, rms, rule)
+    learner = dynamic._Updater(model, rms, rule)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.01)
     moved = [weight.detach().clone() for weight in model.parameters()]
     tokens = torch.from_numpy(VOCABULARY.encode(TEXT[:21]).astype(np.int64))[None]
-    cost = torch.nn.functional.cross_entropy(model(tokens[:, :-1], model.start_state(1))[0][0], tokens[0, 1:])
+    cost = torch.nn.functional.cross_entropy(model(tokens[:, :-1], model.initial_state(1))[0][0], tokens[0, 1:])
     gradients = torch.autograd.grad(cost, list(model.parameters()), retain_graph=True)
     learner.learn(cost)
 
@@ -128,14 +128,14 @@ def test_a_step_is_that_of_the_paper() -> None:
 def test_the_rate_is_what_an_average_segment_gains_by_being_learnt() -> None:
     model = small()
     rms = dynamic.gradient_rms(model, VOCABULARY)
-    writer = Writer(OnDevice(model), VOCABULARY, [""], 2000, Filters(1.0), seed=5, indices=[0])
-    for _ in writer:
+    sampler = Sampler(TorchModel(model), VOCABULARY, [""], 2000, Filters(1.0), seed=5, indices=[0])
+    for _ in sampler:
         pass
-    tokens = VOCABULARY.encode(writer.samples[0].text)
-    state, gains, rate = model.start_state(1), [], 1e-3
+    tokens = VOCABULARY.encode(sampler.samples[0].text)
+    state, gains, rate = model.initial_state(1), [], 1e-3
     for first in range(0, 2000, dynamic.SEGMENT):
         moved = small()
-        learner = dynamic._Learner(moved, rms, Rule(rate, 0.0))
+        learner = dynamic._Updater(moved, rms, UpdateRule(rate, 0.0))
         window = dynamic._window(tokens[None], first, VOCABULARY.newline)
         generator = torch.Generator()
         cost, after = dynamic._costs(moved, VOCABULARY, window, state, generator)
@@ -150,7 +150,7 @@ def test_the_rate_is_what_an_average_segment_gains_by_being_learnt() -> None:
 def test_weights_that_run_away_are_told_of(rate: float, charrnn: Charrnn, runs: dict[str, Path]) -> None:
     """However large they are by then: where numbers stop being finite depends on the processor."""
     with pytest.raises(CharRNNError, match="--dynamic-rate"):
-        prices(replace(FOLLOWER, rule=Rule(rate)), TEXT)
+        prices(replace(FOLLOWER, rule=UpdateRule(rate)), TEXT)
     result = charrnn("evaluate", "-m", str(runs["causal"]), "--dynamic", "--dynamic-rate", f"{rate:g}")
     assert result.exit_code == 1
     assert "too fast" in result.stderr
@@ -180,7 +180,7 @@ def markov(tmp_path_factory: pytest.TempPathFactory) -> tuple[CharRNN, Vocabular
 def test_what_cannot_be_known_is_not_learnt(markov: tuple[CharRNN, Vocabulary]) -> None:
     text, true_bits = draw(markov_source(5), 10_000, 2)
     for rate in (0.01, 0.2):
-        bits = prices(Follower.of(*markov, Rule(rate)), text) / NATS_PER_BIT
+        bits = prices(DynamicEvaluator.of(*markov, UpdateRule(rate)), text) / NATS_PER_BIT
         difference = (bits - true_bits)[1:]
         assert difference.mean() > -3 * difference.std() / math.sqrt(len(difference))  # below the truth is a leak
         assert bits.mean() < 1.15 * true_bits.mean()  # and what it knew is not lost
@@ -188,9 +188,9 @@ def test_what_cannot_be_known_is_not_learnt(markov: tuple[CharRNN, Vocabulary]) 
 
 def test_a_text_that_changes_half_way_is_followed(markov: tuple[CharRNN, Vocabulary]) -> None:
     (known, _), (fresh, true_bits) = draw(markov_source(5), 2_000, 2), draw(markov_source(6), 4_000, 3)
-    follower = Follower.of(*markov, Rule(0.2))
+    evaluator = DynamicEvaluator.of(*markov, UpdateRule(0.2))
     followed, plain = (
-        cost / NATS_PER_BIT for cost in (prices(follower, known + fresh), static(*markov, known + fresh))
+        cost / NATS_PER_BIT for cost in (prices(evaluator, known + fresh), static(*markov, known + fresh))
     )
     assert followed[2_000:].mean() < 0.8 * plain[2_000:].mean()
     assert followed[5_000:].mean() < followed[2_000:3_000].mean()
@@ -198,10 +198,10 @@ def test_a_text_that_changes_half_way_is_followed(markov: tuple[CharRNN, Vocabul
 
 
 def test_the_rate_is_chosen_by_what_the_text_asks_for(markov: tuple[CharRNN, Vocabulary]) -> None:
-    follower, vocabulary = Follower.of(*markov), markov[1]
-    same, tried = follower.choose(vocabulary.encode(draw(markov_source(5), 2_000, 7)[0]))
-    other, _ = follower.choose(vocabulary.encode(draw(markov_source(6), 2_000, 7)[0]))
-    assert same.rate < Rule.rate <= other.rate
+    evaluator, vocabulary = DynamicEvaluator.of(*markov), markov[1]
+    same, tried = evaluator.choose(vocabulary.encode(draw(markov_source(5), 2_000, 7)[0]))
+    other, _ = evaluator.choose(vocabulary.encode(draw(markov_source(6), 2_000, 7)[0]))
+    assert same.rate < UpdateRule.rate <= other.rate
     assert min(tried, key=lambda each: each[1].nats)[0] == same
     assert len({rule for rule, _ in tried}) == len(tried)
 
@@ -213,14 +213,14 @@ def test_a_model_of_both_sides_learns_for_all_of_its_heads() -> None:
     model = small(cell="lstm", bidirectional=True)
     before = weights(model)
     tokens = VOCABULARY.encode(OTHER)
-    adapted, score = dynamic.adapt(model, VOCABULARY, tokens, Rule(0.3))
+    adapted, score = dynamic.adapt(model, VOCABULARY, tokens, UpdateRule(0.3))
     assert_same(model, before)
     assert score.characters == len(OTHER)
     window = dynamic._window(tokens[None], 0, VOCABULARY.newline)
 
     @torch.no_grad()
-    def costs(of: CharRNN) -> losses.Costs:
-        return dynamic._costs(of, VOCABULARY, window, of.start_state(1), torch.Generator().manual_seed(1))[0]
+    def costs(of: CharRNN) -> losses.Losses:
+        return dynamic._costs(of, VOCABULARY, window, of.initial_state(1), torch.Generator().manual_seed(1))[0]
 
     for after, was in zip(costs(adapted)[:3], costs(model)[:3], strict=True):
         assert after is not None
@@ -229,9 +229,9 @@ def test_a_model_of_both_sides_learns_for_all_of_its_heads() -> None:
 
 
 def test_adapting_costs_what_dynamic_evaluation_costs() -> None:
-    model, tokens, rule = small(cell="gru"), VOCABULARY.encode(OTHER), Rule(0.3, 0.01)
+    model, tokens, rule = small(cell="gru"), VOCABULARY.encode(OTHER), UpdateRule(0.3, 0.01)
     adapted, score = dynamic.adapt(model, VOCABULARY, tokens, rule)
-    assert score.nats == pytest.approx(Follower.of(model, VOCABULARY, rule).evaluate(tokens).nats, rel=1e-5)
+    assert score.nats == pytest.approx(DynamicEvaluator.of(model, VOCABULARY, rule).evaluate(tokens).nats, rel=1e-5)
     assert static(adapted, VOCABULARY, OTHER).sum() < score.nats < static(model, VOCABULARY, OTHER).sum()
 
 
@@ -364,7 +364,7 @@ def test_where_the_text_is_gone_the_default_rate_is_taken_and_said(
     result = charrnn("evaluate", "-m", str(copied), "--dynamic", "--json", "-", stdin=OTHER)
     assert result.exit_code == 0, result.stderr
     assert "default" in result.stderr
-    assert json.loads(result.stdout)["dynamic_rate"] == Rule.rate
+    assert json.loads(result.stdout)["dynamic_rate"] == UpdateRule.rate
 
 
 def test_the_validation_part_never_chooses_the_rate_at_which_it_is_scored(
@@ -376,7 +376,7 @@ def test_the_validation_part_never_chooses_the_rate_at_which_it_is_scored(
     assert result.exit_code == 0, result.stderr
     assert "Choosing" not in result.stderr
     assert "must not choose" in result.stderr
-    assert json.loads(result.stdout)["dynamic_rate"] == Rule.rate
+    assert json.loads(result.stdout)["dynamic_rate"] == UpdateRule.rate
 
 
 def test_the_configuration_knows_nothing_of_it() -> None:

@@ -37,7 +37,7 @@ def text(length: int, seed: int = 0) -> str:
 
 def by_hand(one: CharRNN, content: str) -> float:
     """Sum the nats of a text, one character after the other, straight from the definition."""
-    state, total, token = one.start_state(1), 0.0, VOCABULARY.newline
+    state, total, token = one.initial_state(1), 0.0, VOCABULARY.newline
     one.eval()
     with torch.no_grad():
         for target in VOCABULARY.encode(content).tolist():
@@ -85,7 +85,7 @@ def never_forgetting() -> CharRNN:
 def test_a_model_that_never_forgets_is_read_in_a_single_pass() -> None:
     one, tokens = never_forgetting(), VOCABULARY.encode(text(9_000))
     result = scoring.evaluate(one, VOCABULARY, tokens)
-    assert result.never_forgets
+    assert result.needs_single_pass
     assert result.score == scoring.evaluate(one, VOCABULARY, tokens, exact=True).score
 
 
@@ -124,17 +124,17 @@ def test_a_score_that_is_no_number_is_given_at_once(monkeypatch: pytest.MonkeyPa
     one, sweeps = model(), 0
     with torch.no_grad():
         one.head_bias[0] = math.nan
-    sweep = scoring._Reader._sweep
+    sweep = scoring._Scorer._sweep
 
-    def counted(self: scoring._Reader, *arguments: Any, **options: Any) -> Any:
+    def counted(self: scoring._Scorer, *arguments: Any, **options: Any) -> Any:
         nonlocal sweeps
         sweeps += 1
         return sweep(self, *arguments, **options)
 
-    monkeypatch.setattr(scoring._Reader, "_sweep", counted)
+    monkeypatch.setattr(scoring._Scorer, "_sweep", counted)
     result = scoring.evaluate(one, VOCABULARY, VOCABULARY.encode(text(9_000)))
     assert math.isnan(result.score.nats)
-    assert not result.never_forgets
+    assert not result.needs_single_pass
     assert sweeps == 2  # the lanes, and what follows their seams
 
 
@@ -142,19 +142,19 @@ def test_a_score_that_is_no_number_is_given_at_once(monkeypatch: pytest.MonkeyPa
 def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that never forgets keeps what rounding did to its state as well."""
     seen: list[bool | None] = []
-    sweep = scoring._Reader._sweep
+    sweep = scoring._Scorer._sweep
 
-    def watched(self: scoring._Reader, *arguments: Any, **options: Any) -> Any:
+    def watched(self: scoring._Scorer, *arguments: Any, **options: Any) -> Any:
         done = sweep(self, *arguments, **options)
         seen.append(self.bf16_will_do)
         return done
 
     monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: True)
-    monkeypatch.setattr(scoring._Reader, "_agrees", lambda *arguments: True)
-    monkeypatch.setattr(scoring._Reader, "_sweep", watched)
+    monkeypatch.setattr(scoring._Scorer, "_agrees", lambda *arguments: True)
+    monkeypatch.setattr(scoring._Scorer, "_sweep", watched)
     one, tokens = never_forgetting(), VOCABULARY.encode(text(60_000))
     result = scoring.evaluate(one, VOCABULARY, tokens)
-    assert result.never_forgets
+    assert result.needs_single_pass
     assert seen[0] is True
     assert seen[-1] is False
     assert result.score == scoring.evaluate(one, VOCABULARY, tokens, exact=True).score
@@ -214,7 +214,7 @@ def test_an_untrained_head_costs_the_logarithm_of_the_vocabulary() -> None:
 # Rounded products
 
 
-READ = scoring._Reader.read
+READ = scoring._Scorer.read
 Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Read = tuple[torch.Tensor, torch.Tensor, State]
 Priced = tuple[torch.Tensor, torch.Tensor]
@@ -225,16 +225,16 @@ def reads(monkeypatch: pytest.MonkeyPatch, *, fast: bool, exact: bool = False) -
     rounded."""
     seen: list[bool] = []
 
-    def watched(self: scoring._Reader, places: Places, state: State, rounded: bool = False) -> Read:
+    def watched(self: scoring._Scorer, places: Places, state: State, rounded: bool = False) -> Read:
         features, targets, after = READ(self, places, state, rounded)
         in_full, _, _ = READ(self, places, state)
         assert torch.equal(features, in_full) != rounded
         seen.append(rounded)
         return features, targets, after
 
-    monkeypatch.setattr(scoring._Reader, "read", watched)
+    monkeypatch.setattr(scoring._Scorer, "read", watched)
     monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: True)
-    monkeypatch.setattr(scoring._Reader, "_gains", lambda self, state: fast)
+    monkeypatch.setattr(scoring._Scorer, "_gains", lambda self, state: fast)
     return scoring.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(150_000)), exact=exact), seen
 
 
@@ -256,13 +256,13 @@ def test_where_bf16_is_fast_most_of_a_long_text_is_read_so_and_the_score_is_the_
 @pytest.mark.bf16
 def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, _ = reads(monkeypatch, fast=False)
-    agrees = scoring._Reader._agrees
+    agrees = scoring._Scorer._agrees
 
-    def never(self: scoring._Reader, *arguments: Any) -> bool:
+    def never(self: scoring._Scorer, *arguments: Any) -> bool:
         agrees(self, *arguments)
         return False
 
-    monkeypatch.setattr(scoring._Reader, "_agrees", never)
+    monkeypatch.setattr(scoring._Scorer, "_agrees", never)
     result, rounded = reads(monkeypatch, fast=True)
     assert sum(rounded) == 1  # the trial itself
     assert result == exact
@@ -275,24 +275,24 @@ def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, m
     is all that is tried."""
     one, tokens = model().eval(), VOCABULARY.encode(text(20_000))
 
-    priced = scoring._Reader.priced
+    predicted_nats = scoring._Scorer.predicted_nats
 
-    def dearer(self: scoring._Reader, features: torch.Tensor, targets: torch.Tensor, rounded: bool) -> Priced:
-        costs, correct = priced(self, features, targets, rounded)
+    def dearer(self: scoring._Scorer, features: torch.Tensor, targets: torch.Tensor, rounded: bool) -> Priced:
+        costs, correct = predicted_nats(self, features, targets, rounded)
         return costs + off * rounded, correct
 
-    monkeypatch.setattr(scoring._Reader, "priced", dearer)
+    monkeypatch.setattr(scoring._Scorer, "predicted_nats", dearer)
     monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: True)
-    monkeypatch.setattr(scoring._Reader, "_gains", lambda self, state: True)
+    monkeypatch.setattr(scoring._Scorer, "_gains", lambda self, state: True)
     monkeypatch.setattr(scoring, "_TOLERANCE", 1e-9 if off == 0.0 else scoring._TOLERANCE)
-    reader = scoring._Reader(one, VOCABULARY, tokens, no_progress)
+    reader = scoring._Scorer(one, VOCABULARY, tokens, no_progress)
     places = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
     with torch.inference_mode():
-        answers = [reader._agrees(places, one.start_state(20), 1_000) for _ in range(windows)]
+        answers = [reader._agrees(places, one.initial_state(20), 1_000) for _ in range(windows)]
         assert answers[-1] is answer
         monkeypatch.setattr(scoring, "_TOLERANCE", 1.0)
-        assert reader._agrees(places, one.start_state(20), 1_000) is True
-        assert reader._agrees(places, one.start_state(20), 300) is False  # too little is left to gain by it
+        assert reader._agrees(places, one.initial_state(20), 1_000) is True
+        assert reader._agrees(places, one.initial_state(20), 300) is False  # too little is left to gain by it
 
 
 @pytest.mark.parametrize(("full", "rounded", "gains"), [(2.0, 1.0, True), (1.0, 2.0, False)])
@@ -302,20 +302,20 @@ def test_bf16_is_for_processors_that_are_faster_by_it(
 ) -> None:
     """Some have instructions for it and are slower by them; what the first call of a kind takes does not count."""
     one = model()
-    reader = scoring._Reader(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress)
-    priced, now = scoring._Reader.priced, 0.0
+    reader = scoring._Scorer(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress)
+    predicted_nats, now = scoring._Scorer.predicted_nats, 0.0
     seen: list[bool] = []
 
-    def taking(self: scoring._Reader, features: torch.Tensor, targets: torch.Tensor, in_bf16: bool) -> Priced:
+    def taking(self: scoring._Scorer, features: torch.Tensor, targets: torch.Tensor, in_bf16: bool) -> Priced:
         nonlocal now
         now += (rounded if in_bf16 else full) + (9.0 if in_bf16 and in_bf16 not in seen else 0.0)
         seen.append(in_bf16)
-        return priced(self, features, targets, in_bf16)
+        return predicted_nats(self, features, targets, in_bf16)
 
-    monkeypatch.setattr(scoring._Reader, "priced", taking)
+    monkeypatch.setattr(scoring._Scorer, "predicted_nats", taking)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     with torch.inference_mode():
-        assert reader._gains(one.start_state(7)) is gains
+        assert reader._gains(one.initial_state(7)) is gains
     assert set(seen) == {False, True}
 
 

@@ -10,7 +10,7 @@ import torch
 
 from charrnn.evaluation import short_texts
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import Score
 from tests.conftest import CELLS
 from tests.evaluation.test_scoring import VOCABULARY, by_hand, model, text
@@ -25,7 +25,7 @@ every_cell = pytest.mark.parametrize(("cell", "activation"), CELLS)
 def by_torch(one: CharRNN, content: str) -> Score:
     """Score a text in a single plain pass."""
     tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(content).tolist()]])
-    logits, _ = one.eval()(tokens[:, :-1], one.start_state(1))
+    logits, _ = one.eval()(tokens[:, :-1], one.initial_state(1))
     targets = tokens[0, 1:]
     known = VOCABULARY.known_nats - torch.log_softmax(logits[0].double(), -1)
     known = known.gather(1, targets.clamp(max=len(VOCABULARY) - 1)[:, None])[:, 0]
@@ -43,7 +43,7 @@ def agree(scores: list[Score], expected: list[Score], tolerance: float = 1e-9) -
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_each_line_is_scored_alone_from_the_start_state_with_its_newline(cell: str) -> None:
     one = model(cell=cell)
-    for line, score in zip(LINES, short_texts.score(OnDevice(one), VOCABULARY, LINES), strict=True):
+    for line, score in zip(LINES, short_texts.score(TorchModel(one), VOCABULARY, LINES), strict=True):
         assert score.characters == len(line) + 1
         assert score.nats == pytest.approx(by_hand(one, line + "\n"), rel=1e-5)
 
@@ -52,7 +52,7 @@ def test_each_line_is_scored_alone_from_the_start_state_with_its_newline(cell: s
 def test_with_and_without_torch_each_line_costs_what_a_plain_pass_says(cell: str, activation: str) -> None:
     one = model(cell=cell, activation=activation).double()
     expected = [by_torch(one, line + "\n") for line in LINES]
-    for reader in (OnDevice(one), decoded(one)):
+    for reader in (TorchModel(one), decoded(one)):
         agree(short_texts.score(reader, VOCABULARY, LINES), expected)
 
 
@@ -75,7 +75,7 @@ def test_texts_side_by_side_end_where_they_end() -> None:
     texts = ["ab\nc", "", "z" * 9, text(300)]  # no newline is added
     tokens = [VOCABULARY.encode(content) for content in texts]
     expected = [by_torch(one, content) if content else Score() for content in texts]
-    for reader in (OnDevice(one), decoded(one)):
+    for reader in (TorchModel(one), decoded(one)):
         agree(short_texts.side_by_side(reader, VOCABULARY, tokens), expected)
 
 

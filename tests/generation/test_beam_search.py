@@ -16,12 +16,12 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.generation import beam_search
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Sample, Writer
+from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models import torch_model
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import make_model
 from charrnn.models.interface import Floats, Tokens
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.torch_model import TorchModel
 
 VOCABULARY = Vocabulary.of("abc\n" * 50)  # tokens by code point: \n a b c
 LENGTH = 5
@@ -77,7 +77,7 @@ def chain(**following: Mapping[str, float]) -> CharRNN:
 def costs(model: CharRNN, prime: str, texts: list[str]) -> Tensor:
     """Price each character (R, T) of texts of one length in a single plain pass, in nats."""
     tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(prime + text).tolist()] for text in texts])
-    logits, _ = model.eval()(tokens[:, :-1], model.start_state(len(texts)))
+    logits, _ = model.eval()(tokens[:, :-1], model.initial_state(len(texts)))
     logits, targets = logits[:, len(prime) :], tokens[:, len(prime) + 1 :]
     return -torch.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0] + VOCABULARY.known_nats
 
@@ -104,16 +104,16 @@ def ranked(model: CharRNN, prime: str, length: int, until: str | None = None) ->
 def search(
     model: CharRNN, vocabulary: Vocabulary, prime: str, length: int, width: int, until: str | None = None
 ) -> list[Sample]:
-    return beam_search.search(OnDevice(model), vocabulary, prime, length, width, until)
+    return beam_search.search(TorchModel(model), vocabulary, prime, length, width, until)
 
 
 def greedy(model: CharRNN, prime: str, length: int, until: str | None = None) -> Sample:
-    writer = Writer(
-        OnDevice(model), VOCABULARY, [prime], length, Filters(greedy=True), seed=0, indices=[0], until=until
+    sampler = Sampler(
+        TorchModel(model), VOCABULARY, [prime], length, Filters(greedy=True), seed=0, indices=[0], until=until
     )
-    for _ in writer:
+    for _ in sampler:
         pass
-    return writer.samples[0]
+    return sampler.samples[0]
 
 
 # every text there is
@@ -177,14 +177,14 @@ def test_the_cheapest_are_those_of_a_full_sort() -> None:
     for width in (1, 2, 7, 14, 15, 16):
         totals, costs = generator.random(3), generator.integers(0, 4, (3, 5)) / 4  # sums with many ties
         totals = np.round(totals * 4) / 4
-        rows, tokens, sums = beam_search.cheapest(totals, costs, width)
+        rows, tokens, sums = beam_search.best_continuations(totals, costs, width)
         every = sorted((totals[row] + costs[row, token], row, token) for row in range(3) for token in range(5))
         assert list(zip(sums, rows, tokens, strict=True)) == every[:width]
 
 
 def test_of_equals_the_earlier_hypothesis_and_the_lower_token_come_first() -> None:
     totals, costs = np.array([1.0, 0.0]), np.array([[2.0, 1.0, 1.0], [3.0, 2.0, 2.0]])
-    rows, tokens, sums = beam_search.cheapest(totals, costs, 3)  # the border lies within the equals
+    rows, tokens, sums = beam_search.best_continuations(totals, costs, 3)  # the border lies within the equals
     assert (rows.tolist(), tokens.tolist(), sums.tolist()) == ([0, 0, 1], [1, 2, 1], [2.0, 2.0, 2.0])
 
 
@@ -192,9 +192,9 @@ def test_of_equals_the_earlier_hypothesis_and_the_lower_token_come_first() -> No
 def test_what_costs_infinity_is_no_way(width: int) -> None:
     totals = np.array([0.0, 1.0])
     costs = np.array([[np.inf, np.inf, 5.0], [np.inf, 1.0, np.inf]])
-    rows, tokens, sums = beam_search.cheapest(totals, costs, width)
+    rows, tokens, sums = beam_search.best_continuations(totals, costs, width)
     assert list(zip(rows, tokens, sums, strict=True)) == [(1, 1, 2.0), (0, 2, 5.0)][:width]
-    assert all(len(part) == 0 for part in beam_search.cheapest(totals, np.full((2, 3), np.inf), width))
+    assert all(len(part) == 0 for part in beam_search.best_continuations(totals, np.full((2, 3), np.inf), width))
 
 
 # until
@@ -265,14 +265,16 @@ def test_the_search_goes_on_while_an_open_text_is_better_than_the_ended() -> Non
 
 def test_the_search_ends_where_no_open_text_is_better_than_the_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     model = chain(start={"\n": 0.9, "a": 0.09}, a={"\n": 0.9})
-    steps, step = 0, OnDevice.step
+    steps, step = 0, TorchModel.step
 
-    def counted(self: OnDevice, tokens: Tokens, state: torch_model.TorchState) -> tuple[Floats, torch_model.TorchState]:
+    def counted(
+        self: TorchModel, tokens: Tokens, state: torch_model.TorchState
+    ) -> tuple[Floats, torch_model.TorchState]:
         nonlocal steps
         steps += 1
         return step(self, tokens, state)
 
-    monkeypatch.setattr(OnDevice, "step", counted)
+    monkeypatch.setattr(TorchModel, "step", counted)
     found = search(model, VOCABULARY, "", 10_000, 2, "\n")
     assert [sample.text for sample in found] == ["", "a"]
     assert 0 < steps < 5

@@ -18,8 +18,9 @@ from charrnn.generation import copying
 from charrnn.generation.backtracking import LAG, Place, Trail
 from charrnn.generation.copying import Copies, Repeats
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Sample, Writer
-from charrnn.models.interface import Floats, Reader, Tokens
+from charrnn.generation.sampling import Sample, Sampler
+from charrnn.models import likelihood
+from charrnn.models.interface import Floats, LanguageModel, Tokens
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Read:
 
     tokens: tuple[tuple[int, ...], ...]
 
-    def lanes(self, index: Tokens) -> Read:
+    def select(self, index: Tokens) -> Read:
         return Read(tuple(self.tokens[place] for place in index))
 
     def joined(self, others: Sequence[Any]) -> Read:
         return Read(self.tokens + tuple(tokens for other in others for tokens in other.tokens))
 
 
-class Copyist(Reader):
+class Copyist(LanguageModel):
     """Foretells what follows in a text after the longest end of what was read that the text has; by `weight` nats."""
 
     gates, sides = 1, None
@@ -43,7 +44,7 @@ class Copyist(Reader):
     def __init__(self, text: str, vocabulary: Vocabulary, weight: float = 4.0) -> None:
         self.text, self.vocabulary, self.weight = text, vocabulary, weight
 
-    def start_state(self, lanes: int) -> Read:
+    def initial_state(self, lanes: int) -> Read:
         return Read(((),) * lanes)
 
     def step(self, tokens: Tokens, state: Read) -> tuple[Floats, Read]:
@@ -88,7 +89,7 @@ def write(
 ) -> list[Sample]:
     vocabulary = Vocabulary.of(text + characters)
     copies = None if no_copy is None else Copies(codes_of(text), no_copy)
-    writer = Writer(
+    sampler = Sampler(
         Copyist(text, vocabulary),
         vocabulary,
         primes,
@@ -101,10 +102,10 @@ def write(
         no_repeat=no_repeat,
     )
     shown = [""] * len(primes)
-    for step in writer:
+    for step in sampler:
         shown = [before + now for before, now in zip(shown, step, strict=True)]
-    assert shown == [sample.text for sample in writer.samples]  # what was shown is never taken back
-    return writer.samples
+    assert shown == [sample.text for sample in sampler.samples]  # what was shown is never taken back
+    return sampler.samples
 
 
 TEXT = "the cat sat on the mat, and the rat sat on the cat; then the mat was that of the rat.\n" * 2
@@ -233,7 +234,7 @@ def test_giving_up_takes_bounded_time() -> None:
         def following(self, contexts: Sequence[str]) -> list[copying.Codes]:
             return [codes_of("ab\n" if len(context) >= 60 else "") for context in contexts]
 
-    writer = Writer(
+    sampler = Sampler(
         Copyist(text, vocabulary),
         vocabulary,
         [""],
@@ -243,9 +244,9 @@ def test_giving_up_takes_bounded_time() -> None:
         indices=[0],
         no_copy=Wall(codes_of(text), 100),
     )
-    assert sum(1 for _ in writer) < 20_000
-    assert writer.samples[0].ended_early
-    assert len(writer.samples[0].text) == 60
+    assert sum(1 for _ in sampler) < 20_000
+    assert sampler.samples[0].ended_early
+    assert len(sampler.samples[0].text) == 60
 
 
 def test_the_first_samples_of_many_are_those_of_few_and_each_is_its_own() -> None:
@@ -263,7 +264,7 @@ def test_the_price_is_that_of_the_characters_that_stayed() -> None:
         reader, nats = Copyist(TEXT, vocabulary), 0.0
         for at, character in enumerate(made.text):
             logits = reader.foretell("\n" + made.prime + made.text[:at])
-            nats += float(vocabulary.costs(logits[None], vocabulary.encode(character))[0])
+            nats += float(likelihood.target_nats(vocabulary, logits[None], vocabulary.encode(character))[0])
         assert made.nats == pytest.approx(nats, rel=1e-9)
 
 
@@ -276,7 +277,7 @@ def test_a_sample_still_stops_before_a_text() -> None:
 def test_what_may_be_taken_back_is_held_back_and_no_more() -> None:
     vocabulary = Vocabulary.of(TEXT)
     for size, lag in ((7, 7), (500, LAG)):
-        writer = Writer(
+        sampler = Sampler(
             Copyist(TEXT, vocabulary),
             vocabulary,
             [""],
@@ -286,8 +287,8 @@ def test_what_may_be_taken_back_is_held_back_and_no_more() -> None:
             indices=[0],
             no_copy=Copies(codes_of(TEXT), size),
         )
-        lane, shown = writer.lanes[0], 0
-        for (now,) in writer:
+        lane, shown = sampler.lanes[0], 0
+        for (now,) in sampler:
             shown += len(now)
             assert lane.done or lane.length - shown <= lag
         assert shown == 300

@@ -17,12 +17,12 @@ from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.generation import infill
-from charrnn.generation.infill import DOUBT, WIDTH, Filling, Gapped
+from charrnn.generation.infill import IMPLAUSIBLE, WIDTH, Filling, Gapped
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.interface import WIDEST, Reader, Tokens
-from charrnn.models.losses import nats
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.interface import WIDEST, LanguageModel, Tokens
+from charrnn.models.losses import target_nats
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT
 from tests.generation.test_beam_search import VOCABULARY, chain, every_model, logged, made
 
@@ -63,12 +63,12 @@ def filled(text: str, characters: str) -> str:
 def price(model: CharRNN, texts: list[str], first: int, last: int | None = None) -> npt.NDArray[np.float64]:
     """Price the characters from place `first` on of texts (R) of one length in a single plain pass, in nats (R)."""
     tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(text).tolist()] for text in texts])
-    logits, _ = model.eval()(tokens[:, :-1], model.start_state(len(texts)))
+    logits, _ = model.eval()(tokens[:, :-1], model.initial_state(len(texts)))
     targets = tokens[:, 1:]
     known = -torch.log_softmax(logits, -1).gather(-1, targets.clamp(max=len(VOCABULARY) - 1)[..., None])[..., 0]
     costs = torch.where(targets == VOCABULARY.escape, VOCABULARY.escape_nats, known + VOCABULARY.known_nats)
-    priced: npt.NDArray[np.float64] = costs[:, first:last].sum(1).numpy()
-    return priced
+    predicted_nats: npt.NDArray[np.float64] = costs[:, first:last].sum(1).numpy()
+    return predicted_nats
 
 
 def ranked(model: CharRNN, text: str, last: int | None = None) -> list[tuple[str, float]]:
@@ -112,7 +112,7 @@ def mislead(bias: torch.Tensor, character: str) -> None:
 
 
 def fill(model: CharRNN, vocabulary: Vocabulary, gapped: Gapped, count: int = 1, width: int = WIDTH) -> list[Filling]:
-    return infill.fill(OnDevice(model), vocabulary, gapped, count, width)
+    return infill.fill(TorchModel(model), vocabulary, gapped, count, width)
 
 
 def gaps_of(fillings: list[Filling]) -> list[tuple[str, ...]]:
@@ -184,7 +184,7 @@ def test_a_causal_model_orders_all_fillings_as_they_are_priced(cell: str, text: 
 def test_a_bidirectional_models_final_order_is_its_forward_halfs(
     cell: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infill, "DOUBT", np.inf)
+    monkeypatch.setattr(infill, "IMPLAUSIBLE", np.inf)
     model = made(cell, bidirectional=True)
     expected, size = ranked(model, text), text.count("_")
     found = fill(model, VOCABULARY, Gapped.parse(text), 4**size, 4**size)
@@ -201,10 +201,10 @@ def test_what_both_halves_together_doubt_comes_last(cell: str) -> None:
     half = model.backward_half
     prices = dict(ranked(model, "ab__caa"))
     for text in prices:
-        read, _ = half.read(encoded("\n" + text)[:, 1:].flip(1), half.start_state(1))
+        read, _ = half.read(encoded("\n" + text)[:, 1:].flip(1), half.initial_state(1))
         told = encoded("\n" + text[: -len(after)]).flip(1)
-        prices[text] += float(nats(half.logits(read[:, len(after) - 1 :]), told, *PRICES).sum())
-    doubted = {text: price > min(prices.values()) + DOUBT for text, price in prices.items()}
+        prices[text] += float(target_nats(half.logits(read[:, len(after) - 1 :]), told, *PRICES).sum())
+    doubted = {text: price > min(prices.values()) + IMPLAUSIBLE for text, price in prices.items()}
     expected = sorted(ranked(model, "ab__caa"), key=lambda one: (doubted[one[0]], one[1]))
     assert 0 < sum(doubted.values()) < 9
     assert [one.text for one in fill(model, VOCABULARY, Gapped.parse("ab__caa"), 9, 9)] == [one for one, _ in expected]
@@ -249,7 +249,9 @@ def test_a_filling_nine_nats_behind_after_8_characters_may_win_in_the_end() -> N
 def test_what_is_hopeless_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, read = [], infill._Search._read
 
-    def watched(self: infill._Search, reader: Reader, here: infill._Hypotheses, tokens: Tokens) -> infill._Hypotheses:
+    def watched(
+        self: infill._Search, reader: LanguageModel, here: infill._Hypotheses, tokens: Tokens
+    ) -> infill._Hypotheses:
         rows.append(tokens.shape)
         return read(self, reader, here, tokens)
 

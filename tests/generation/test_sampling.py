@@ -12,9 +12,9 @@ from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Sample, Writer
+from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.torch_model import TorchModel
 
 VOCABULARY = Vocabulary.of("abc\n" * 50)  # tokens by code point: \n a b c
 PROBABILITIES = {"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4}
@@ -54,8 +54,8 @@ def write(
     until: str | None = None,
     indices: list[int] | None = None,
 ) -> list[Sample]:
-    writer = Writer(
-        OnDevice(model),
+    sampler = Sampler(
+        TorchModel(model),
         VOCABULARY,
         primes,
         length,
@@ -65,10 +65,10 @@ def write(
         until=until,
     )
     shown = [""] * len(primes)
-    for step in writer:
+    for step in sampler:
         shown = [before + now for before, now in zip(shown, step, strict=True)]
-    assert shown == [sample.text for sample in writer.samples]
-    return writer.samples
+    assert shown == [sample.text for sample in sampler.samples]
+    return sampler.samples
 
 
 def test_characters_come_with_their_probabilities() -> None:
@@ -151,7 +151,7 @@ def test_a_prime_of_unknown_characters_works_and_a_long_one_too() -> None:
 
 def test_an_empty_prime_follows_a_newline() -> None:
     model = contextual()
-    state = model.start_state(1)
+    state = model.initial_state(1)
     with torch.no_grad():
         logits, _ = model.eval()(torch.tensor([[VOCABULARY.newline]]), state)
     (sample,) = write(model, [""], 1, filters=Filters(greedy=True))
@@ -164,8 +164,8 @@ def test_the_escape_is_never_written() -> None:
         ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), len(vocabulary)
     )
     made.initialise(torch.Generator().manual_seed(0))
-    writer = Writer(OnDevice(made), vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
-    assert set("".join(shown for (shown,) in writer)) <= set(vocabulary.characters)
+    sampler = Sampler(TorchModel(made), vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
+    assert set("".join(shown for (shown,) in sampler)) <= set(vocabulary.characters)
 
 
 def test_bad_requests_are_refused_in_a_sentence() -> None:

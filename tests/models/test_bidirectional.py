@@ -137,7 +137,7 @@ def test_reading_back_is_reading_step_by_step_from_the_end(cell: str, activation
     assert whole.shape == (B, T, model.feature_size)
     state, single = some_state(model), {}
     for t in reversed(range(T)):
-        single[t], state = model.backward_stack.climb(model.embed(tokens[:, t : t + 1]), state)
+        single[t], state = model.backward_stack.run_layers(model.embed(tokens[:, t : t + 1]), state)
     close(torch.cat([single[t] for t in range(T)], 1), whole)
     for mine, theirs in zip(tensors(state), tensors(last), strict=True):
         close(mine, theirs)
@@ -177,7 +177,7 @@ def test_the_backward_half_is_a_causal_model_of_reversed_text(
     shared = {key: value for key, value in weights.items() if key in {"embedding", "head"}}
     causal.load_state_dict(stack | shared | {"head_bias": weights["backward_bias"]})
     np.testing.assert_array_equal(causal(tokens.flip(1), some_state(causal))[0], logits)
-    for mine, theirs in zip(tensors(half.start_state(3)), tensors(causal.start_state(3)), strict=True):
+    for mine, theirs in zip(tensors(half.initial_state(3)), tensors(causal.initial_state(3)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
@@ -409,8 +409,8 @@ def test_a_transplant_matches_all_three_heads_by_character(options: dict[str, An
     opinions = []
     for model, characters in ((old, "abcdefg"), (new, new_characters)):
         tokens = torch.tensor([[characters.index(character) for character in "gadfda"]])
-        before, _ = model.read(tokens[:, :-2], model.start_state(1))
-        after, _ = model.read_back(tokens[:, 2:], model.backward_stack.start_state(1))
+        before, _ = model.read(tokens[:, :-2], model.initial_state(1))
+        after, _ = model.read_back(tokens[:, 2:], model.backward_stack.initial_state(1))
         columns = [characters.index(character) for character in "gfad"]
         heads = (model.logits(before), model.backward_logits(after), model.joint_logits(before, after))
         opinions.append(torch.stack(heads)[..., columns])

@@ -137,8 +137,8 @@ def test_rounded_products_come_close_and_the_state_keeps_its_type(
     given = Weights(*(None if weight is None else (weight.detach() / 4).requires_grad_() for weight in given))  # type: ignore[arg-type]
     keep = masks(cell, 9) if kept else None
     exact, _ = bptt.run(Kind(cell, activation, leak), x, before, given, keep)
-    rounding = Kind(cell, activation, leak, torch.bfloat16)
-    rounded, after = bptt.run(rounding, x, before, given, keep)
+    tf32 = Kind(cell, activation, leak, torch.bfloat16)
+    rounded, after = bptt.run(tf32, x, before, given, keep)
     assert (exact.dtype, rounded.dtype, after.hidden.dtype) == (torch.float32, torch.bfloat16, torch.float32)
     assert float((rounded.float() - exact).detach().norm() / exact.detach().norm()) < 0.01
     leaves = [x, *(weight for weight in given if weight is not None)]
@@ -147,7 +147,7 @@ def test_rounded_products_come_close_and_the_state_keeps_its_type(
         assert other.dtype == torch.float32
         assert float((one - other).norm() / one.norm()) < 0.03
     with torch.no_grad():
-        assert torch.equal(bptt.run(rounding, x, before, given, keep)[0], rounded)
+        assert torch.equal(bptt.run(tf32, x, before, given, keep)[0], rounded)
 
 
 def test_half_a_layer_of_kept_units_stands_still_where_all_are_kept() -> None:
@@ -185,13 +185,13 @@ def test_a_layer_says_the_same_on_both_kernels_in_training_and_under_autocast(ce
     x = random(B, 6, INPUTS, seed=5, dtype=torch.float32).detach()
     made = []
     for own in (False, True):
-        stack.use_own_loops(own)
+        stack.use_custom_kernel(own)
         assert [layer.own for layer in stack.modules() if isinstance(layer, RecurrentLayer)] == [
             own or activation == "leaky_relu"
         ] * 2
-        features, after = stack.climb(x, stack.start_state(B))
+        features, after = stack.run_layers(x, stack.initial_state(B))
         with torch.autocast("cpu", torch.bfloat16):
-            rounded, _ = stack.climb(x, stack.start_state(B))
+            rounded, _ = stack.run_layers(x, stack.initial_state(B))
         assert rounded.dtype == (torch.bfloat16 if own or cell != "gru" else torch.float32)  # torch's GRU gives fp32
         assert after.hidden.dtype == torch.float32
         torch.testing.assert_close(rounded.float(), features, rtol=0.05, atol=0.05)
@@ -210,10 +210,10 @@ def test_an_lstm_in_bf16_runs_on_the_loops_here_where_the_cpu_has_no_kernel_for_
     monkeypatch.setattr("charrnn.models.layers.cpu_lstm_takes_bf16", lambda: False)
     monkeypatch.setattr(bptt, "run", lambda *arguments: calls.append(arguments[0]) or sound(*arguments))  # type: ignore[func-returns-value]
     x = random(B, 6, INPUTS, seed=5, dtype=torch.float32).detach()
-    layer.climb(x, layer.start_state(B))
+    layer.run_layers(x, layer.initial_state(B))
     assert not calls  # in fp32 there is a kernel everywhere
     with torch.autocast("cpu", torch.bfloat16):
-        layer.climb(x, layer.start_state(B))
+        layer.run_layers(x, layer.initial_state(B))
     assert [kind.products for kind in calls] == [torch.bfloat16] * custom
 
 

@@ -19,7 +19,7 @@ from charrnn.models import cells
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import transplant
 from charrnn.models.layers import RecurrentLayer, State
-from charrnn.models.losses import nats
+from charrnn.models.losses import target_nats
 from tests.conftest import CELLS, close
 
 B, T, E, H, V, K = 2, 3, 4, 5, 7, 2
@@ -77,7 +77,7 @@ def some_tokens(lanes: int = B, steps: int = T, seed: int = 0) -> Tensor:
 
 def some_state(model: CharRNN, lanes: int = B) -> State:
     generator = Generator().manual_seed(1)
-    state = model.start_state(lanes).map(lambda tensor: tensor.normal_(generator=generator))
+    state = model.initial_state(lanes).map(lambda tensor: tensor.normal_(generator=generator))
     if state.past is not None:
         state = state._replace(hidden=state.past[:, :, -1].clone())  # the last of the past is the present
     return state
@@ -215,9 +215,9 @@ def test_lanes_know_nothing_of_each_other(cell: str, activation: str, options: d
     other, _ = model(changed, state)
     close(other[1], both[1])
     assert bool((other[0] != both[0]).all(-1).any())
-    alone, alone_after = model(tokens[1:], state.lanes(slice(1, 2)))
+    alone, alone_after = model(tokens[1:], state.select(slice(1, 2)))
     close(alone[0], both[1])
-    for mine, theirs in zip(tensors(alone_after), tensors(after.lanes(slice(1, 2))), strict=True):
+    for mine, theirs in zip(tensors(alone_after), tensors(after.select(slice(1, 2))), strict=True):
         close(mine, theirs)
 
 
@@ -227,7 +227,7 @@ def test_double_stays_double_and_single_stays_single(cell: str, activation: str,
     for dtype in (torch.float64, torch.float32):
         model = made(cell, activation, options).to(dtype)
         for steps in (1, T):
-            logits, state = model(some_tokens(steps=steps), model.start_state(B))
+            logits, state = model(some_tokens(steps=steps), model.initial_state(B))
             assert {tensor.dtype for tensor in (logits, *tensors(state))} == {dtype}
 
 
@@ -243,7 +243,7 @@ def test_no_call_changes_the_state_it_was_given(cell: str, activation: str, opti
 def test_the_start_state_is_zeros_of_the_shapes_that_a_call_gives_back() -> None:
     for cell, activation, options in MODELS:
         model = made(cell, activation, options)
-        start = model.start_state(B)
+        start = model.initial_state(B)
         assert not any(bool(tensor.any()) for tensor in tensors(start))
         _, state = model(some_tokens(), start)
         assert [None if tensor is None else tensor.shape for tensor in state] == [
@@ -256,7 +256,7 @@ def test_the_start_state_is_zeros_of_the_shapes_that_a_call_gives_back() -> None
 def test_lanes_can_be_reordered_and_repeated() -> None:
     model = made("lstm", "tanh", {"num_layers": 3, "time_skip": K})
     state = some_state(model)
-    chosen = state.lanes(torch.tensor([1, 0, 1]))
+    chosen = state.select(torch.tensor([1, 0, 1]))
     for mine, theirs in zip(tensors(chosen), tensors(state), strict=True):
         assert mine.shape[1] == 3
         np.testing.assert_array_equal(mine[:, 0], theirs[:, 1])
@@ -275,12 +275,12 @@ def test_an_escape_is_read_as_the_mean_character(cell: str, activation: str) -> 
     as_escape, as_mean = torch.tensor([[V, 3, V]]), torch.tensor([[0, 3, 0]])
     for training in (True, False):
         model.train(training)
-        close(model(as_escape, model.start_state(1))[0], model(as_mean, model.start_state(1))[0])
+        close(model(as_escape, model.initial_state(1))[0], model(as_mean, model.initial_state(1))[0])
 
 
 def test_reading_escapes_teaches_every_character_alike() -> None:
     model = made("rnn", "tanh", {})
-    logits, _ = model(torch.full((B, T), V), model.start_state(B))
+    logits, _ = model(torch.full((B, T), V), model.initial_state(B))
     logits.sum().backward()
     assert model.embedding.grad is not None
     close(model.embedding.grad, model.embedding.grad[:1].expand(V, E))
@@ -318,10 +318,10 @@ def test_dropout_drops_a_share_and_scales_up_the_rest() -> None:
     model.head.copy_(torch.eye(V))
     model.head_bias.zero_()
     tokens = some_tokens(lanes=40, steps=50)
-    hidden, _ = model(tokens, model.start_state(40))
-    dropped, after = model.train()(tokens, model.start_state(40), Generator().manual_seed(0))
-    kept = dropped != 0
-    close(dropped[kept], hidden[kept] / 0.8)
+    hidden, _ = model(tokens, model.initial_state(40))
+    apply_dropout, after = model.train()(tokens, model.initial_state(40), Generator().manual_seed(0))
+    kept = apply_dropout != 0
+    close(apply_dropout[kept], hidden[kept] / 0.8)
     assert abs(float(kept.double().mean()) - 0.8) < 0.02  # of 14,000: five standard deviations
     close(after.hidden[0], hidden[:, -1])  # what is carried is never dropped
 
@@ -397,8 +397,8 @@ def test_what_a_network_foretells_at_first_is_how_often_each_character_occurs(
     frequencies = torch.arange(1, V + 1, dtype=torch.float64)
     frequencies /= frequencies.sum()
     model.initialise(Generator().manual_seed(0), frequencies)
-    foretold = model.logits(torch.zeros(model.feature_size)).softmax(-1)
-    np.testing.assert_allclose(foretold.detach(), frequencies, rtol=1e-6)
+    predicted = model.logits(torch.zeros(model.feature_size)).softmax(-1)
+    np.testing.assert_allclose(predicted.detach(), frequencies, rtol=1e-6)
     drawn = plain.state_dict()
     for name, weights in model.state_dict().items():
         np.testing.assert_array_equal(weights, frequencies.log().float() if name == "head_bias" else drawn[name])
@@ -458,7 +458,7 @@ def test_all_next_characters_cost_a_probability_of_1_together(dtype: torch.dtype
     logits = torch.randn(B, T, size, generator=Generator().manual_seed(0)).mul(5).to(dtype)
     total = torch.zeros(B, T, dtype=torch.float64)
     for token in range(size + 1):
-        price = nats(logits, torch.full((B, T), token), known.known_nats, known.escape_nats)
+        price = target_nats(logits, torch.full((B, T), token), known.known_nats, known.escape_nats)
         assert price.shape == (B, T)
         total += torch.exp(-price.double()) * (SCALARS - size if token == size else 1)
     close(total, np.ones((B, T)), 1e-12 if dtype == torch.float64 else 1e-5)
@@ -467,14 +467,14 @@ def test_all_next_characters_cost_a_probability_of_1_together(dtype: torch.dtype
 def test_each_target_is_priced_by_its_own_logits() -> None:
     probabilities = torch.tensor([[[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]], [[0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]])
     targets = torch.tensor([[0, 1], [3, 0]])
-    prices = nats(probabilities.double().log(), targets, 0.25, 9.0)
+    prices = target_nats(probabilities.double().log(), targets, 0.25, 9.0)
     close(prices, [[math.log(2) + 0.25, math.log(4 / 3) + 0.25], [9.0, 0.25]])
 
 
 def test_an_escape_teaches_the_softmax_nothing() -> None:
     logits = torch.randn(B, T, V, generator=Generator().manual_seed(0)).requires_grad_()
     targets = torch.tensor([[0, V, 2], [V, V, 3]])
-    (gradient,) = torch.autograd.grad(nats(logits, targets, 0.1, 9.0).sum(), logits)
+    (gradient,) = torch.autograd.grad(target_nats(logits, targets, 0.1, 9.0).sum(), logits)
     np.testing.assert_array_equal(gradient.abs().sum(-1) > 0, targets != V)
 
 
@@ -495,7 +495,7 @@ def test_a_new_model_does_not_foretell_that_each_character_comes_again(options: 
     model = CharRNN(ModelConfig(**values), size).eval()
     model.initialise(Generator().manual_seed(0))
     tokens = torch.randint(size, (4, 50), generator=Generator().manual_seed(1))
-    logits, _ = model(tokens, model.start_state(4))
+    logits, _ = model(tokens, model.initial_state(4))
     again = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
     assert float(again) > math.log(size) - 1.0
 
@@ -523,7 +523,7 @@ def test_a_transplant_matches_by_character_and_not_by_position(options: dict[str
     # so what the old model thought of the characters both know, the new one thinks
     text = "gadfda"
     logits = [
-        model(torch.tensor([[characters.index(character) for character in text]]), model.start_state(1))[0]
+        model(torch.tensor([[characters.index(character) for character in text]]), model.initial_state(1))[0]
         for model, characters in ((old, "abcdefg"), (new, new_characters))
     ]
     columns = [[characters.index(character) for character in "gfad"] for characters in ("abcdefg", new_characters)]
@@ -583,19 +583,19 @@ def test_torchs_single_step_is_that_of_the_equations(cell: str, activation: str)
 
 
 def test_cudnn_may_round_within_and_is_as_it_was_afterwards() -> None:
-    before = device.let_round(False)
+    before = device.allow_tf32(False)
     try:
-        with device.rounding(torch.device("cuda"), True):
+        with device.tf32(torch.device("cuda"), True):
             assert torch.backends.cudnn.allow_tf32
         assert not torch.backends.cudnn.allow_tf32
-        with device.rounding(torch.device("cpu"), True):
+        with device.tf32(torch.device("cpu"), True):
             assert not torch.backends.cudnn.allow_tf32
-        assert device.let_round(True) is False
-        with device.rounding(torch.device("cuda"), False):
+        assert device.allow_tf32(True) is False
+        with device.tf32(torch.device("cuda"), False):
             assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.allow_tf32
     finally:
-        device.let_round(before)
+        device.allow_tf32(before)
 
 
 def to_be_rounded(cell: str, activation: str) -> tuple[RecurrentLayer, Tensor, cells.StepState]:

@@ -15,7 +15,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation import beam_search, sampling
 from charrnn.generation.filters import Filters
 from charrnn.models.bidirectional import BidirectionalRNN
-from charrnn.models.torch_model import CapturedStep, OnDevice, Outputs, TorchState
+from charrnn.models.torch_model import CapturedStep, Outputs, TorchModel, TorchState
 from tests.models.test_char_rnn import V, some_state, some_tokens
 from tests.models.test_numpy_model import made
 from tests.models.test_torch_model import every_model
@@ -48,7 +48,7 @@ def test_a_replayed_step_is_the_models(cell: str, activation: str, options: dict
     halves: list[Any] = [model, model.backward_half] if isinstance(model, BidirectionalRNN) else [model]
     for half in halves:
         captured = CapturedStep(half, 4, StandIn())
-        state = half.start_state(3)
+        state = half.initial_state(3)
         for seed in range(3):
             tokens = some_tokens(3, 1, seed)  # an escape among them
             features, expected = half.read(tokens, state)
@@ -64,7 +64,7 @@ def test_a_replayed_step_is_the_models(cell: str, activation: str, options: dict
 def test_what_a_step_gave_outlasts_the_next_ones() -> None:
     """A search reads on from one state in several ways, and from an old one after a new one."""
     model = made("lstm", "tanh", {"num_layers": 2, "time_skip": 2})
-    reader, plain = OnDevice(model, StandIn()), OnDevice(model)
+    reader, plain = TorchModel(model, StandIn()), TorchModel(model)
     first = TorchState(some_state(model))
     given = [tensor.clone() for tensor in first.carried if tensor is not None]
     one, two = np.array([[1], [V]]), np.array([[2], [3]])
@@ -86,7 +86,7 @@ def test_what_a_step_gave_outlasts_the_next_ones() -> None:
 @torch.no_grad()
 def test_few_recordings_serve_every_number_of_lanes() -> None:
     model, record = made("gru", "tanh", {"num_layers": 2}), StandIn()
-    reader, plain = OnDevice(model, record), OnDevice(model)
+    reader, plain = TorchModel(model, record), TorchModel(model)
     for lanes in (9, 8, 5, 4, 3, 2, 1, 7):
         tokens = some_tokens(lanes, 1, lanes).numpy()
         state = TorchState(some_state(model, lanes))
@@ -96,16 +96,16 @@ def test_few_recordings_serve_every_number_of_lanes() -> None:
 
 def test_several_steps_at_once_are_not_recorded() -> None:
     record = StandIn()
-    reader = OnDevice(made("gru", "tanh", {}), record)
-    reader.step(np.array([[1, 2, 3]]), reader.start_state(1))
+    reader = TorchModel(made("gru", "tanh", {}), record)
+    reader.step(np.array([[1, 2, 3]]), reader.initial_state(1))
     assert record.recorded == 0
 
 
 def test_a_bidirectional_models_other_half_is_recorded_too() -> None:
     record = StandIn()
-    sides = OnDevice(made("gru", "tanh", {"bidirectional": True}), record).sides
+    sides = TorchModel(made("gru", "tanh", {"bidirectional": True}), record).sides
     assert sides is not None
-    sides.backward.step(np.array([[1]]), sides.backward.start_state(1))
+    sides.backward.step(np.array([[1]]), sides.backward.initial_state(1))
     assert record.recorded == 1
 
 
@@ -113,14 +113,14 @@ def test_a_bidirectional_models_other_half_is_recorded_too() -> None:
 def test_the_text_is_the_same(until: str | None) -> None:
     model = made("lstm", "tanh", {"num_layers": 2})
     texts, best = [], []
-    for reader in (OnDevice(model), OnDevice(model, StandIn())):
+    for reader in (TorchModel(model), TorchModel(model, StandIn())):
         # lanes end at different times where there is something to stop at
-        writer = sampling.Writer(
+        sampler = sampling.Sampler(
             reader, VOCABULARY, ["", "ab", "f?"], 40, Filters(), seed=4, indices=[0, 1, 2], until=until
         )
-        for _ in writer:
+        for _ in sampler:
             pass
-        texts.append([made.text for made in writer.samples])
+        texts.append([made.text for made in sampler.samples])
         best.append([found.text for found in beam_search.search(reader, VOCABULARY, "b", 9, 5, until)])
     assert texts[0] == texts[1]
     assert best[0] == best[1]

@@ -18,8 +18,8 @@ from charrnn.config.schema import ModelConfig
 from charrnn.errors import CharRNNError
 from charrnn.models import cells
 from charrnn.models.hmm import HiddenMarkov, _Recursion
-from charrnn.models.numpy_model import Markov
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.numpy_model import NumpyHMM
+from charrnn.models.torch_model import TorchModel
 from tests.checkpoints.test_model_file import lie, parts, rewrite
 from tests.conftest import Charrnn, settings
 
@@ -78,7 +78,7 @@ def test_two_states_and_two_symbols_by_hand() -> None:
     model = two_coins()
     # before: 1/2, 1/2; the first state: 0.625, 0.375; it writes 0 with 0.625 * 0.9 + 0.375 * 0.5 = 0.75
     # then the posterior is 0.75, 0.25; what comes next 0.6875, 0.3125; it writes 0 with 0.61875 + 0.15625 = 0.775
-    logits, state = model(torch.tensor([[0]]), model.start_state(1))
+    logits, state = model(torch.tensor([[0]]), model.initial_state(1))
     np.testing.assert_allclose(state.hidden[0].exp(), [[0.75, 0.25]], atol=1e-5)
     np.testing.assert_allclose(logits[0].exp(), [[0.775, 0.225]], atol=1e-5)
 
@@ -87,7 +87,7 @@ def test_two_states_and_two_symbols_by_hand() -> None:
 @torch.no_grad()
 def test_a_text_is_as_likely_as_all_its_paths(tokens: tuple[int, ...]) -> None:
     model = two_coins()
-    logits, _ = model(torch.tensor([tokens]), model.start_state(1))
+    logits, _ = model(torch.tensor([tokens]), model.initial_state(1))
     for length in range(1, 4):
         expected = over_all_paths(model, tokens[: length + 1]) / over_all_paths(model, tokens[:length])
         assert float(logits[0, length - 1, tokens[length]].exp()) == pytest.approx(expected, rel=1e-12)
@@ -96,13 +96,13 @@ def test_a_text_is_as_likely_as_all_its_paths(tokens: tuple[int, ...]) -> None:
 @torch.no_grad()
 def test_what_it_foretells_adds_up_to_one_after_any_text() -> None:
     model = made()
-    logits, state = model(some_tokens(), model.start_state(B))
+    logits, state = model(some_tokens(), model.initial_state(B))
     assert logits.shape == (B, T, V)
     np.testing.assert_allclose(logits.exp().sum(-1), 1.0, rtol=1e-12)
     np.testing.assert_allclose(state.hidden.exp().sum(-1), 1.0, rtol=1e-12)
     # also where hidden states are sure of what they write
     model.emission.mul_(1e4)
-    logits, state = model(some_tokens(), model.start_state(B))
+    logits, state = model(some_tokens(), model.initial_state(B))
     assert torch.isfinite(logits).all()
     assert torch.isfinite(state.hidden).all()
     np.testing.assert_allclose(logits.exp().sum(-1), 1.0, rtol=1e-12)
@@ -111,7 +111,7 @@ def test_what_it_foretells_adds_up_to_one_after_any_text() -> None:
 @torch.no_grad()
 def test_an_unknown_character_says_nothing_of_the_hidden_state() -> None:
     model = made()
-    _, state = model(some_tokens(), model.start_state(B))
+    _, state = model(some_tokens(), model.initial_state(B))
     _, after = model(torch.full((B, 1), V), state)
     np.testing.assert_allclose(after.hidden.exp(), state.hidden.exp() @ model.transition.softmax(1), rtol=1e-9)
 
@@ -140,8 +140,8 @@ def test_the_gradient_is_that_of_the_plain_equation() -> None:
 @torch.no_grad()
 def test_a_carried_state_is_the_text_read_at_once() -> None:
     model, tokens = made(), torch.cat((some_tokens(1), some_tokens(2)), 1)
-    whole, end = model(tokens, model.start_state(B))
-    first, state = model(tokens[:, :T], model.start_state(B))
+    whole, end = model(tokens, model.initial_state(B))
+    first, state = model(tokens[:, :T], model.initial_state(B))
     second, after = model(tokens[:, T:], state)
     np.testing.assert_allclose(torch.cat((first, second), 1), whole, rtol=1e-10)
     np.testing.assert_allclose(after.hidden, end.hidden, rtol=1e-9)
@@ -150,17 +150,17 @@ def test_a_carried_state_is_the_text_read_at_once() -> None:
 @torch.no_grad()
 def test_without_torch_the_numbers_are_the_same_numbers() -> None:
     model = made()
-    reader = Markov({name: weights.numpy() for name, weights in model.state_dict().items()})
-    by_torch = OnDevice(model)
-    found, expected = reader.start_state(B), by_torch.start_state(B)
+    reader = NumpyHMM({name: weights.numpy() for name, weights in model.state_dict().items()})
+    by_torch = TorchModel(model)
+    found, expected = reader.initial_state(B), by_torch.initial_state(B)
     for seed in range(2):
         tokens = some_tokens(seed).numpy()
         features, found = reader.read(tokens, found)
         others, expected = by_torch.read(tokens, expected)
         np.testing.assert_allclose(features, others, rtol=1e-10)
         np.testing.assert_allclose(reader.logits(features), by_torch.logits(others), rtol=1e-10)
-    logits, _ = reader.step(tokens, found.lanes(np.array([1, 0])))
-    others, _ = by_torch.step(tokens, expected.lanes(np.array([1, 0])))
+    logits, _ = reader.step(tokens, found.select(np.array([1, 0])))
+    others, _ = by_torch.step(tokens, expected.select(np.array([1, 0])))
     np.testing.assert_allclose(logits, others, rtol=1e-10)
 
 

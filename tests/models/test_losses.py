@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from charrnn.data.batches import Lanes
-from charrnn.data.loader import Batch, staged
+from charrnn.data.batches import ContiguousBatches
+from charrnn.data.loader import Batch, load_batch
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import Stack, State
-from charrnn.models.losses import Costs, Teacher, costs
+from charrnn.models.losses import Losses, Teacher, compute_losses
 from tests.conftest import CELLS, close
 from tests.models.test_bidirectional import LAID_OVER, bare, made
 from tests.models.test_char_rnn import B, V, some_state, tensors
@@ -27,11 +27,11 @@ MODELS = tuple((*pair, {**options, "num_layers": 2}) for pair in CELLS for optio
 every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS, ids=str)
 
 
-def a_window(lanes: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Batch:
+def a_window(batches: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Batch:
     """Give the second window of a text with some escapes (V) in it; the newline is token 2."""
-    tokens = np.random.default_rng(3).integers(0, V + 1, 3 * lanes * steps + 1).astype(np.uint8)
-    cut = Lanes(tokens, np.zeros(1, dtype=np.int64), 2, lanes, steps, 5, lookahead=lookahead)
-    return staged(cut, 0, 1, torch.device("cpu"))
+    tokens = np.random.default_rng(3).integers(0, V + 1, 3 * batches * steps + 1).astype(np.uint8)
+    cut = ContiguousBatches(tokens, np.zeros(1, dtype=np.int64), 2, batches, steps, 5, lookahead=lookahead)
+    return load_batch(cut, 0, 1, torch.device("cpu"))
 
 
 def price(logits: Tensor, target: int) -> float:
@@ -42,7 +42,7 @@ def read_singly(model: BidirectionalRNN, stack: Stack, tokens: list[int], state:
     """Read tokens one by one in the order given; gives what the stack knows after each (F)."""
     known = []
     for token in tokens:
-        features, state = stack.climb(model.embed(torch.tensor([[token]])), state)
+        features, state = stack.run_layers(model.embed(torch.tensor([[token]])), state)
         known.append(features[0, 0])
     return known
 
@@ -81,15 +81,15 @@ def test_each_term_is_its_definition_character_by_character(
     assert window.following is not None
     state = some_state(model)
     seen = spied_widths(model, monkeypatch)
-    found, _ = costs(model, window, state, KNOWN, ESCAPE, Generator().manual_seed(6))
+    found, _ = compute_losses(model, window, state, KNOWN, ESCAPE, Generator().manual_seed(6))
     (remaining,) = seen
     assert len(set(remaining.flatten().tolist())) > 2  # gaps differ within a window
     head = model.embedding if model.head is None else model.head
     forward, backward, joint = [], [], []
     for b in range(B):
         inputs, following = window.inputs[b].tolist(), window.following[b].tolist()
-        known_before = read_singly(model, model, inputs, state.lanes(slice(b, b + 1)))
-        start = model.backward_stack.start_state(1)
+        known_before = read_singly(model, model, inputs, state.select(slice(b, b + 1)))
+        start = model.backward_stack.initial_state(1)
         known_after = read_singly(model, model.backward_stack, following[::-1], start)[::-1]
         for t in range(T):
             target, r = int(window.targets[b, t]), int(remaining[b, t])
@@ -112,12 +112,12 @@ def test_the_forward_term_and_state_are_those_of_the_causal_model(
 ) -> None:
     model, causal = made(cell, activation, options), bare(cell, activation, options, bidirectional=False)
     causal.double().eval().load_state_dict({name: model.state_dict()[name] for name in causal.state_dict()})
-    two_sided, state = costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator())
-    one_sided, expected = costs(causal, a_window(lookahead=0), some_state(causal), KNOWN, ESCAPE, Generator())
+    two_sided, state = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator())
+    one_sided, expected = compute_losses(causal, a_window(lookahead=0), some_state(causal), KNOWN, ESCAPE, Generator())
     assert torch.equal(two_sided.forward, one_sided.forward)
     for mine, theirs in zip(tensors(state), tensors(expected), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert one_sided == Costs(one_sided.forward, None, None)
+    assert one_sided == Losses(one_sided.forward, None, None)
     assert torch.equal(one_sided.total(), one_sided.forward)
 
 
@@ -125,8 +125,8 @@ def test_the_forward_term_and_state_are_those_of_the_causal_model(
 def test_half_of_all_widths_are_1_and_the_others_fall_as_their_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("rnn", "tanh", {})
     seen = spied_widths(model, monkeypatch)
-    window = a_window(lanes=40, steps=520)
-    costs(model, window, model.start_state(40), KNOWN, ESCAPE, Generator().manual_seed(0))
+    window = a_window(batches=40, steps=520)
+    compute_losses(model, window, model.initial_state(40), KNOWN, ESCAPE, Generator().manual_seed(0))
     drawn = seen[0][:, :500].flatten().numpy()  # near the end there may be no room for the widest
     assert (drawn.min(), drawn.max()) == (1, 20)
     odds = np.array([sum(1 / r for r in range(2, 21)), *(1 / r for r in range(2, 21))])
@@ -138,11 +138,11 @@ def test_half_of_all_widths_are_1_and_the_others_fall_as_their_inverse(monkeypat
 @torch.no_grad()
 def test_a_gap_ends_where_there_is_text_to_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any lookahead the last character is always alone, the one before it the first of two at most."""
-    model, window = made("rnn", "tanh", {}), a_window(lanes=1000, steps=30)
+    model, window = made("rnn", "tanh", {}), a_window(batches=1000, steps=30)
     assert window.following is not None
     seen = spied_widths(model, monkeypatch)
     short = window._replace(following=window.following[:, :30])
-    found, _ = costs(model, short, model.start_state(1000), KNOWN, ESCAPE, Generator().manual_seed(0))
+    found, _ = compute_losses(model, short, model.initial_state(1000), KNOWN, ESCAPE, Generator().manual_seed(0))
     assert math.isfinite(float(found.total()))
     assert seen[0].amax(0).tolist() == [20] * 11 + list(range(19, 0, -1))
 
@@ -152,22 +152,24 @@ def test_a_gap_ends_where_there_is_text_to_be_known(monkeypatch: pytest.MonkeyPa
 
 def test_each_term_teaches_its_own_half_and_what_both_share() -> None:
     model = made("lstm", "tanh", {"num_layers": 2})
-    found, _ = costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
+    found, _ = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
     names = [name for name, _ in model.named_parameters()]
-    taught = []
+    distillation_weight = []
     for term in found[:3]:
         assert term is not None
         gradients = torch.autograd.grad(term, list(model.parameters()), retain_graph=True, allow_unused=True)
-        taught.append({name for name, gradient in zip(names, gradients, strict=True) if gradient is not None})
+        distillation_weight.append(
+            {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+        )
     forward = {name for name in names if name.startswith("layers.")}
     backward = {name for name in names if name.startswith("backward_stack.")}
     joint = {name for name in names if name.startswith("joint_")}
-    assert taught == [
+    assert distillation_weight == [
         {"embedding", "head", "head_bias", *forward},
         {"embedding", "head", "backward_bias", *backward},
         {"embedding", "head", *joint, *forward, *backward},
     ]
-    assert set(names) == set().union(*taught)
+    assert set(names) == set().union(*distillation_weight)
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
@@ -176,7 +178,8 @@ def test_the_losss_gradient_is_its_slope(cell: str, activation: str, options: di
     model = made(cell, activation, options)
 
     def loss() -> Tensor:
-        return costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))[0].total()
+        found, _ = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
+        return found.total()
 
     gradients = torch.autograd.grad(loss(), list(model.parameters()))
     generator = Generator().manual_seed(2)
@@ -198,16 +201,16 @@ def test_the_generator_alone_decides() -> None:
     everyones = torch.random.get_rng_state()
 
     @torch.no_grad()
-    def priced(seed: int) -> list[float]:
-        found, _ = costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(seed))
+    def predicted_nats(seed: int) -> list[float]:
+        found, _ = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(seed))
         return [float(term) for term in found if term is not None]
 
-    once, again, otherwise = priced(6), priced(6), priced(7)
+    once, again, otherwise = predicted_nats(6), predicted_nats(6), predicted_nats(7)
     assert once == again
     assert all(one != other for one, other in zip(once, otherwise, strict=True))  # dropout reaches all three
     # without dropout only the gaps are drawn: no other term moves
     model.eval()
-    (forward, backward, joint), (same, too, other) = priced(6), priced(7)
+    (forward, backward, joint), (same, too, other) = predicted_nats(6), predicted_nats(7)
     assert (forward, backward) == (same, too)
     assert joint != other
     assert torch.equal(torch.random.get_rng_state(), everyones)
@@ -216,20 +219,20 @@ def test_the_generator_alone_decides() -> None:
 def test_no_call_changes_the_state_it_was_given() -> None:
     model = made("lstm", "tanh", {"time_skip": 2})
     state = some_state(model)
-    costs(model, a_window(), state, KNOWN, ESCAPE, Generator())
+    compute_losses(model, a_window(), state, KNOWN, ESCAPE, Generator())
     for mine, theirs in zip(tensors(state), tensors(some_state(model)), strict=True):
         close(mine, theirs, 0.0)
 
 
 def test_gradients_are_the_same_every_time_on_several_threads() -> None:
     """Indexing a table added its gradient up in the order in which threads came; a resumed run would differ."""
-    model, window = bare("lstm", "tanh", {}, hidden_size=64), a_window(lanes=32, steps=64)
+    model, window = bare("lstm", "tanh", {}, hidden_size=64), a_window(batches=32, steps=64)
     model.initialise(Generator().manual_seed(0))
     torch.set_num_threads(2)  # the fixture of all tests sets it back
     gradients = []
     for _ in range(8):
         model.zero_grad()
-        found, _ = costs(model, window, model.start_state(32), KNOWN, ESCAPE, Generator().manual_seed(0))
+        found, _ = compute_losses(model, window, model.initial_state(32), KNOWN, ESCAPE, Generator().manual_seed(0))
         found.total().backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
     for other in gradients[1:]:
@@ -253,8 +256,8 @@ def test_a_share_of_what_is_learnt_is_what_the_teacher_expects(
     ours = spied_logits(model, monkeypatch)
     opinions = spied_logits(other, monkeypatch)
     teacher = Teacher(other, share, some_state(other))
-    found, state = costs(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), teacher)
-    alone, same = costs(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
+    found, state = compute_losses(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), teacher)
+    alone, same = compute_losses(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
     assert found._replace(teaching=None) == alone
     for mine, theirs in zip(tensors(state), tensors(same), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -268,7 +271,7 @@ def test_a_share_of_what_is_learnt_is_what_the_teacher_expects(
                 own = price(logits[b, t], target)
                 total += own if target == V else (1 - share) * own + share * drawn
     close(found.total(), np.array(total / (B * T)))
-    _, there = costs(other, window, some_state(other), KNOWN, ESCAPE, Generator().manual_seed(6))
+    _, there = compute_losses(other, window, some_state(other), KNOWN, ESCAPE, Generator().manual_seed(6))
     for mine, theirs in zip(tensors(teacher.state), tensors(there), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -280,8 +283,8 @@ def test_a_teacher_that_knows_no_better_makes_steps_smaller_and_learns_nothing()
     teacher = Teacher(other, 0.3, some_state(other))
     gradients = []
     for one in (None, teacher):
-        found, _ = costs(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), one)
+        found, _ = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), one)
         gradients.append(torch.autograd.grad(found.total(), list(model.parameters())))
-    for alone, taught in zip(*gradients, strict=True):
-        torch.testing.assert_close(taught, 0.7 * alone)
+    for alone, distillation_weight in zip(*gradients, strict=True):
+        torch.testing.assert_close(distillation_weight, 0.7 * alone)
     assert all(weights.grad is None for weights in other.parameters())

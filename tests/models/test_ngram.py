@@ -22,7 +22,7 @@ from charrnn.checkpoints import inference, model_file
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.evaluation.short_texts import side_by_side
-from charrnn.models import ngram
+from charrnn.models import likelihood, ngram
 from charrnn.models.ngram import Ngram
 from tests.checkpoints.test_model_file import lie, parts, rewrite
 from tests.conftest import Charrnn
@@ -37,7 +37,7 @@ def models(tokens: Sequence[int], size: int) -> dict[int, Ngram]:
 
 def after(model: Ngram, context: Sequence[int]) -> npt.NDArray[np.float64]:
     """Give the distribution (V) after a context alone, which no newline precedes."""
-    state = model.start_state(1)
+    state = model.initial_state(1)
     if not context:
         return np.asarray(model.distribution(state.numbers)[0])
     logits, _ = model.step(np.array([list(context)]), state)
@@ -139,8 +139,8 @@ def test_a_text_costs_what_its_characters_cost(tokens: list[int], text: list[int
     one_by_one = side_by_side(model, vocabulary, [told])[0]
     assert score.characters == one_by_one.characters == len(text)
     assert math.isclose(score.nats, one_by_one.nats, rel_tol=1e-9)
-    (block,) = model.foretold(vocabulary, told)
-    np.testing.assert_allclose(vocabulary.costs(*block).sum(), score.nats)
+    (block,) = model.predicted(vocabulary, told)
+    np.testing.assert_allclose(likelihood.target_nats(vocabulary, *block).sum(), score.nats)
     # of two that are equally likely either may be rounded up
     p = np.sort(np.exp(block[0]), -1)
     if (p[:, -1] - p[:, -2] > 1e-9).all():
@@ -161,13 +161,13 @@ def test_a_long_text_is_scored_in_blocks_that_join(monkeypatch: pytest.MonkeyPat
 def test_reading_at_once_is_reading_one_by_one() -> None:
     model = models([1, 2, 3, 1, 2, 1, 0, 3, 2, 1, 2, 3, 3, 1, 2], 4)[4]
     tokens = np.array([[1, 2, 3, 1, 2], [0, 4, 3, 3, 1]])
-    features, state = model.read(tokens, model.start_state(2))
-    one = model.start_state(2)
+    features, state = model.read(tokens, model.initial_state(2))
+    one = model.initial_state(2)
     for place in range(5):
         logits, one = model.step(tokens[:, place : place + 1], one)
         np.testing.assert_array_equal(logits, model.logits(features)[:, place])
     np.testing.assert_array_equal(one.numbers, state.numbers)
-    np.testing.assert_array_equal(state.lanes(np.array([1, 0, 1])).numbers, state.numbers[[1, 0, 1]])
+    np.testing.assert_array_equal(state.select(np.array([1, 0, 1])).numbers, state.numbers[[1, 0, 1]])
 
 
 def test_an_order_is_not_begun_that_would_have_too_many_grams(monkeypatch: pytest.MonkeyPatch) -> None:

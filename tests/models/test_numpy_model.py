@@ -24,23 +24,23 @@ from torch import Generator, Tensor
 
 from charrnn import atomic_files
 from charrnn.checkpoints import inference, model_file, safetensors_file
-from charrnn.cli.sample_output import Scribe
+from charrnn.cli.sample_output import SamplePrinter
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.generation import beam_search, infill
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Gapped
-from charrnn.generation.sampling import Writer
+from charrnn.generation.sampling import Sampler
 from charrnn.models import numpy_model
 from charrnn.models.architecture import Architecture
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import make_model
-from charrnn.models.interface import WIDEST, Reader
+from charrnn.models.interface import WIDEST, LanguageModel
 from charrnn.models.layers import State
-from charrnn.models.numpy_model import Decoder
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.numpy_model import NumpyModel
+from charrnn.models.torch_model import TorchModel
 from tests.checkpoints.test_model_file import lie, parts, rewrite
 from tests.conftest import CELLS, close
 from tests.models.test_bidirectional import LAID_OVER
@@ -83,7 +83,7 @@ def made(cell: str, activation: str, options: dict[str, Any]) -> CharRNN:
     return model
 
 
-def decoded(model: CharRNN, dtype: type[np.floating[Any]] = np.float64) -> Decoder:
+def decoded(model: CharRNN, dtype: type[np.floating[Any]] = np.float64) -> NumpyModel:
     """Make the decoder of a torch model's weights, copied."""
     weights = {name: tensor.detach().numpy().astype(dtype) for name, tensor in model.state_dict().items()}
     return numpy_model.make(Architecture.of(model.config.model_dump()), weights)
@@ -122,7 +122,7 @@ def windows() -> tuple[Tensor, Tensor]:
 def test_the_decoder_is_the_torch_model(cell: str, activation: str, options: dict[str, Any], exactly: Exactly) -> None:
     model = made(cell, activation, options)
     reader = decoded(model, exactly[0])
-    expected, found = model.start_state(B), reader.start_state(B)
+    expected, found = model.initial_state(B), reader.initial_state(B)
     close_states(found, expected, exactly)
     for tokens in windows():
         after = found
@@ -152,7 +152,7 @@ def test_a_bidirectional_decoder_reads_backwards_and_joins_both_sides_as_the_tor
     assert reader.sides is not None
     half, back = model.backward_half, reader.sides.backward
     assert back.sides is None
-    expected, found = half.start_state(B), back.start_state(B)
+    expected, found = half.initial_state(B), back.initial_state(B)
     for tokens in windows():
         features, found = back.read(tokens.numpy(), found)
         known, _ = half.read(tokens, expected)
@@ -175,10 +175,10 @@ def test_steps_read_at_once_and_one_at_a_time_are_the_same(cell: str, activation
     reader = decoded(made(cell, activation, {**options, "num_layers": 2}))
     assert reader.sides is not None
     tokens = torch.cat(windows(), 1).numpy()
-    both: tuple[Reader, Reader] = (reader, reader.sides.backward)
+    both: tuple[LanguageModel, LanguageModel] = (reader, reader.sides.backward)
     for one in both:
-        features, at_once = one.read(tokens, one.start_state(B))
-        state = one.start_state(B)
+        features, at_once = one.read(tokens, one.initial_state(B))
+        state = one.initial_state(B)
         for step in range(2 * T):
             last, state = one.step(tokens[:, step : step + 1], state)
             same(last, one.logits(features[:, step]))
@@ -192,13 +192,13 @@ def test_lanes_chosen_reordered_and_repeated_go_on_as_they_would_have(
 ) -> None:
     reader = decoded(made(cell, activation, {**options, "num_layers": 2}))
     first, second = (window.numpy() for window in windows())
-    _, state = reader.read(first, reader.start_state(B))
+    _, state = reader.read(first, reader.initial_state(B))
     for index in ([1, 0, 1], [1], [0, 0]):
         lanes = np.array(index, dtype=np.int64)
-        features, after = reader.read(second[lanes], state.lanes(lanes))
+        features, after = reader.read(second[lanes], state.select(lanes))
         every, after_all = reader.read(second, state)
         same(features, every[lanes])
-        for left, right in zip(arrays(after), arrays(after_all.lanes(lanes)), strict=True):
+        for left, right in zip(arrays(after), arrays(after_all.select(lanes)), strict=True):
             same(left, right)
 
 
@@ -208,7 +208,7 @@ def test_no_reading_changes_the_state_or_the_tokens_it_was_given(
 ) -> None:
     reader = decoded(made(cell, activation, {**options, "num_layers": 2}))
     first, second = (window.numpy() for window in windows())
-    for state in (reader.start_state(B), reader.read(first, reader.start_state(B))[1]):
+    for state in (reader.initial_state(B), reader.read(first, reader.initial_state(B))[1]):
         before, tokens = [array.copy() for array in arrays(state)], second.copy()
         features, after = reader.read(second, state)
         reader.step(second, state)
@@ -224,11 +224,11 @@ def test_no_reading_changes_the_state_or_the_tokens_it_was_given(
 def test_what_was_given_back_is_the_callers_own() -> None:
     reader = decoded(made("lstm", "tanh", SOME))
     tokens = windows()[0].numpy()
-    features, state = reader.read(tokens, reader.start_state(B))
+    features, state = reader.read(tokens, reader.initial_state(B))
     expected = features.copy()
     for array in (features, *arrays(state), reader.logits(features)):
         array[...] = np.nan
-    again, _ = reader.read(tokens, reader.start_state(B))
+    again, _ = reader.read(tokens, reader.initial_state(B))
     np.testing.assert_array_equal(again, expected)
 
 
@@ -238,11 +238,11 @@ def test_the_table_of_characters_is_the_same_in_whatever_order_it_is_filled(orde
     fresh, asked = decoded(model), decoded(model)
     for token in order:
         (one, _), (alone, _) = (
-            reader.step(np.array([[token]]), reader.start_state(1)) for reader in (asked, decoded(model))
+            reader.step(np.array([[token]]), reader.initial_state(1)) for reader in (asked, decoded(model))
         )
         same(one, alone)
     every = np.array([[*range(V + 1)]])
-    (left, _), (right, _) = (reader.read(every, reader.start_state(1)) for reader in (fresh, asked))
+    (left, _), (right, _) = (reader.read(every, reader.initial_state(1)) for reader in (fresh, asked))
     same(left, right)
 
 
@@ -252,8 +252,8 @@ def test_the_escape_is_read_as_the_mean_character(cell: str, activation: str) ->
     model = made(cell, activation, SOME)
     reader = decoded(model)
     np.testing.assert_allclose(reader.stack.embedding(np.array([V]))[0], model.embedding.mean(0), rtol=0, atol=1e-15)
-    features, _ = reader.read(np.array([[V, 2, V]]), reader.start_state(1))
-    same(features, model.read(torch.tensor([[V, 2, V]]), model.start_state(1))[0])
+    features, _ = reader.read(np.array([[V, 2, V]]), reader.initial_state(1))
+    same(features, model.read(torch.tensor([[V, 2, V]]), model.initial_state(1))[0])
 
 
 # Architecture
@@ -315,12 +315,12 @@ def copied(request: pytest.FixtureRequest, runs: dict[str, Path], tmp_path: Path
 @torch.no_grad()
 def test_either_file_of_a_run_is_loaded_as_torch_would_load_it(either: str, name: str) -> None:
     reader, vocabulary = inference.load(Path(either) / name)
-    assert isinstance(reader, Decoder)
+    assert isinstance(reader, NumpyModel)
     header, model = model_file.read_model(Path(either) / name)
     assert vocabulary == header.vocabulary
     tokens = np.array([vocabulary.encode("the quick 鸟 fox"), vocabulary.encode("jumps over a dog")[:15]], np.int64)
-    features, state = reader.read(tokens, reader.start_state(2))
-    logits, expected = model(torch.from_numpy(tokens), model.start_state(2))
+    features, state = reader.read(tokens, reader.initial_state(2))
+    logits, expected = model(torch.from_numpy(tokens), model.initial_state(2))
     same(reader.logits(features), logits, SINGLE)
     close_states(state, expected, SINGLE)
     assert (reader.sides is None) == ("causal" in either)
@@ -538,25 +538,25 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
 
     monkeypatch.setattr(safetensors_file, "_tensors", replaced)
     during, _ = inference.load(copied)
-    assert isinstance(before, Decoder)
-    assert isinstance(during, Decoder)
+    assert isinstance(before, NumpyModel)
+    assert isinstance(during, NumpyModel)
     np.testing.assert_array_equal(during.head, before.head)
     after, _ = inference.load(copied)
-    assert isinstance(after, Decoder)
+    assert isinstance(after, NumpyModel)
     np.testing.assert_array_equal(after.head, before.head + 1.0)
 
 
 def test_a_model_in_double_precision_is_read_in_double_precision(copied: Path) -> None:
     weights(lambda tensors: tensors.update({name: array.astype(float) for name, array in tensors.items()}))(copied)
-    reader: Reader = inference.load(copied)[0]
-    logits, _ = reader.step(np.array([[0, 1, 2]]), reader.start_state(1))
+    reader: LanguageModel = inference.load(copied)[0]
+    logits, _ = reader.step(np.array([[0, 1, 2]]), reader.initial_state(1))
     assert logits.dtype == np.float64
 
 
 # The same texts
 
 
-Readers = list[tuple[Reader, Vocabulary]]
+Readers = list[tuple[LanguageModel, Vocabulary]]
 
 
 @pytest.fixture
@@ -564,7 +564,7 @@ def readers(either: str) -> Readers:
     """Open one small trained model with NumPy, and with torch."""
     path = Path(either) / "best.safetensors"
     header, model = model_file.read_model(path)
-    return [inference.load(path), (OnDevice(model), header.vocabulary)]
+    return [inference.load(path), (TorchModel(model), header.vocabulary)]
 
 
 @pytest.mark.parametrize("filters", [Filters(0.8), Filters(1.3, top_k=9), Filters(greedy=True)], ids=str)
@@ -575,10 +575,10 @@ def test_a_seed_is_the_same_text_with_and_without_torch(
     written = []
     for reader, vocabulary in readers:
         primes = ["the quick", "", "鸟 fox", "q"]
-        writer = Writer(
+        sampler = Sampler(
             reader, vocabulary, primes, 60, filters, seed=5, indices=range(4), until="zz", no_repeat=no_repeat
         )
-        written.append((["".join(shown) for shown in zip(*writer, strict=True)], writer.samples))
+        written.append((["".join(shown) for shown in zip(*sampler, strict=True)], sampler.samples))
     (left, left_samples), (right, right_samples) = written
     assert left == right
     assert len(set(left)) > 1
@@ -586,25 +586,25 @@ def test_a_seed_is_the_same_text_with_and_without_torch(
         assert one.nats == pytest.approx(other.nats, rel=1e-5)
 
 
-def one(scribe: Scribe) -> None:
+def one(scribe: SamplePrinter) -> None:
     scribe.from_prime("the ", 1, None)
 
 
-def several(scribe: Scribe) -> None:
+def several(scribe: SamplePrinter) -> None:
     scribe.from_prime("the ", 5, "o")
 
 
-def each_line(scribe: Scribe) -> None:
+def each_line(scribe: SamplePrinter) -> None:
     scribe.each_line(io.BytesIO("the\n\n鸟 fox\njumps over".encode()))
 
 
 @pytest.mark.parametrize("ask", [one, several, each_line])
 def test_what_is_printed_is_the_same_with_and_without_torch(
-    readers: Readers, ask: Callable[[Scribe], None], capsys: pytest.CaptureFixture[str]
+    readers: Readers, ask: Callable[[SamplePrinter], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = []
     for reader, vocabulary in readers:
-        ask(Scribe(reader, vocabulary, Filters(0.9), 40, 3, no_prime=False, as_json=False))
+        ask(SamplePrinter(reader, vocabulary, Filters(0.9), 40, 3, no_prime=False, as_json=False))
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert len(printed[0]) > 20

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.factory import Causal
 from charrnn.models.interface import WIDEST
-from charrnn.models.torch_model import OnDevice, TorchState
+from charrnn.models.torch_model import TorchModel, TorchState
 from tests.conftest import CELLS
 from tests.models.test_char_rnn import B, V
 from tests.models.test_numpy_model import made, windows
@@ -47,12 +47,12 @@ def test_what_is_read_is_what_the_model_says(
     cell: str, activation: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
     model = made(cell, activation, options).to(dtype)
-    halves: list[tuple[Causal, Any]] = [(model, OnDevice(model))]
+    halves: list[tuple[Causal, Any]] = [(model, TorchModel(model))]
     if isinstance(model, BidirectionalRNN):
         assert halves[0][1].sides is not None
         halves.append((model.backward_half, halves[0][1].sides.backward))
     for half, reader in halves:
-        expected, found = half.start_state(B), reader.start_state(B)
+        expected, found = half.initial_state(B), reader.initial_state(B)
         same_states(found, expected)
         for tokens in windows():
             before, kept = found, [tensor.clone() for tensor in found.carried if tensor is not None]
@@ -76,7 +76,7 @@ def test_what_is_read_is_what_the_model_says(
 def test_both_sides_are_joined_as_the_model_joins_them() -> None:
     model = made("gru", "tanh", {"bidirectional": True})
     assert isinstance(model, BidirectionalRNN)
-    sides = OnDevice(model).sides
+    sides = TorchModel(model).sides
     assert sides is not None
     assert sides.backward.sides is None
     remaining = torch.tensor([1, 2, WIDEST, WIDEST + 1, 500])
@@ -91,22 +91,22 @@ def test_both_sides_are_joined_as_the_model_joins_them() -> None:
 @torch.no_grad()
 def test_lanes_are_chosen_reordered_and_repeated() -> None:
     model = made("lstm", "tanh", {"num_layers": 2, "time_skip": 2})
-    reader, (first, second) = OnDevice(model), windows()
-    _, found = reader.read(first.numpy(), reader.start_state(B))
-    _, expected = model.read(first, model.start_state(B))
+    reader, (first, second) = TorchModel(model), windows()
+    _, found = reader.read(first.numpy(), reader.initial_state(B))
+    _, expected = model.read(first, model.initial_state(B))
     index = np.array([1, 0, 1])
-    features, _ = reader.read(second.numpy()[index], found.lanes(index))
-    known, _ = model.read(second[index], expected.lanes(torch.from_numpy(index)))
+    features, _ = reader.read(second.numpy()[index], found.select(index))
+    known, _ = model.read(second[index], expected.select(torch.from_numpy(index)))
     same(features, known)
 
 
 @torch.no_grad()
 def test_lanes_of_several_states_are_joined_in_order() -> None:
     model = made("lstm", "tanh", {"num_layers": 2, "time_skip": 2})
-    reader, (first, second) = OnDevice(model), windows()
-    _, early = reader.read(first.numpy(), reader.start_state(B))
+    reader, (first, second) = TorchModel(model), windows()
+    _, early = reader.read(first.numpy(), reader.initial_state(B))
     _, late = reader.read(second.numpy(), early)
-    joined = late.joined([early.lanes(np.array([1])), late])
+    joined = late.joined([early.select(np.array([1])), late])
     assert all(
         torch.equal(found, torch.cat((one, other[:, 1:2], one), 1))
         for found, one, other in zip(joined.carried, late.carried, early.carried, strict=True)
@@ -116,17 +116,17 @@ def test_lanes_of_several_states_are_joined_in_order() -> None:
 
 
 def test_a_causal_model_and_a_backward_half_have_no_other_side() -> None:
-    assert OnDevice(made("rnn", "relu", {})).sides is None
+    assert TorchModel(made("rnn", "relu", {})).sides is None
     model = made("rnn", "relu", {"bidirectional": True})
     assert isinstance(model, BidirectionalRNN)
-    assert OnDevice(model.backward_half).sides is None
+    assert TorchModel(model.backward_half).sides is None
 
 
 def test_dropout_is_off_and_no_gradient_is_kept() -> None:
     model = made("lstm", "tanh", {}).train()  # its dropout is 0.5
     assert model.dropout == 0.5
-    reader, tokens = OnDevice(model), np.array([[V, 1, 2]])
+    reader, tokens = TorchModel(model), np.array([[V, 1, 2]])
     assert not model.training
-    (first, state), (second, _) = (reader.step(tokens, reader.start_state(1)) for _ in range(2))
+    (first, state), (second, _) = (reader.step(tokens, reader.initial_state(1)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert not state.carried.hidden.requires_grad

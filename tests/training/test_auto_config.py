@@ -285,7 +285,7 @@ def test_fine_tuning_learns_more_gently() -> None:
 
 
 def test_the_more_a_model_knows_of_a_text_the_more_gently_it_learns_it() -> None:
-    rates = [fine_tuning.careful(known) for known in (0.1, 0.75, 0.78, 0.89, 1.0, 3.0)]
+    rates = [fine_tuning.fine_tuning_rate(known) for known in (0.1, 0.75, 0.78, 0.89, 1.0, 3.0)]
     assert rates == [0.00041, 0.00041, 0.00056, 0.0017, 0.005, 0.005]
 
     def tuned(known: float | None, *settings: str) -> float:
@@ -300,9 +300,9 @@ def test_the_more_a_model_knows_of_a_text_the_more_gently_it_learns_it() -> None
 
 
 def test_a_model_teaches_less_the_worse_it_is_than_counting() -> None:
-    shares = [fine_tuning.taught(bits, 2.0) for bits in (0.0, 2.0, 2.4, 2.5, 2.6, 2.8, 20.0)]
+    shares = [fine_tuning.distillation_weight(bits, 2.0) for bits in (0.0, 2.0, 2.4, 2.5, 2.6, 2.8, 20.0)]
     assert shares == [0.3, 0.3, 0.3, 0.22, 0.15, 0.0, 0.0]
-    assert fine_tuning.taught(0.1, 0.0) == 0.0
+    assert fine_tuning.distillation_weight(0.1, 0.0) == 0.0
 
 
 def test_a_teacher_is_part_of_the_trial() -> None:
@@ -310,14 +310,14 @@ def test_a_teacher_is_part_of_the_trial() -> None:
     read: list[float] = []
     settings = "model.hidden_size=8", "model.num_layers=1", "model.embedding_size=4"
     with pytest.MonkeyPatch.context() as patch:
-        sound = losses.costs
+        sound = losses.compute_losses
 
         def costs(*arguments: Any) -> Any:
             read.append(0.0 if arguments[-1] is None else arguments[-1].share)
             assert arguments[-1] is None or arguments[-1].share > 0.0
             return sound(*arguments)
 
-        patch.setattr(losses, "costs", costs)
+        patch.setattr(losses, "compute_losses", costs)
         for share in (0.3, 0.0):
             chosen = loading.load(None, [*settings, f"train.distillation={share}"])
             found = auto_config.plan(chosen, 65, 9_000, 500, CPU, fine_tuning=True)
@@ -422,9 +422,9 @@ def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
     assert "(65 distinct)" in english.notes[-1]
 
 
-@pytest.mark.parametrize(("narrower", "lanes"), [(1.0, 8), (0.8, 8), (0.7, 32)])
+@pytest.mark.parametrize(("narrower", "batches"), [(1.0, 8), (0.8, 8), (0.7, 32)])
 def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
-    narrower: float, lanes: int, monkeypatch: pytest.MonkeyPatch
+    narrower: float, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`narrower` is the rate of half as many lanes, as a share; the time is too short for 600 steps of 32."""
 
@@ -434,7 +434,7 @@ def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
     measured(monkeypatch, one_by_one(rate))
     chosen = loading.load(None, ["model.hidden_size=256", "train.time=30"])
     result = auto_config.plan(chosen, 65, 1_000_000, 50_000, CPU)
-    assert result.config.train.batch_size == lanes
+    assert result.config.train.batch_size == batches
     assert result.config.train.steps is None
 
 

@@ -1,5 +1,5 @@
 """Claims about a CUDA device: training never waits, resumes exactly and agrees with the CPU, and so does writing.
-Run with `make gpu`; without a device they hold on a pretended one."""
+Run with `make gpu`; without a device they hold on a fake one."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from charrnn.checkpoints import model_file
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
 from charrnn.data import loader
-from charrnn.data.batches import Lanes
-from charrnn.device import Readback, choose_device, cudnn_takes_bf16, rounding
+from charrnn.data.batches import ContiguousBatches
+from charrnn.device import Readback, choose_device, cudnn_takes_bf16, tf32
 from charrnn.evaluation import scoring
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Writer
+from charrnn.generation.sampling import Sampler
 from charrnn.models.cells import StepState
-from charrnn.models.torch_model import OnDevice, TorchState, cuda_graph
+from charrnn.models.torch_model import TorchModel, TorchState, cuda_graph
 from charrnn.training import fine_tuning, new_run, resume
-from charrnn.training.events import Finished, Stepped, WentBack
-from charrnn.training.job import Begun
+from charrnn.training.events import Finished, RolledBack, StepDone
+from charrnn.training.job import TrainingJob
 from charrnn.training.trainer import Training
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
 from tests.data.test_loader import assert_same, cut
+from tests.fake_cuda import fake_cuda
+from tests.fake_device import CUDA
 from tests.models.test_char_rnn import PLAIN, some_state, some_tokens, to_be_rounded
 from tests.models.test_numpy_model import made
 from tests.models.test_torch_model import OPTIONS
-from tests.pretended import CUDA
-from tests.pretended_cuda import pretended
 from tests.test_benchmarks import BENCHMARKS
 from tests.training.test_trainer import assert_same_run, poison, run_until
 
@@ -60,8 +60,8 @@ SMALL = 1e-9  # as small as gradients of a mean over thousands of characters, wh
 
 @pytest.fixture(autouse=True)
 def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Choose the device; with --pretend, one that is none."""
-    with pretended() if request.config.getoption("pretend") else nullcontext():
+    """Choose the device; with --fake-cuda, one that is none."""
+    with fake_cuda() if request.config.getoption("fake_cuda") else nullcontext():
         assert torch.cuda.is_available(), "no CUDA device here"
         yield choose_device("cuda")
 
@@ -71,11 +71,11 @@ def tiny(*more: str) -> list[str]:
     return [setting for setting in TINY if "model.cell=hmm" not in more or setting.startswith("train.")]
 
 
-def started(folder: str, *more: str, device: str = "cuda", steps: int = 23) -> Begun[Training]:
+def started(folder: str, *more: str, device: str = "cuda", steps: int = 23) -> TrainingJob[Training]:
     options = loading.load(None, [*tiny(*more), f"train.steps={steps}", *more]).with_values(
         data={"texts": ["text.txt"]}
     )
-    return new_run.fresh(options, Path(folder), torch.device(device))
+    return new_run.start(options, Path(folder), torch.device(device))
 
 
 @pytest.fixture
@@ -96,15 +96,15 @@ def step_without_waiting(training: Training, steps: int) -> None:
     for _ in range(steps):
         training.step()
     torch.cuda.set_sync_debug_mode("default")
-    assert all(isinstance(report, Stepped) for report in training.settle())
+    assert all(isinstance(report, StepDone) for report in training.settle())
 
 
 @variants
 def test_training_never_waits_for_the_device(here: Path, no_waiting: None, more: tuple[str, ...]) -> None:
-    begun = started("run", *more)
-    into_the_next_epoch = begun.training.lanes.windows + 3  # where documents lie in another order
-    step_without_waiting(begun.training, into_the_next_epoch)
-    begun.run.release()
+    job = started("run", *more)
+    into_the_next_epoch = job.training.batches.windows + 3  # where documents lie in another order
+    step_without_waiting(job.training, into_the_next_epoch)
+    job.run.release()
 
 
 @variants
@@ -112,9 +112,9 @@ def test_windows_sent_one_by_one_do_not_make_it_wait_either(
     here: Path, no_waiting: None, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(loader, "_SHARE", 1 << 60)  # no device has so much memory
-    begun = started("run", *more)
-    step_without_waiting(begun.training, 9)
-    begun.run.release()
+    job = started("run", *more)
+    step_without_waiting(job.training, 9)
+    job.run.release()
 
 
 def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waiting: None) -> None:
@@ -122,22 +122,22 @@ def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waitin
     old = Path("old/best.safetensors")
     how = [*(setting for setting in TINY if setting.startswith("train.")), "train.distillation=0.3", "train.steps=20"]
     options = loading.load(None, [*how, "train.precision=bf16"], fine_tuning.fine_tuning_base(old))
-    begun = new_run.fresh(options.with_values(data={"texts": ["text.txt"]}), Path("new"), CUDA, init_from=old)
-    training = begun.training
+    job = new_run.start(options.with_values(data={"texts": ["text.txt"]}), Path("new"), CUDA, init_from=old)
+    training = job.training
     assert training.teacher is not None
     step_without_waiting(training, 9)
-    training.save_last(begun.run)
-    begun.run.release()
-    resumed = resume.resume(begun.run, None)
+    training.save_last(job.run)
+    job.run.release()
+    resumed = resume.resume(job.run, None)
     run_until(resumed, 14)
     assert (resumed.training.position.step, resumed.training.device.type) == (14, "cuda")
 
 
 def test_the_device_is_given_work_ahead(here: Path) -> None:
-    begun = started("run")
-    assert begun.training.lag > 0
-    assert begun.training.step() is None
-    begun.run.release()
+    job = started("run")
+    assert job.training.lag > 0
+    assert job.training.step() is None
+    job.run.release()
 
 
 def test_numbers_are_read_as_they_were_when_asked_for() -> None:
@@ -151,11 +151,11 @@ def test_numbers_are_read_as_they_were_when_asked_for() -> None:
 @pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4"])
 def test_windows_on_the_device_are_those_of_the_cpu(documents: int | None, dtype: str, cuda: torch.device) -> None:
     one, other = (cut(300, 4, 9, 30, documents, dtype) for _ in range(2))
-    resident = loader.Resident(one, cuda)
+    resident = loader.DeviceBatches(one, cuda)
     for epoch in (0, 1):
         for index in range(one.windows):
-            expected = loader.staged(other, epoch, index, torch.device("cpu"))
-            for way in (resident.window(epoch, index), loader.staged(other, epoch, index, cuda)):
+            expected = loader.load_batch(other, epoch, index, torch.device("cpu"))
+            for way in (resident.window(epoch, index), loader.load_batch(other, epoch, index, cuda)):
                 assert all(tensor is None or tensor.is_cuda for tensor in way)
                 assert_same(loader.Batch(*(None if tensor is None else tensor.cpu() for tensor in way)), expected)  # type: ignore[arg-type]
 
@@ -183,12 +183,12 @@ def test_windows_from_the_device_and_one_by_one_make_the_same_training(
 
 
 def test_a_loss_that_is_not_finite_is_gone_back_from(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = started("run")
+    job = started("run")
     poison(monkeypatch, lambda call: call == 8)
-    reports = run_until(begun)
-    assert [report.step for report in reports if isinstance(report, WentBack)] == [5]
+    reports = run_until(job)
+    assert [report.step for report in reports if isinstance(report, RolledBack)] == [5]
     assert isinstance(reports[-1], Finished)
-    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.parameters())
+    assert all(bool(weights.isfinite().all()) for weights in job.training.model.parameters())
 
 
 @pytest.mark.parametrize("more", [variant for variant in VARIANTS if not any("bf16" in each for each in variant)])
@@ -197,9 +197,9 @@ def test_a_training_follows_the_cpus(here: Path, more: tuple[str, ...]) -> None:
     bits = []
     certain = [] if "model.cell=hmm" in more else ["model.dropout=0"]
     for device in ("cpu", "cuda"):
-        begun = started(device, *more, *certain, device=device, steps=10)
-        reports = run_until(begun)
-        bits.append([report.bits_per_character for report in reports if isinstance(report, Stepped)])
+        job = started(device, *more, *certain, device=device, steps=10)
+        reports = run_until(job)
+        bits.append([report.bits_per_character for report in reports if isinstance(report, StepDone)])
     np.testing.assert_allclose(bits[1], bits[0], rtol=2e-3)
 
 
@@ -210,7 +210,7 @@ def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
     before = StepState(*(None if tensor is None else tensor.cuda() for tensor in before))
     gradients = []
     for rounded in (False, True):
-        with rounding(x.device, rounded):
+        with tf32(x.device, rounded):
             with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
                 y, _ = layer(x, before)
             if rounded:
@@ -226,8 +226,8 @@ def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_text_scores_as_on_the_cpu(here: Path, precision: str) -> None:
-    begun = started("run", f"train.precision={precision}", steps=40)
-    run_until(begun)
+    job = started("run", f"train.precision={precision}", steps=40)
+    run_until(job)
     header, model = model_file.read_model(here / "run" / "last.safetensors")
     tokens = header.vocabulary.encode(TEXT * 5 + "鸟\n")
     for exact in (True, False):
@@ -247,7 +247,7 @@ def test_a_replayed_step_is_the_step(cell: str, activation: str, options: dict[s
     model = made(cell, activation, options).float()
     state = first = expected_state = TorchState(some_state(model, 3).map(lambda tensor: tensor.cuda()))
     model = model.cuda()
-    replayed, plain = OnDevice(model, cuda_graph), OnDevice(model)
+    replayed, plain = TorchModel(model, cuda_graph), TorchModel(model)
     for seed in range(4):
         tokens = some_tokens(3, 1, seed).numpy()
         logits, state = replayed.step(tokens, state)
@@ -264,25 +264,25 @@ def test_a_replayed_step_is_the_step(cell: str, activation: str, options: dict[s
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
-@pytest.mark.parametrize("lanes", [1, 5, 1024])
-def test_a_replayed_step_is_that_of_the_cpu(cell: str, activation: str, lanes: int) -> None:
+@pytest.mark.parametrize("batches", [1, 5, 1024])
+def test_a_replayed_step_is_that_of_the_cpu(cell: str, activation: str, batches: int) -> None:
     model = made(cell, activation, {"num_layers": 2}).float()
-    tokens, state = some_tokens(lanes, 1), some_state(model, lanes)
-    expected, _ = OnDevice(model).step(tokens.numpy(), TorchState(state))
-    there = OnDevice(model.cuda(), cuda_graph)
+    tokens, state = some_tokens(batches, 1), some_state(model, batches)
+    expected, _ = TorchModel(model).step(tokens.numpy(), TorchState(state))
+    there = TorchModel(model.cuda(), cuda_graph)
     found, _ = there.step(tokens.numpy(), TorchState(state.map(lambda tensor: tensor.cuda())))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_goes_on_after_steps_were_recorded(here: Path) -> None:
-    begun = started("run")
-    training = begun.training
+    job = started("run")
+    training = job.training
     training.step()
-    reader = OnDevice(training.model, cuda_graph)
-    reader.step(np.array([[1]]), reader.start_state(1))
+    reader = TorchModel(training.model, cuda_graph)
+    reader.step(np.array([[1]]), reader.initial_state(1))
     training.step()
-    assert all(isinstance(report, Stepped) for report in training.settle())
-    begun.run.release()
+    assert all(isinstance(report, StepDone) for report in training.settle())
+    job.run.release()
 
 
 @pytest.mark.slow
@@ -303,16 +303,16 @@ def test_a_text_is_that_of_the_cpu(here: Path, charrnn: Charrnn) -> None:
 
 
 def test_samples_do_not_depend_on_their_neighbours(here: Path) -> None:
-    begun = started("run", steps=40)
-    run_until(begun)
+    job = started("run", steps=40)
+    run_until(job)
     header, model = model_file.read_model(here / "run" / "last.safetensors")
-    reader = OnDevice(model.cuda(), cuda_graph)
+    reader = TorchModel(model.cuda(), cuda_graph)
 
     def texts(count: int) -> list[str]:
-        writer = Writer(reader, header.vocabulary, [""] * count, 30, Filters(0.8), seed=7, indices=list(range(count)))
-        for _ in writer:
+        sampler = Sampler(reader, header.vocabulary, [""] * count, 30, Filters(0.8), seed=7, indices=list(range(count)))
+        for _ in sampler:
             pass
-        return [sample.text for sample in writer.samples]
+        return [sample.text for sample in sampler.samples]
 
     assert texts(5)[:2] == texts(2)
 
@@ -397,7 +397,7 @@ def test_the_benchmarks_of_a_device_run(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_lanes_of_a_text_too_large_for_the_device_are_sent(monkeypatch: pytest.MonkeyPatch, cuda: torch.device) -> None:
-    lanes: Lanes = cut(300, 2, 5, 0, None, "<u1")
-    assert isinstance(getattr(loader.feed(lanes, cuda), "__self__", None), loader.Resident)
+    batches: ContiguousBatches = cut(300, 2, 5, 0, None, "<u1")
+    assert isinstance(getattr(loader.feed(batches, cuda), "__self__", None), loader.DeviceBatches)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 10**9))
-    assert not isinstance(getattr(loader.feed(lanes, cuda), "__self__", None), loader.Resident)
+    assert not isinstance(getattr(loader.feed(batches, cuda), "__self__", None), loader.DeviceBatches)

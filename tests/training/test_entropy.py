@@ -12,18 +12,18 @@ import torch
 
 from charrnn.checkpoints import model_file, training_corpus
 from charrnn.config import loading
-from charrnn.data.batches import Lanes
-from charrnn.data.loader import staged
+from charrnn.data.batches import ContiguousBatches
+from charrnn.data.loader import load_batch
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation import scoring
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Gapped, fill
-from charrnn.generation.sampling import MIN_P, TEMPERATURE, Writer
+from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sampler
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
 from charrnn.models.factory import Causal
-from charrnn.models.losses import nats
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.losses import target_nats
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT
 from charrnn.training import loop, new_run, trainer
 
@@ -60,11 +60,11 @@ def learn(folder: str, text: str, *settings: str) -> trainer.Training:
         "model.num_layers=1",
     ]
     options = loading.load(None, [*common, *settings]).with_values(data={"texts": [text]})
-    begun = new_run.fresh(options, Path(folder), torch.device("cpu"))
-    for _ in loop.train(begun.training, begun.run):
+    job = new_run.start(options, Path(folder), torch.device("cpu"))
+    for _ in loop.train(job.training, job.run):
         pass
-    begun.run.release()
-    return begun.training
+    job.run.release()
+    return job.training
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -124,8 +124,8 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
     assert bits[starts].mean() > math.log2(9) - 0.1
 
     filters = Filters(TEMPERATURE, min_p=MIN_P)
-    writer = Writer(OnDevice(training.model), vocabulary, [""], 28 * 100, filters, seed=0, indices=[0])
-    written = "".join(shown for (shown,) in writer)
+    sampler = Sampler(TorchModel(training.model), vocabulary, [""], 28 * 100, filters, seed=0, indices=[0])
+    written = "".join(shown for (shown,) in sampler)
     lines = written.split("\n")[:100]
     assert all((int(one) + 1) % 9 == int(two) for line in lines for one, two in itertools.pairwise(line))
     # when a line is over takes the memory of where it began; the first line follows the start state, which a
@@ -174,20 +174,24 @@ def cloze_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np
     """Price each character of a text (length) by all others, both halves reading all of it at once."""
     tokens = torch.from_numpy(vocabulary.encode(text).astype(np.int64))[None]
     frame = torch.full((1, 1), vocabulary.newline)
-    before, _ = model.eval().read(torch.cat((frame, tokens[:, :-1]), 1), model.start_state(1))
-    after, _ = model.read_back(torch.cat((tokens[:, 1:], frame), 1), model.backward_stack.start_state(1))
-    prices = nats(model.joint_logits(before, after), tokens, vocabulary.known_nats, vocabulary.escape_nats)
+    before, _ = model.eval().read(torch.cat((frame, tokens[:, :-1]), 1), model.initial_state(1))
+    after, _ = model.read_back(torch.cat((tokens[:, 1:], frame), 1), model.backward_stack.initial_state(1))
+    prices = target_nats(model.joint_logits(before, after), tokens, vocabulary.known_nats, vocabulary.escape_nats)
     return np.asarray(prices[0].double() / NATS_PER_BIT)
 
 
 @torch.inference_mode()
 def training_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
     """Price windows of a text as training does: (windows, 3) of forward, backward and gaps of all widths."""
-    lanes = Lanes(vocabulary.encode(text), np.zeros(1, dtype=np.int64), vocabulary.newline, 50, 16, 0, False, LOOKAHEAD)
-    state, generator, prices = model.eval().start_state(50), torch.Generator().manual_seed(0), []
-    for index in range(lanes.windows):
-        window = staged(lanes, 0, index, torch.device("cpu"))
-        costs, state = losses.costs(model, window, state, vocabulary.known_nats, vocabulary.escape_nats, generator)
+    batches = ContiguousBatches(
+        vocabulary.encode(text), np.zeros(1, dtype=np.int64), vocabulary.newline, 50, 16, 0, False, LOOKAHEAD
+    )
+    state, generator, prices = model.eval().initial_state(50), torch.Generator().manual_seed(0), []
+    for index in range(batches.windows):
+        window = load_batch(batches, 0, index, torch.device("cpu"))
+        costs, state = losses.compute_losses(
+            model, window, state, vocabulary.known_nats, vocabulary.escape_nats, generator
+        )
         prices.append([float(term) / NATS_PER_BIT for term in costs if term is not None])
     return np.array(prices)
 
@@ -296,7 +300,7 @@ def test_gaps_in_sentences_of_beijing_are_filled_with_what_agrees(here: Path) ->
     )
 
     def filled(text: str) -> tuple[str, ...]:
-        return fill(OnDevice(training.model), training.vocabulary, Gapped.parse(text))[0].gaps
+        return fill(TorchModel(training.model), training.vocabulary, Gapped.parse(text))[0].gaps
 
     assert filled("我爱北京＿＿＿") == ("天安门",)
     assert filled("我是中国人，我的母语是＿＿") == ("汉语",)

@@ -29,33 +29,33 @@ from charrnn.device import Bf16
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.evaluation import baselines, cloze, scoring
 from charrnn.generation.filters import Filters
-from charrnn.generation.sampling import Writer
+from charrnn.generation.sampling import Sampler
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import BY_CHARACTER, CharRNN
-from charrnn.models.torch_model import OnDevice
+from charrnn.models.torch_model import TorchModel
 from charrnn.training import auto_config, events, fine_tuning, loop, new_run, resume, trainer
-from charrnn.training.job import Begun
+from charrnn.training.job import TrainingJob
 from tests.conftest import TEXT, TINY
 
 CPU = torch.device("cpu")
 
 
-def finish(begun: Begun[trainer.Training]) -> Begun[trainer.Training]:
-    for _ in loop.train(begun.training, begun.run):
+def finish(job: TrainingJob[trainer.Training]) -> TrainingJob[trainer.Training]:
+    for _ in loop.train(job.training, job.run):
         pass
-    begun.run.release()
-    return begun
+    job.run.release()
+    return job
 
 
-def fresh(texts: list[str], *settings: str, folder: str = "run", **options: object) -> Begun[trainer.Training]:
+def fresh(texts: list[str], *settings: str, folder: str = "run", **options: object) -> TrainingJob[trainer.Training]:
     chosen = loading.load(None, [*TINY, "train.steps=6", *settings]).with_values(data={"texts": texts})
-    return new_run.fresh(chosen, Path(folder), CPU, **options)  # type: ignore[arg-type]
+    return new_run.start(chosen, Path(folder), CPU, **options)  # type: ignore[arg-type]
 
 
 def test_a_run_keeps_a_copy_of_standard_input_and_resumes_from_it_elsewhere(here: Path) -> None:
-    begun = finish(fresh(["-"], stdin=io.BytesIO(TEXT.encode())))
+    job = finish(fresh(["-"], stdin=io.BytesIO(TEXT.encode())))
     assert (here / "run" / "corpus.txt").read_text() == TEXT
-    assert begun.training.config.data.texts == [str(here / "run" / "corpus.txt")]
+    assert job.training.config.data.texts == [str(here / "run" / "corpus.txt")]
     (here / "run").rename(here / "moved")
     resumed = resume.resume(Run(Path("moved")), CPU, settings=["train.steps=8"])
     assert finish(resumed).training.position.step == 8
@@ -138,11 +138,11 @@ def test_resuming_from_a_file_of_tokens_is_bit_exact_and_reads_no_text(
     whole = finish(fresh(["text.txt"], "train.steps=20", f"data.documents={kind}", folder="whole"))
     assert not whole.run.tokens.exists()
     monkeypatch.setattr(token_cache, "LONG", 1)
-    begun = fresh(["text.txt"], "train.steps=20", f"data.documents={kind}")
-    for _ in loop.train(begun.training, begun.run, lambda: begun.training.position.step == 9):
+    job = fresh(["text.txt"], "train.steps=20", f"data.documents={kind}")
+    for _ in loop.train(job.training, job.run, lambda: job.training.position.step == 9):
         pass
-    begun.run.release()
-    monkeypatch.setattr(spool.Source, "read", unread)
+    job.run.release()
+    monkeypatch.setattr(spool.TextSpool, "read", unread)
     resumed = finish(resume.resume(Run(Path("run")), CPU))
     for name, weights in whole.training.model.state_dict().items():
         assert torch.equal(weights, resumed.training.model.state_dict()[name]), name
@@ -159,12 +159,12 @@ def test_a_text_that_was_touched_is_read_again_and_its_tokens_made_anew(
         else:
             (here / "run" / "corpus.safetensors").unlink()
         with monkeypatch.context() as patch:
-            patch.setattr(spool.Source, "read", unread)
+            patch.setattr(spool.TextSpool, "read", unread)
             with pytest.raises(AssertionError, match="read again"):
                 resume.resume(Run(Path("run")), CPU)
         resume.resume(Run(Path("run")), CPU).run.release()
         with monkeypatch.context() as patch:
-            patch.setattr(spool.Source, "read", unread)
+            patch.setattr(spool.TextSpool, "read", unread)
             resume.resume(Run(Path("run")), CPU).run.release()
 
 
@@ -176,9 +176,9 @@ def test_a_run_that_was_resumed_from_a_folder_needs_not_read_it_again(
     finish(fresh(["text.txt"]))
     (here / "texts").mkdir()
     (here / "text.txt").rename(here / "texts" / "text.txt")
-    begun = finish(resume.resume(Run(Path("run")), CPU, texts=["texts"], settings=["train.steps=8"]))
-    assert begun.training.config.data.texts == [str(here / "texts" / "text.txt")]
-    monkeypatch.setattr(spool.Source, "read", unread)
+    job = finish(resume.resume(Run(Path("run")), CPU, texts=["texts"], settings=["train.steps=8"]))
+    assert job.training.config.data.texts == [str(here / "texts" / "text.txt")]
+    monkeypatch.setattr(spool.TextSpool, "read", unread)
     for texts in ([], ["texts"]):
         assert finish(resume.resume(Run(Path("run")), CPU, texts=texts)).training.position.step == 8
 
@@ -248,7 +248,7 @@ def test_the_held_out_part_of_a_long_text_is_there_with_its_tokens_and_without(
     finish(fresh(["text.txt"], "data.split=[0.8,0.1,0.1]"))
     path = here / "run" / "best.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(spool.Source, "read", unread)
+        patch.setattr(spool.TextSpool, "read", unread)
         kind, part = training_corpus.held_out(model_file.read_header(path), path)
     (here / "run" / "corpus.safetensors").unlink()
     assert (kind, part.text) == ("test part", TEXT[-len(part) :])
@@ -304,7 +304,7 @@ def test_standard_input_that_is_long_is_kept_and_resumed(here: Path, monkeypatch
     stdin = io.BytesIO(("我爱北京\n" * 30).encode("utf-16"))
     finish(fresh(["other.txt", "-"], "data.encoding=utf-16", stdin=stdin))
     assert (here / "run" / "corpus.txt").read_text(encoding="utf-16") == "我爱北京\n" * 30
-    monkeypatch.setattr(spool.Source, "read", unread)
+    monkeypatch.setattr(spool.TextSpool, "read", unread)
     assert finish(resume.resume(Run(Path("run")), CPU)).training.position.step == 6
     # moved, it was once read again each time: its tokens named the copy by where it had been
     (here / "run").rename(here / "moved")
@@ -343,7 +343,7 @@ def test_other_training_settings_may_change_and_are_written_down(here: Path) -> 
 
 def test_a_runs_configuration_reproduces_it(here: Path) -> None:
     one = finish(fresh(["text.txt"]))
-    other = finish(new_run.fresh(loading.load("run/config.yaml"), Path("again"), CPU))
+    other = finish(new_run.start(loading.load("run/config.yaml"), Path("again"), CPU))
     for name, weights in one.training.model.state_dict().items():
         assert torch.equal(weights, other.training.model.state_dict()[name]), name
 
@@ -351,9 +351,9 @@ def test_a_runs_configuration_reproduces_it(here: Path) -> None:
 @pytest.mark.bf16
 def test_no_auto_is_left_in_a_run(here: Path) -> None:
     chosen = loading.load(None, ["train.steps=2", "train.seed=1"]).with_values(data={"texts": ["text.txt"]})
-    begun = new_run.fresh(chosen, Path("run"), CPU)
-    begun.run.release()
-    assert ": auto" not in loading.dump(begun.training.config)
+    job = new_run.start(chosen, Path("run"), CPU)
+    job.run.release()
+    assert ": auto" not in loading.dump(job.training.config)
 
 
 def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
@@ -363,20 +363,20 @@ def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
     chosen = loading.load(None, [*TINY, "train.steps=1"], fine_tuning.fine_tuning_base(path))
     said: list[str] = []
     chosen = chosen.with_values(data={"texts": ["new.txt"]})
-    begun = new_run.fresh(chosen, Path("new"), CPU, init_from=path, say=said.append)
-    begun.run.release()
+    job = new_run.start(chosen, Path("new"), CPU, init_from=path, say=said.append)
+    job.run.release()
     header, old = model_file.read_model(path)
-    new = begun.training.model
+    new = job.training.model
     assert isinstance(old, CharRNN)
     assert isinstance(new, CharRNN)
     for character in "zfx":
         before = header.vocabulary.characters.index(character)
-        after = begun.training.vocabulary.characters.index(character)
+        after = job.training.vocabulary.characters.index(character)
         assert torch.equal(old.embedding[before], new.embedding[after])
         assert old.head is not None
         assert new.head is not None
         assert torch.equal(old.head[before], new.head[after])
-    fresh_one = begun.training.vocabulary.characters.index("鸟")
+    fresh_one = job.training.vocabulary.characters.index("鸟")
     torch.testing.assert_close(new.embedding[fresh_one], old.embedding.mean(0))
     news = sorted(set((here / "new.txt").read_text()) - set(header.vocabulary.characters))
     assert any(f"its {len(header.vocabulary)} characters; {len(news)} more are new." in note for note in said)
@@ -389,12 +389,12 @@ def test_fine_tuning_forgets_no_character(here: Path) -> None:
     (here / "few.txt").write_text("the fox sat 鸟 at the oats\n" * 40 + "zebra\n" * 15)
     path = here / "old" / "best.safetensors"
     chosen = loading.load(None, [*TINY, "train.steps=4"], fine_tuning.fine_tuning_base(path))
-    begun = finish(new_run.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path("new"), CPU, init_from=path))
-    vocabulary = begun.training.vocabulary
+    job = finish(new_run.start(chosen.with_values(data={"texts": ["few.txt"]}), Path("new"), CPU, init_from=path))
+    vocabulary = job.training.vocabulary
     assert set(old.vocabulary.characters) | {"鸟"} == set(vocabulary.characters)
     assert len(vocabulary) == len(old.vocabulary) + 1
-    assert "z" not in (here / "few.txt").read_text()[: begun.training.card.training]
-    assert not (begun.training.validation == vocabulary.escape).any()
+    assert "z" not in (here / "few.txt").read_text()[: job.training.card.training]
+    assert not (job.training.validation == vocabulary.escape).any()
     best = here / "new" / "best.safetensors"
     part = training_corpus.held_out(model_file.read_header(best), best)[1]
     assert part.vocabulary == vocabulary
@@ -419,37 +419,37 @@ def test_what_the_text_lacks_stays_as_it_was(here: Path, model: list[str], optio
     how = [setting for setting in TINY if setting.startswith("train.")] + ["train.steps=6"]
     sizes = ["model.hidden_size=5"] if "model.cell=hmm" in model else [*TINY[:4]]
     fixed = loading.load(None, [*how, *sizes, *model]).with_values(data={"texts": ["text.txt"]})
-    finish(new_run.fresh(fixed, Path("old"), CPU))
+    finish(new_run.start(fixed, Path("old"), CPU))
     (here / "few.txt").write_text("the fox sat at the oats\n" * 40)
     path = here / "old" / "best.safetensors"
     header, old = model_file.read_model(path)
     chosen = loading.load(None, [*how, "train.weight_decay=1", *options], fine_tuning.fine_tuning_base(path))
-    begun = finish(new_run.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path("new"), CPU, init_from=path))
-    characters, before = begun.training.vocabulary.characters, old.state_dict()
+    job = finish(new_run.start(chosen.with_values(data={"texts": ["few.txt"]}), Path("new"), CPU, init_from=path))
+    characters, before = job.training.vocabulary.characters, old.state_dict()
     lacking = sorted(set(header.vocabulary.characters) - set("the fox sat at the oats\n"))
-    assert begun.training.vocabulary.unseen == len(lacking) > 0
+    assert job.training.vocabulary.unseen == len(lacking) > 0
     names = BY_CHARACTER & before.keys()
     assert names
     for name in names:
-        after = begun.training.model.state_dict()[name]
+        after = job.training.model.state_dict()[name]
         for character in header.vocabulary.characters:
             row, now = before[name][header.vocabulary.characters.index(character)], after[characters.index(character)]
             assert torch.equal(row, now) == (character in lacking), (name, character)
 
 
-def stopped_at(begun: Begun[trainer.Training], step: int) -> None:
-    list(loop.train(begun.training, begun.run, lambda: begun.training.position.step >= step))
-    begun.run.release()
+def stopped_at(job: TrainingJob[trainer.Training], step: int) -> None:
+    list(loop.train(job.training, job.run, lambda: job.training.position.step >= step))
+    job.run.release()
 
 
-def fine_tuned(old: Path, folder: str, *settings: str) -> Begun[trainer.Training]:
+def fine_tuned(old: Path, folder: str, *settings: str) -> TrainingJob[trainer.Training]:
     how = [
         *(setting for setting in TINY if setting.startswith("train.")),
         "model.dropout=0.2",
         "train.distillation=0.3",
     ]
     chosen = loading.load(None, [*how, *settings], fine_tuning.fine_tuning_base(old))
-    return new_run.fresh(chosen.with_values(data={"texts": ["few.txt"]}), Path(folder), CPU, init_from=old)
+    return new_run.start(chosen.with_values(data={"texts": ["few.txt"]}), Path(folder), CPU, init_from=old)
 
 
 @pytest.mark.parametrize("model", [["model.cell=gru"], ["model.bidirectional=true", "train.kernel=own"]], ids=str)
@@ -458,21 +458,21 @@ def test_fine_tuning_learns_from_the_model_it_began_with_also_when_resumed(here:
     how = ("train.steps=23", "train.eval_every=9")
     old = finish(fresh(["text.txt"], *model, folder="old")).run.best
     (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
-    taught = finish(fine_tuned(old, "whole", *how)).training
+    distillation_weight = finish(fine_tuned(old, "whole", *how)).training
     alone = finish(fine_tuned(old, "alone", *how, "train.distillation=0")).training
-    assert taught.teacher is not None
+    assert distillation_weight.teacher is not None
     assert alone.teacher is None
-    weights, others = taught.model.state_dict(), alone.model.state_dict()
+    weights, others = distillation_weight.model.state_dict(), alone.model.state_dict()
     assert not any(torch.equal(weights[name], others[name]) for name in weights)
     start = model_file.read_model(old)[1].state_dict()
-    for name, weight in taught.teacher.model.state_dict().items():
+    for name, weight in distillation_weight.teacher.model.state_dict().items():
         assert name in BY_CHARACTER or torch.equal(weight, start[name]), name
-    begun = fine_tuned(old, "parts", *how)
+    job = fine_tuned(old, "parts", *how)
     shutil.rmtree(here / "old")
     for step in (4, 10, 17):  # in the middle of an epoch
-        stopped_at(begun, step)
-        begun = resume.resume(Run(Path("parts")), CPU)
-    begun.run.release()
+        stopped_at(job, step)
+        job = resume.resume(Run(Path("parts")), CPU)
+    job.run.release()
     resumed = finish(resume.resume(Run(Path("parts")), CPU)).training
     for name, weight in resumed.model.state_dict().items():
         assert torch.equal(weight, weights[name]), name
@@ -491,39 +491,39 @@ def test_a_model_teaches_what_a_short_text_cannot(here: Path, monkeypatch: pytes
 
     planned: list[float | str] = []
     compared: list[float | None] = []
-    reckoned: list[object] = []
-    plans, reckons = auto_config.plan, baselines.reckon
+    baseline_scores: list[object] = []
+    plans, reckons = auto_config.plan, baselines.compute
 
     def spied(chosen: schema.Config, *sizes: Any, **more: Any) -> auto_config.Plan:
         planned.append(chosen.train.distillation)
         compared.append(more["known"])
         return plans(chosen, *sizes, **more)
 
-    def counted_once(corpus: Corpus) -> scores.Reckoned:
-        reckoned.append(corpus)
+    def counted_once(corpus: Corpus) -> scores.BaselineScores:
+        baseline_scores.append(corpus)
         return reckons(corpus)
 
     monkeypatch.setattr(auto_config, "plan", spied)
-    monkeypatch.setattr(auto_config, "careful", lambda known: 0.001 if known == compared[-1] else math.nan)
-    monkeypatch.setattr(baselines, "reckon", counted_once)
+    monkeypatch.setattr(auto_config, "fine_tuning_rate", lambda known: 0.001 if known == compared[-1] else math.nan)
+    monkeypatch.setattr(baselines, "compute", counted_once)
 
-    def begun(text: str, *settings: str, known: int = 10**6) -> tuple[trainer.Training, str]:
+    def job(text: str, *settings: str, known: int = 10**6) -> tuple[trainer.Training, str]:
         said: list[str] = []
         chosen = loading.load(None, ["train.steps=1", "train.seed=1", *settings], fine_tuning.fine_tuning_base(old))
         folder = here / f"{text}-{len(settings)}-{known}"
         monkeypatch.setattr(baselines, "SOON", known)
         planned.clear()
-        reckoned.clear()
+        baseline_scores.clear()
         chosen = chosen.with_values(data={"texts": [text]})
-        training = finish(new_run.fresh(chosen, folder, CPU, init_from=old, say=said.append)).training
+        training = finish(new_run.start(chosen, folder, CPU, init_from=old, say=said.append)).training
         share = training.config.train.distillation
         assert loading.load(str(folder / "config.yaml")).train.distillation == share
         assert (training.teacher is not None) == (share != 0.0)
         assert planned == [share if known > 100 else "auto"]  # steps are tried as they will be
-        assert len(reckoned) == 1
+        assert len(baseline_scores) == 1
         return training, next((note for note in said if note.startswith("It needs ")), "")
 
-    alike, said = begun("alike.txt")
+    alike, said = job("alike.txt")
     assert alike.config.train.distillation == 0.3
     assert said.endswith("what it expects counts for 30% of what is learnt.")
     assert alike.baselines is not None
@@ -533,15 +533,15 @@ def test_a_model_teaches_what_a_short_text_cannot(here: Path, monkeypatch: pytes
     assert f"It needs {bits:.4f} bits/char here, an n-gram model of this text {counted:.4f}: " in said
     assert compared[-1] == pytest.approx(bits / counted)
     assert alike.config.train.learning_rate == 0.001
-    other, said = begun("other.txt")
+    other, said = job("other.txt")
     assert other.config.train.distillation == 0.0
     assert said.endswith("it does not teach.")
-    asked, said = begun("other.txt", "train.distillation=0.1")
+    asked, said = job("other.txt", "train.distillation=0.1")
     assert asked.config.train.distillation == 0.1
     assert re.search(r"an n-gram model of this text \d+\.\d{4}\.$", said)  # compared all the same, for the rate
-    both, said = begun("other.txt", "train.distillation=0.1", "train.learning_rate=0.01")
+    both, said = job("other.txt", "train.distillation=0.1", "train.learning_rate=0.01")
     assert (both.config.train.distillation, said, compared[-1]) == (0.1, "", None)
-    long_enough, said = begun("alike.txt", known=100)
+    long_enough, said = job("alike.txt", known=100)
     assert (long_enough.config.train.distillation, said, compared[-1]) == (0.0, "", None)
 
 
@@ -555,7 +555,7 @@ def test_going_back_puts_the_teacher_back_as_well(here: Path) -> None:
     assert not torch.equal(
         training._tensors()["training/teacher_state/hidden"], before["training/teacher_state/hidden"]
     )
-    training._go_back()
+    training._roll_back()
     for name, tensor in training._tensors().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -565,23 +565,23 @@ def test_what_a_fine_tuning_starts_from_is_scored_first_and_kept_where_nothing_b
     old = finish(fresh(["text.txt"], "train.steps=40", folder="old"))
     (here / "few.txt").write_text(TEXT)
     harm = ("train.learning_rate=5", "train.steps=12", "train.eval_every=2", "train.distillation=0")
-    begun = finish(fine_tuned(old.run.best, "worse", *harm, "train.patience=null"))
-    first, *others = begun.training.history
+    job = finish(fine_tuned(old.run.best, "worse", *harm, "train.patience=null"))
+    first, *others = job.training.history
     assert [first.step, *(one.step for one in others)] == [0, 2, 4, 6, 8, 10, 12]
-    score = scoring.evaluate(model_file.read_model(old.run.best)[1], old.training.vocabulary, begun.training.validation)
+    score = scoring.evaluate(model_file.read_model(old.run.best)[1], old.training.vocabulary, job.training.validation)
     assert first.bits_per_character == pytest.approx(score.score.bits_per_character)
     assert first.training_bits_per_character is None
     assert all(one.judged_bits > first.judged_bits for one in others)
-    header, kept = model_file.read_model(begun.run.best)
+    header, kept = model_file.read_model(job.run.best)
     assert header.history == (first,)
     for name, weight in model_file.read_model(old.run.best)[1].state_dict().items():
         assert torch.equal(kept.state_dict()[name], weight), name
     line = json.loads((here / "worse" / "metrics.jsonl").read_text().splitlines()[0])
     assert (line["step"], line["training_bits_per_character"]) == (0, None)
-    finished = events.Finished("done", tuple(begun.training.history), 12)
-    assert "That is the model that it started from" in summary.closing(finished, begun.training.config, begun.run.best)
-    whole = model_file.read_header(begun.run.last)
-    assert "7 evaluations" in model_page.page(begun.run.last, whole)
+    finished = events.Finished("done", tuple(job.training.history), 12)
+    assert "That is the model that it started from" in summary.closing(finished, job.training.config, job.run.best)
+    whole = model_file.read_header(job.run.last)
+    assert "7 evaluations" in model_page.page(job.run.last, whole)
     gentle = finish(fine_tuned(old.run.best, "better", "train.steps=30", "train.patience=1", "train.distillation=0"))
     assert min(gentle.training.history, key=lambda one: one.judged_bits).step > 0
     # patience counts from the best that was learnt
@@ -631,11 +631,11 @@ def test_fine_tuning_a_bidirectional_model_begins_where_it_ended(here: Path) -> 
     for text, name in (("text.txt", "same"), ("new.txt", "new")):
         chosen = loading.load(None, [*TINY, "train.steps=1"], fine_tuning.fine_tuning_base(path))
         assert chosen.model.bidirectional
-        begun = new_run.fresh(chosen.with_values(data={"texts": [text]}), Path(name), CPU, init_from=path)
-        begun.run.release()
-        weights = begun.training.model.state_dict()
+        job = new_run.start(chosen.with_values(data={"texts": [text]}), Path(name), CPU, init_from=path)
+        job.run.release()
+        weights = job.training.model.state_dict()
         assert weights.keys() == old.training.model.state_dict().keys()
-        characters = begun.training.vocabulary.characters
+        characters = job.training.vocabulary.characters
         rows = torch.tensor([characters.index(character) for character in old.training.vocabulary.characters])
         for key, before in old.training.model.state_dict().items():
             by_row = key in {"embedding", "head", "head_bias", "backward_bias", "joint_bias"}
@@ -654,8 +654,8 @@ def test_a_bidirectional_model_read_from_its_file_writes_and_scores_the_same(her
     written, scores = [], []
     for one in (training.model, model):
         assert isinstance(one, BidirectionalRNN)
-        writer = Writer(OnDevice(one), header.vocabulary, ["the ", "q"], 60, Filters(0.8), seed=3, indices=[0, 1])
-        written.append(["".join(shown) for shown in zip(*writer, strict=True)])
+        sampler = Sampler(TorchModel(one), header.vocabulary, ["the ", "q"], 60, Filters(0.8), seed=3, indices=[0, 1])
+        written.append(["".join(shown) for shown in zip(*sampler, strict=True)])
         forward = scoring.evaluate(one, header.vocabulary, training.validation)
         scores.append((forward, cloze.score(one, header.vocabulary, training.validation, forward)))
     assert written[0] == written[1]
@@ -734,17 +734,17 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_left_alone(
 
 
 def test_a_run_of_a_gpu_that_computes_no_longer_goes_on_elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = fresh(["text.txt"])
-    begun.training.step()
-    begun.training.settle()
-    begun.training.position.device = "cuda"
-    begun.training.save_last(begun.run)
-    begun.run.release()
+    job = fresh(["text.txt"])
+    job.training.step()
+    job.training.settle()
+    job.training.position.device = "cuda"
+    job.training.save_last(job.run)
+    job.run.release()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(device, "_refusal", lambda device: "it is full")
     said: list[str] = []
-    resumed = resume.resume(begun.run, None, say=said.append)
+    resumed = resume.resume(job.run, None, say=said.append)
     resumed.run.release()
     assert resumed.training.device == CPU
     assert "cuda does not compute here (it is full); taking the CPU." in said
@@ -757,18 +757,18 @@ def test_a_gpu_that_computes_is_taken_for_exact_numbers_and_the_same_ones_each_t
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(device, "_refusal", lambda device: None)
-    before = device.let_round(True)
+    before = device.allow_tf32(True)
     try:
         assert device.choose_device("auto") == torch.device("cuda")
-        assert not device.let_round(before)
+        assert not device.allow_tf32(before)
     finally:
-        device.let_round(before)
+        device.allow_tf32(before)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_a_run_over_a_folder_is_resumed_though_the_run_lies_in_it(here: Path) -> None:
-    begun = finish(fresh(["."]))
-    assert begun.training.config.data.texts == [str(here / "text.txt")]
+    job = finish(fresh(["."]))
+    assert job.training.config.data.texts == [str(here / "text.txt")]
     assert (here / "run" / "samples.txt").exists()
     assert finish(resume.resume(Run(Path("run")), CPU, settings=["train.steps=8"])).training.position.step == 8
     again = finish(fresh(["."], folder="again"))
@@ -784,10 +784,10 @@ def test_a_shorter_length_than_was_done_is_refused(here: Path) -> None:
 
 
 def test_moving_the_text_keeps_the_patience(here: Path) -> None:
-    begun = fresh(["text.txt"])
-    begun.training.position.stale = 3
-    begun.training.save_last(begun.run)
-    begun.run.release()
+    job = fresh(["text.txt"])
+    job.training.position.stale = 3
+    job.training.save_last(job.run)
+    job.run.release()
     (here / "text.txt").rename(here / "else.txt")
     resumed = resume.resume(Run(Path("run")), CPU, texts=["else.txt"])
     resumed.run.release()

@@ -23,11 +23,11 @@ from charrnn.evaluation import cloze, scoring
 from charrnn.models import losses
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.losses import nats as nats_of_model
+from charrnn.models.losses import target_nats as nats_of_model
 from charrnn.scores import Score
 from charrnn.training import events, loop, new_run, optimizer, resume, trainer
-from charrnn.training.events import Finished, Reported, Stepped, WentBack
-from charrnn.training.job import Begun
+from charrnn.training.events import Evaluated, Finished, RolledBack, StepDone
+from charrnn.training.job import TrainingJob
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -49,24 +49,24 @@ VARIANTS = (
 )
 
 
-def started(folder: str, *settings: str, steps: int = 23) -> Begun[trainer.Training]:
+def started(folder: str, *settings: str, steps: int = 23) -> TrainingJob[trainer.Training]:
     options = loading.load(None, [*TINY, f"train.steps={steps}", *settings]).with_values(data={"texts": ["text.txt"]})
-    return new_run.fresh(options, Path(folder), CPU)
+    return new_run.start(options, Path(folder), CPU)
 
 
-def network(begun: Begun[trainer.Training]) -> CharRNN:
-    assert isinstance(begun.training.model, CharRNN)
-    return begun.training.model
+def network(job: TrainingJob[trainer.Training]) -> CharRNN:
+    assert isinstance(job.training.model, CharRNN)
+    return job.training.model
 
 
-def run_until(begun: Begun[trainer.Training], step: int | None = None) -> list[events.Report]:
+def run_until(job: TrainingJob[trainer.Training], step: int | None = None) -> list[events.Report]:
     """Train, asking to stop once `step` steps are done."""
 
     def stop() -> bool:
-        return step is not None and begun.training.position.step >= step
+        return step is not None and job.training.position.step >= step
 
-    reports = list(loop.train(begun.training, begun.run, stop))
-    begun.run.release()
+    reports = list(loop.train(job.training, job.run, stop))
+    job.run.release()
     return reports
 
 
@@ -103,9 +103,9 @@ def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
 # A GPU's figures come some steps late. A lag is no business of the device alone: a CPU can be given one
 
 
-def lagging(begun: Begun[trainer.Training], lag: int = 2) -> Begun[trainer.Training]:
-    begun.training.lag = lag
-    return begun
+def lagging(job: TrainingJob[trainer.Training], lag: int = 2) -> TrainingJob[trainer.Training]:
+    job.training.lag = lag
+    return job
 
 
 @pytest.mark.parametrize("lag", [1, 2, 7])
@@ -119,63 +119,63 @@ def test_figures_that_come_late_change_nothing(here: Path, settings: tuple[str, 
     assert_same_run(here / "whole", here / "parts")
     # and the reports come in the same order, an evaluation after all the steps before it
     assert [type(report) for report in last] == [type(report) for report in prompt][-len(last) :]
-    steps = [report.step for report in last if isinstance(report, Stepped)]
+    steps = [report.step for report in last if isinstance(report, StepDone)]
     assert steps == list(range(18, 24))
 
 
 def test_a_step_reports_the_one_that_was_taken_so_many_steps_before(here: Path) -> None:
-    begun = lagging(started("run"))
-    training = begun.training
+    job = lagging(started("run"))
+    training = job.training
     assert [training.step() for _ in range(2)] == [None, None]
     for step in (1, 2, 3):
         report = training.step()
-        assert isinstance(report, Stepped)
+        assert isinstance(report, StepDone)
         assert report.step == step
         assert math.isfinite(report.bits_per_character)
-    assert [report.step for report in training.settle() if isinstance(report, Stepped)] == [4, 5]
+    assert [report.step for report in training.settle() if isinstance(report, StepDone)] == [4, 5]
     assert list(training.settle()) == []
-    begun.run.release()
+    job.run.release()
 
 
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_loss_that_is_found_out_late_is_gone_back_from_as_if_at_once(
     here: Path, monkeypatch: pytest.MonkeyPatch, lag: int
 ) -> None:
-    monkeypatch.setattr(trainer, "_KEEP_EVERY", 3)  # so that there is a state to go back to between evaluations
+    monkeypatch.setattr(trainer, "_SNAPSHOT_EVERY", 3)  # so that there is a state to go back to between evaluations
     every = "train.eval_every=11"
     for folder, late in (("prompt", 0), ("late", lag)):
-        begun = lagging(started(folder, every), late)
+        job = lagging(started(folder, every), late)
         with monkeypatch.context() as patch:
             poison(patch, lambda call: call == 9)
-            reports = run_until(begun)
+            reports = run_until(job)
         # the state kept before step 7 is that of step 6, which had shown itself good
-        assert [report.step for report in reports if isinstance(report, WentBack)] == [6]
+        assert [report.step for report in reports if isinstance(report, RolledBack)] == [6]
     assert_same_run(here / "prompt", here / "late")
 
 
 def test_a_state_is_not_kept_before_its_own_step_has_shown_it_good(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_KEEP_EVERY", 4)
-    begun = lagging(started("run", "train.eval_every=100"))
+    monkeypatch.setattr(trainer, "_SNAPSHOT_EVERY", 4)
+    job = lagging(started("run", "train.eval_every=100"))
     poison(monkeypatch, lambda call: call == 9)  # the very step before which a state is written down
-    reports = run_until(begun)
-    assert [report.step for report in reports if isinstance(report, WentBack)] == [4]
-    assert bool(network(begun).head_bias.isfinite().all())
+    reports = run_until(job)
+    assert [report.step for report in reports if isinstance(report, RolledBack)] == [4]
+    assert bool(network(job).head_bias.isfinite().all())
 
 
 @pytest.mark.parametrize("stopped", ["at an evaluation", "by hand", "at the end"])
 def test_what_is_still_on_its_way_is_seen_before_anything_is_saved(
     here: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
 ) -> None:
-    begun = lagging(started("run"))
+    job = lagging(started("run"))
     bad = {"at an evaluation": 10, "by hand": 12, "at the end": 23}[stopped]
     poison(monkeypatch, lambda call: call == bad)
-    reports = run_until(begun, 12 if stopped == "by hand" else None)
-    assert sum(isinstance(report, WentBack) for report in reports) == 1
-    assert all(math.isfinite(evaluated.judged_bits) for evaluated in begun.training.history)
+    reports = run_until(job, 12 if stopped == "by hand" else None)
+    assert sum(isinstance(report, RolledBack) for report in reports) == 1
+    assert all(math.isfinite(evaluated.judged_bits) for evaluated in job.training.history)
     for file in ("last", "best"):
         tensors = read_tensors(here / "run" / f"{file}.safetensors")
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
-    assert begun.training.position.step == (10 if stopped == "by hand" else 23)
+    assert job.training.position.step == (10 if stopped == "by hand" else 23)
 
 
 def test_saving_once_a_minute_waits_for_what_is_on_its_way(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,13 +187,13 @@ def test_saving_once_a_minute_waits_for_what_is_on_its_way(here: Path, monkeypat
 
 def test_resume_after_a_plain_kill_goes_on_from_the_last_save(here: Path) -> None:
     run_until(started("whole"))
-    begun = started("parts")
-    reports = loop.train(begun.training, begun.run)
+    job = started("parts")
+    reports = loop.train(job.training, job.run)
     for report in reports:
-        if isinstance(report, Stepped) and report.step == 13:
+        if isinstance(report, StepDone) and report.step == 13:
             break  # three steps after the save at 10, some lines in metrics.jsonl already
     reports.close()  # type: ignore[attr-defined]
-    begun.run.release()
+    job.run.release()
     resumed = resume.resume(Run(Path("parts")), CPU)
     assert resumed.training.position.step == 10
     run_until(resumed)
@@ -202,22 +202,22 @@ def test_resume_after_a_plain_kill_goes_on_from_the_last_save(here: Path) -> Non
 
 def test_stopping_within_an_evaluation_loses_nothing(here: Path) -> None:
     run_until(started("whole"))
-    begun = started("parts")
+    job = started("parts")
     asked = 0
 
     def stop() -> bool:
         nonlocal asked
-        if begun.training.position.step == 5:
+        if job.training.position.step == 5:
             asked += 1
             return True  # first asked from within the evaluation that is due at 5
         return False
 
-    reports = list(loop.train(begun.training, begun.run, stop))
-    begun.run.release()
+    reports = list(loop.train(job.training, job.run, stop))
+    job.run.release()
     assert asked
     assert isinstance(reports[-1], Finished)
     assert reports[-1].reason == "stopped"
-    assert not any(isinstance(report, Reported) for report in reports)
+    assert not any(isinstance(report, Evaluated) for report in reports)
     run_until(resume.resume(Run(Path("parts")), CPU))
     assert_same_run(here / "whole", here / "parts")
 
@@ -245,28 +245,28 @@ def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None
     """Make the loss nan in chosen steps (counted from 1)."""
     calls, sound = 0, nats_of_model
 
-    def nats(*arguments: Any) -> torch.Tensor:
+    def target_nats(*arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return sound(*arguments) * (math.nan if when(calls) else 1.0)
 
-    monkeypatch.setattr(losses, "nats", nats)
+    monkeypatch.setattr(losses, "target_nats", target_nats)
 
 
 def test_a_loss_that_is_not_finite_never_stays_in_the_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = started("run")
+    job = started("run")
     poison(monkeypatch, lambda call: call == 8)
-    reports = run_until(begun)
-    back = [report for report in reports if isinstance(report, WentBack)]
+    reports = run_until(job)
+    back = [report for report in reports if isinstance(report, RolledBack)]
     assert [(report.step, report.times) for report in back] == [(5, 1)]  # the evaluation at 5 was the last good state
-    assert begun.training.position.rate_scale == 0.5
-    assert begun.training.position.step == 23
-    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.state_dict().values())
+    assert job.training.position.rate_scale == 0.5
+    assert job.training.position.step == 23
+    assert all(bool(weights.isfinite().all()) for weights in job.training.model.state_dict().values())
 
 
 def test_a_gradient_that_is_not_finite_never_stays_in_the_weights(here: Path) -> None:
-    begun = started("run")
-    weights = network(begun).head
+    job = started("run")
+    weights = network(job).head
     assert weights is not None
     calls = 0
 
@@ -276,25 +276,25 @@ def test_a_gradient_that_is_not_finite_never_stays_in_the_weights(here: Path) ->
         return gradient * math.inf if calls == 3 else gradient
 
     weights.register_hook(spoil)  # type: ignore[no-untyped-call]
-    reports = run_until(begun)
-    assert sum(isinstance(report, WentBack) for report in reports) == 1
+    reports = run_until(job)
+    assert sum(isinstance(report, RolledBack) for report in reports) == 1
     assert bool(weights.isfinite().all())
 
 
 def test_training_gives_up_after_going_back_three_times(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = started("run")
+    job = started("run")
     poison(monkeypatch, lambda call: call > 7)
     seen: list[events.Report] = []
     with pytest.raises(CharRNNError, match=r"not finite again at step .*Set a lower train\.learning_rate"):
-        seen.extend(loop.train(begun.training, begun.run))
-    begun.run.release()
-    assert bool(network(begun).head_bias.isfinite().all())
-    assert begun.run.best.exists()
+        seen.extend(loop.train(job.training, job.run))
+    job.run.release()
+    assert bool(network(job).head_bias.isfinite().all())
+    assert job.run.best.exists()
 
 
 def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
-    begun = started("run", "train.patience=2", "train.learning_rate=10", "train.eval_every=2", steps=200)
-    finished = run_until(begun)[-1]
+    job = started("run", "train.patience=2", "train.learning_rate=10", "train.eval_every=2", steps=200)
+    finished = run_until(job)[-1]
     assert isinstance(finished, Finished)
     assert finished.reason == "patience"
     assert finished.step < 200
@@ -305,20 +305,20 @@ def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
 def test_a_time_budget_is_kept_and_annealed_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr("charrnn.training.loop.time.perf_counter", lambda: next(ticks) / 200)
-    begun = started("run", "train.time=1.5", "train.steps=null", "train.epochs=null", "train.eval_every=100000")
-    reports = run_until(begun)
-    steps = [report for report in reports if isinstance(report, Stepped)]
+    job = started("run", "train.time=1.5", "train.steps=null", "train.epochs=null", "train.eval_every=100000")
+    reports = run_until(job)
+    steps = [report for report in reports if isinstance(report, StepDone)]
     finished = reports[-1]
     assert isinstance(finished, Finished)
     assert finished.reason == "time"
     assert steps[-1].learning_rate < 0.05 * max(report.learning_rate for report in steps)
-    assert begun.training.position.seconds == pytest.approx(1.5, abs=0.1)
+    assert job.training.position.seconds == pytest.approx(1.5, abs=0.1)
 
 
 def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
     """Or the rate would jump to half its peak at the first step, and not warm up."""
-    begun = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
-    training = begun.training
+    job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    training = job.training
     assert training.position.seconds > 0.0  # reading the text, if nothing else
     assert training.progress == 0.0
     training.position.seconds = training.position.startup = 20.0
@@ -330,22 +330,22 @@ def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
     assert training.progress == 0.5  # room is left for the last evaluation
     training.position.seconds = training.position.startup = 200.0  # more than there is: a single step
     assert training.progress == 0.0
-    assert isinstance(run_until(begun)[-1], Finished)
+    assert isinstance(run_until(job)[-1], Finished)
     assert training.position.step == 1
     assert training.progress == 1.0
 
 
 def test_room_is_left_for_the_first_evaluation_when_it_is_the_last(here: Path) -> None:
     """As the plan reckons it; and never more than half, or nothing would be learnt."""
-    begun = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
-    training = begun.training
+    job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    training = job.training
     assert 0.0 < training.position.evaluation_seconds < 1.0
     training.position.startup, training.position.seconds = 20.0, 50.0
     for seconds, given in ((5.0, 75.0), (30.0, 50.0), (40.0, 40.0), (70.0, 40.0), (200.0, 40.0)):
         training.position.evaluation_seconds = seconds
         assert training.progress == pytest.approx(30.0 / given)
     training.position.seconds = 200.0
-    finished = run_until(begun)[-1]
+    finished = run_until(job)[-1]
     assert isinstance(finished, Finished)
     assert finished.reason == "time"
 
@@ -377,45 +377,45 @@ def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
 def test_weight_decay_is_decoupled_as_in_adamw_and_leaves_tables_alone(
     here: Path, model: list[str], tables: set[str]
 ) -> None:
-    begun = started(
+    job = started(
         "run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null", "train.warmup_steps=0", *model
     )
-    training = begun.training
+    training = job.training
     with torch.no_grad():  # what starts at 0 would not show that it shrinks
         for parameter in training.model.parameters():
             parameter.add_(0.5)
     copies = {name: weights.detach().clone() for name, weights in training.model.named_parameters()}
     stepped = training.step()
-    assert isinstance(stepped, Stepped)
+    assert isinstance(stepped, StepDone)
     gradients = {name: weights.grad for name, weights in training.model.named_parameters()}
     for name, weights in copies.items():
         weights.grad = gradients[name]
         decay = 0.3 if weights.dim() > 1 and name not in tables else 0.0
         torch.optim.AdamW([weights], lr=stepped.learning_rate, betas=(0.9, 0.99), weight_decay=decay).step()
         torch.testing.assert_close(training.model.get_parameter(name).detach(), weights)
-    begun.run.release()
+    job.run.release()
 
 
 def test_clipping_by_norm_scales_the_whole_gradient(here: Path) -> None:
-    begun = started("run", "train.clip_norm=0.01")
-    stepped = begun.training.step()
-    assert isinstance(stepped, Stepped)
+    job = started("run", "train.clip_norm=0.01")
+    stepped = job.training.step()
+    assert isinstance(stepped, StepDone)
     assert stepped.gradient_norm > 0.01
     squares = sum(
-        float((weights.grad**2).sum()) for weights in begun.training.model.parameters() if weights.grad is not None
+        float((weights.grad**2).sum()) for weights in job.training.model.parameters() if weights.grad is not None
     )
     assert math.sqrt(squares) == pytest.approx(0.01, rel=1e-3)
-    begun.run.release()
+    job.run.release()
 
 
 def test_clipping_by_value_cuts_each_gradient(here: Path) -> None:
-    begun = started("run", "train.clip_value=0.001", "train.clip_norm=null")
-    begun.training.step()
+    job = started("run", "train.clip_value=0.001", "train.clip_norm=null")
+    job.training.step()
     largest = max(
-        float(weights.grad.abs().max()) for weights in begun.training.model.parameters() if weights.grad is not None
+        float(weights.grad.abs().max()) for weights in job.training.model.parameters() if weights.grad is not None
     )
     assert largest == pytest.approx(0.001)
-    begun.run.release()
+    job.run.release()
 
 
 def test_l1_pulls_every_matrix_towards_zero(here: Path) -> None:
@@ -434,25 +434,25 @@ def test_l1_pulls_every_matrix_towards_zero(here: Path) -> None:
 
 
 def test_an_epoch_starts_from_the_start_state_and_windows_carry_it(here: Path) -> None:
-    begun = started("run")
-    training = begun.training
-    windows = training.lanes.windows
+    job = started("run")
+    training = job.training
+    windows = training.batches.windows
     seen: list[float] = []
     for _ in range(windows + 1):
         seen.append(float(training.state.hidden.abs().sum()))
         training.step()
     assert seen[0] == 0.0
     assert all(size > 0.0 for size in seen[1:windows])
-    begun.run.release()
+    job.run.release()
 
 
 def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the update itself overflows, at a step after which a state is kept: only the next loss shows it
-    monkeypatch.setattr(trainer, "_KEEP_EVERY", 4)
-    begun = started("run", "train.eval_every=100")
-    optimizer, calls = begun.training.optimizer, 0
+    monkeypatch.setattr(trainer, "_SNAPSHOT_EVERY", 4)
+    job = started("run", "train.eval_every=100")
+    optimizer, calls = job.training.optimizer, 0
     sound = optimizer.step
 
     def step() -> None:
@@ -461,46 +461,46 @@ def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
         sound()
         if calls == 8:
             with torch.no_grad():
-                network(begun).head_bias.fill_(math.nan)
+                network(job).head_bias.fill_(math.nan)
 
     monkeypatch.setattr(optimizer, "step", step)
-    reports = run_until(begun)
-    back = [report for report in reports if isinstance(report, WentBack)]
+    reports = run_until(job)
+    back = [report for report in reports if isinstance(report, RolledBack)]
     assert [report.step for report in back] == [4]
-    assert begun.training.position.step == 23
-    assert all(bool(weights.isfinite().all()) for weights in begun.training.model.parameters())
+    assert job.training.position.step == 23
+    assert all(bool(weights.isfinite().all()) for weights in job.training.model.parameters())
 
 
 @pytest.mark.parametrize("spoilt", ["head_bias", "backward_bias", "joint_bias"])
 def test_a_validation_score_that_is_not_finite_goes_back_and_is_never_the_best(here: Path, spoilt: str) -> None:
-    begun = started("run", f"model.bidirectional={'false' if spoilt == 'head_bias' else 'true'}")
-    for report in loop.train(begun.training, begun.run):
-        if isinstance(report, Stepped) and report.step == 5 and begun.training.position.rollbacks == 0:
+    job = started("run", f"model.bidirectional={'false' if spoilt == 'head_bias' else 'true'}")
+    for report in loop.train(job.training, job.run):
+        if isinstance(report, StepDone) and report.step == 5 and job.training.position.rollbacks == 0:
             with torch.no_grad():
-                begun.training.model.get_parameter(spoilt).fill_(math.inf)
-    begun.run.release()
-    assert begun.training.position.rollbacks == 1
-    assert all(math.isfinite(evaluated.judged_bits) for evaluated in begun.training.history)
+                job.training.model.get_parameter(spoilt).fill_(math.inf)
+    job.run.release()
+    assert job.training.position.rollbacks == 1
+    assert all(math.isfinite(evaluated.judged_bits) for evaluated in job.training.history)
     assert bool(read_tensors(here / "run" / "best.safetensors")[spoilt].isfinite().all())
 
 
 def test_stopping_with_spoilt_weights_saves_the_last_good_ones(here: Path) -> None:
-    begun = started("run")
-    run_until(begun, 7)
+    job = started("run")
+    run_until(job, 7)
     with torch.no_grad():
-        network(begun).head_bias.fill_(math.nan)
-    begun.training.save_last(begun.run)
+        network(job).head_bias.fill_(math.nan)
+    job.training.save_last(job.run)
     assert bool(read_tensors(here / "run" / "last.safetensors")["head_bias"].isfinite().all())
-    assert begun.training.position.step == 5
+    assert job.training.position.step == 5
 
 
 def test_a_run_of_another_kind_of_device_is_resumed(here: Path) -> None:
-    begun = started("run")
-    run_until(begun, 7)
-    training = begun.training
+    job = started("run")
+    run_until(job, 7)
+    training = job.training
     training.position.device = "cuda"
     tensors = training._tensors() | {"training/generator": torch.zeros(16, dtype=torch.uint8)}
-    write_atomically(begun.run.last, to_bytes(training.header(resumable=True), tensors))
+    write_atomically(job.run.last, to_bytes(training.header(resumable=True), tensors))
     said: list[str] = []
     run_until(resume.resume(Run(Path("run")), None, say=said.append))
     assert any("Trained on cuda before and on cpu from here" in note for note in said)
@@ -517,27 +517,27 @@ def test_a_run_of_another_kind_of_device_is_resumed(here: Path) -> None:
     ids=str,
 )
 def test_a_garbled_position_is_a_sentence(here: Path, change: dict[str, Any], message: str) -> None:
-    begun = started("run")
-    run_until(begun, 7)
-    header = begun.training.header(resumable=True)
+    job = started("run")
+    run_until(job, 7)
+    header = job.training.header(resumable=True)
     assert header.position is not None
     spoilt = replace(header, position=header.position | change)
-    write_atomically(begun.run.last, to_bytes(spoilt, begun.training._tensors()))
+    write_atomically(job.run.last, to_bytes(spoilt, job.training._tensors()))
     with pytest.raises(CharRNNError, match=message):
         resume.resume(Run(Path("run")), CPU)
 
 
 def test_training_tensors_that_do_not_fit_are_a_sentence(here: Path) -> None:
-    begun = started("run")
-    run_until(begun, 7)
-    header, tensors = begun.training.header(resumable=True), begun.training._tensors()
+    job = started("run")
+    run_until(job, 7)
+    header, tensors = job.training.header(resumable=True), job.training._tensors()
     for spoilt in (
         {name: tensor for name, tensor in tensors.items() if name != "training/generator"},
         tensors | {"training/state/hidden": torch.zeros(1, 1, 1)},
         tensors | {"training/optimizer/0/exp_avg": torch.zeros(3, 1)},
         tensors | {"training/optimizer/99/exp_avg": torch.zeros(3)},
     ):
-        write_atomically(begun.run.last, to_bytes(header, spoilt))
+        write_atomically(job.run.last, to_bytes(header, spoilt))
         with pytest.raises(CharRNNError, match="is damaged"):
             resume.resume(Run(Path("run")), CPU)
 
@@ -546,9 +546,9 @@ def test_training_tensors_that_do_not_fit_are_a_sentence(here: Path) -> None:
 
 
 def test_an_evaluation_of_a_bidirectional_model_holds_all_three_scores(here: Path) -> None:
-    begun = started("run", "model.bidirectional=true")
-    run_until(begun)
-    training = begun.training
+    job = started("run", "model.bidirectional=true")
+    run_until(job)
+    training = job.training
     last = training.history[-1]
     forward = scoring.evaluate(training.model, training.vocabulary, training.validation)
     assert isinstance(training.model, BidirectionalRNN)
@@ -569,9 +569,9 @@ def test_an_evaluation_of_a_bidirectional_model_holds_all_three_scores(here: Pat
 
 
 def test_an_evaluation_of_a_causal_model_has_no_other_score(here: Path) -> None:
-    begun = started("run", steps=5)
-    run_until(begun)
-    (evaluated,) = begun.training.history
+    job = started("run", steps=5)
+    run_until(job)
+    (evaluated,) = job.training.history
     assert (evaluated.backward_nats, evaluated.cloze_nats, evaluated.cloze_correct) == (None, None, None)
     assert evaluated.cloze is None
     assert evaluated.judged_bits == evaluated.bits_per_character
@@ -596,12 +596,12 @@ def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_sc
 
     monkeypatch.setattr(cloze, "score", score)
     monkeypatch.setattr(scoring, "evaluate", score_forward)
-    begun = started("run", "model.bidirectional=true", steps=20)
-    reports = [report for report in run_until(begun) if isinstance(report, Reported)]
+    job = started("run", "model.bidirectional=true", steps=20)
+    reports = [report for report in run_until(job) if isinstance(report, Evaluated)]
     assert [report.best for report in reports] == [True, True, False, False]  # 55, 45, 46 and 46 nats
     assert read_header(here / "run" / "best.safetensors").history[-1].step == 10
-    assert begun.training.position.best_bits == pytest.approx(45 / 3 / 10 / math.log(2))
-    assert begun.training.position.stale == 2
+    assert job.training.position.best_bits == pytest.approx(45 / 3 / 10 / math.log(2))
+    assert job.training.position.stale == 2
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -614,12 +614,12 @@ def test_cudnn_may_round_all_through_a_step_in_bf16_and_never_in_fp32(
     seen: dict[str, bool | None] = {}
 
     @contextmanager
-    def rounding(device: torch.device, wanted: bool) -> Iterator[None]:
+    def tf32(device: torch.device, wanted: bool) -> Iterator[None]:
         allowed.append(wanted)
         yield
         allowed.pop()
 
-    costs = losses.costs
+    costs = losses.compute_losses
 
     def watched(*arguments: Any) -> Any:
         found, state = costs(*arguments)
@@ -627,10 +627,10 @@ def test_cudnn_may_round_all_through_a_step_in_bf16_and_never_in_fp32(
         found.forward.register_hook(lambda gradient: seen.update(backwards=allowed[-1]))  # type: ignore[no-untyped-call]
         return found, state
 
-    monkeypatch.setattr(trainer, "rounding", rounding)
-    monkeypatch.setattr(losses, "costs", watched)
-    begun = started("run", f"train.precision={precision}")
-    begun.training.step()
-    begun.run.release()
+    monkeypatch.setattr(trainer, "tf32", tf32)
+    monkeypatch.setattr(losses, "compute_losses", watched)
+    job = started("run", f"train.precision={precision}")
+    job.training.step()
+    job.run.release()
     assert seen == {"forwards": precision == "bf16", "backwards": precision == "bf16"}
     assert allowed == [None]

@@ -13,7 +13,20 @@ from torch.backends.cudnn.rnn import get_cudnn_mode
 from torch.overrides import _get_current_function_mode_stack
 
 from charrnn.device import cudnn_takes_bf16
-from tests.pretended import CPU, CUDA, Calls, Copy, Device, Operation, Operations, flat, is_cuda, replay, spoil, unseen
+from tests.fake_device import (
+    CPU,
+    CUDA,
+    Calls,
+    Copy,
+    Device,
+    Operation,
+    Operations,
+    flat,
+    is_cuda,
+    replay,
+    spoil,
+    unseen,
+)
 
 
 class Generator(torch.Generator):
@@ -50,7 +63,7 @@ class Cudnn:
 
 
 @contextmanager
-def pretended() -> Iterator[None]:
+def fake_cuda() -> Iterator[None]:
     """Have a CUDA device for a while: cuda:0, with a single stream."""
     device = Device()
     calls = Calls(device)
@@ -107,7 +120,7 @@ def pretended() -> Iterator[None]:
             device.going_back = before
 
     def grouped(*args: Any) -> Any:
-        """Name the pretended device, of which optimizers ask."""
+        """Name the fake CUDA device, of which optimizers ask."""
         return {(next(flat(lists)).device, dtype): (lists, at) for (_, dtype), (lists, at) in group(*args).items()}
 
     def set_sync_debug_mode(mode: str) -> None:

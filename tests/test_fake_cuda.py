@@ -1,4 +1,4 @@
-"""Claims about the pretended device: it notices what a real one would, and leaves nothing behind."""
+"""Claims about the fake CUDA device: it notices what a real one would, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from charrnn.device import cudnn_takes_bf16
-from tests.pretended import CUDA
-from tests.pretended_cuda import pretended
+from tests.fake_cuda import fake_cuda
+from tests.fake_device import CUDA
 
 
 @pytest.fixture
 def there() -> Iterator[Tensor]:
     """Give 0, 1, 2 on the device."""
-    with pretended():
+    with fake_cuda():
         yield torch.arange(3.0, device="cuda")
 
 
@@ -178,7 +178,7 @@ def test_afterwards_all_is_as_before(fails: bool) -> None:
     before = [getattr(owner, name) for owner, name in PATCHED]
     capable = cudnn_takes_bf16()
     try:
-        with pretended():
+        with fake_cuda():
             assert torch.cuda.is_available()
             cudnn_takes_bf16()  # remembers what it found
             there = torch.zeros(2, device=CUDA)
