@@ -33,7 +33,7 @@ def main(cells: str, sizes: str, characters: int, distinct: int, lanes: int, rou
             layers, hidden = (int(number) for number in size.split("x"))
             ways, amounts = {}, {}
             for precision in precisions:
-                for kernel in ("torch", "own"):
+                for kernel in ("torch", "custom"):
                     made = training(cell, hidden, layers, lanes, 128, precision, kernel, CPU, distinct)
                     ways[f"training, {precision} {kernel}"] = made.step
                     amounts[f"training, {precision} {kernel}"] = float(lanes * 128)

@@ -20,7 +20,7 @@ from charrnn.data.corpus import CorpusCard
 from charrnn.training.events import StepDone
 from charrnn.training.trainer import Training
 
-WAYS = [(precision, kernel) for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
+WAYS = [(precision, kernel) for precision in ("fp32", "bf16") for kernel in ("torch", "custom")]
 TEXT = Path(__file__).parent.parent / "data" / "beijing.txt"
 
 

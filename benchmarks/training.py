@@ -253,7 +253,7 @@ def main(cells: str, sizes: str, counts: str | None, length: int, rounds: int, t
             baseline = "torch.nn in fp32"
             ways = {baseline: Tutorial.apart(cell, hidden, layers, tokens)}
             for precision in precisions:
-                for kernel in ("torch", "own"):
+                for kernel in ("torch", "custom"):
                     made = training(cell, hidden, layers, lanes, length, precision, kernel)
                     ways[f"charrnn {precision} {kernel}"] = made.step
             flops = 0.0

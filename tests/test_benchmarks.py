@@ -28,7 +28,7 @@ SMALLEST = {
     ),
     "forms": ("{causal} --count 3", r"model +regular +[\d.]+%"),
     "gaps": ("{both} {causal} --count 4 --widths 1,2", r"lead, exact: [+-][\d.]+%"),
-    "losses": ("{text} --hidden 8 --layers 1 --steps 20 --seeds 2", r"bf16 own: [+-][\d.]+"),
+    "losses": ("{text} --hidden 8 --layers 1 --steps 20 --seeds 2", r"bf16 custom: [+-][\d.]+"),
     "repeats": ("{text}", r"text\.txt +[\d,]+ +[\d.]+%"),
     "samples": (
         "{causal} --characters 1000 --temperatures 0.8 --min-p 0 --order 3 --copied 8 --grams 2",
@@ -40,7 +40,7 @@ APART = {
     "reading": ("--size 200KB --rounds 1", r"chinese +charrnn, in a file +\d+"),
     "training": (
         "--cells gru --sizes 1x8 --lanes 2 --length 4 --rounds 1",
-        rf"charrnn {'bf16' if bf16_on(torch.device('cpu')).fast else 'fp32'} own +[\d,]+ +[\d.]+",
+        rf"charrnn {'bf16' if bf16_on(torch.device('cpu')).fast else 'fp32'} custom +[\d,]+ +[\d.]+",
     ),
     "sampling": ("--hidden 128 --layers 1 --vocabulary 9 --rounds 1", r"charrnn, 1 sample +[\d,]+ +[\d.]+"),
     "presets": (

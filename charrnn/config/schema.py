@@ -34,6 +34,11 @@ def _seconds(value: Any) -> Any:
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
+def _kernel(value: Any) -> Any:
+    """Read the name that charrnn's kernel had in files of earlier versions."""
+    return "custom" if value == "own" else value
+
+
 def setting(default: Any, *, takes: str, description: str) -> Any:
     """Declare a setting: its default, what it takes in words, and a sentence on what it does."""
     return Field(default, description=description, json_schema_extra={"takes": takes})
@@ -296,10 +301,10 @@ class TrainConfig(Section):
         takes="auto, fp32 or bf16",
         description="Number format of the products; auto tries what the device has and takes the faster.",
     )
-    kernel: Literal["auto", "torch", "own"] = setting(
+    kernel: Annotated[Literal["auto", "torch", "custom"], BeforeValidator(_kernel)] = setting(
         "auto",
-        takes="auto, torch or own",
-        description="Who runs the layers through time: torch's kernels, where there is one, or charrnn's own loops; "
+        takes="auto, torch or custom",
+        description="Which kernel runs the layers through time: torch's, where there is one, or charrnn's custom one; "
         "auto tries both on a CPU.",
     )
     eval_every: Positive | Auto = setting(

@@ -137,7 +137,7 @@ def plan(
     notes.append(
         f"Learning {training:,} characters ({distinct:,} distinct) with {model.kind}{stack},"
         f" {train.batch_size} lanes of {length}, {train.precision}"
-        f"{' by own loops' if train.kernel == 'own' else ''} on {device}: {told}."
+        f"{' by the custom kernel' if train.kernel == 'custom' else ''} on {device}: {told}."
     )
     return Plan(config, tuple(notes), validation / (rate * _scoring_speed(model)))
 

@@ -33,11 +33,11 @@ def _ways(config: Config, device: torch.device, bf16: Bf16, notes: list[str]) ->
     for precision in precisions:
         without = precision == "bf16" and model.cell == "lstm" and device.type == "cpu" and not bf16.lstm
         if model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None or without:
-            kernels = ["own"]  # torch has none
+            kernels = ["custom"]  # torch has none
         elif train.kernel != "auto":
             kernels = [str(train.kernel)]
         else:
-            kernels = ["torch", "own"] if device.type == "cpu" else ["torch"]  # a GPU starves on many small calls
+            kernels = ["torch", "custom"] if device.type == "cpu" else ["torch"]  # a GPU starves on many small calls
         ways += [{"precision": precision, "kernel": kernel} for kernel in kernels]
     if train.precision == "bf16" and not bf16.fast:
         notes.append(SLOW_BF16.format(device=device))
@@ -99,7 +99,7 @@ def _blank(config: Config, vocabulary_size: int, device: torch.device) -> Networ
 
 def _tried(model: Network, config: Config, device: torch.device) -> float:
     """Take a step; gives its seconds."""
-    model.use_custom_kernel(config.train.kernel == "own")
+    model.use_custom_kernel(config.train.kernel == "custom")
     generator = torch.Generator(device).manual_seed(0)
     batches, length = int(config.train.batch_size), config.train.sequence_length
     tokens = torch.zeros(batches, length, dtype=torch.long, device=device)

@@ -84,7 +84,7 @@ class Training:
             frequencies = torch.from_numpy(corpus.training.frequencies)
             model.initialise(torch.Generator().manual_seed(config.train.seed), frequencies)
         self.model = model.to(device)
-        self.model.use_custom_kernel(config.train.kernel == "own")
+        self.model.use_custom_kernel(config.train.kernel == "custom")
         self.optimizer = make_optimizer(config.train, self.model)
         self.generator = torch.Generator(device).manual_seed(config.train.seed + 1)  # dropout's own
         assert config.train.batch_size != "auto"
@@ -104,7 +104,7 @@ class Training:
         self.teacher: losses.Teacher | None = None
         if teacher is not None:
             assert config.train.distillation != "auto"
-            teacher.to(device).eval().requires_grad_(False).use_custom_kernel(config.train.kernel == "own")
+            teacher.to(device).eval().requires_grad_(False).use_custom_kernel(config.train.kernel == "custom")
             state = teacher.initial_state(config.train.batch_size)
             self.teacher = losses.Teacher(teacher, config.train.distillation, state)
         self.position = Position(

@@ -57,7 +57,7 @@ def planned(
 
 
 def speed(sized: Config) -> float:
-    """Make bf16 twice as fast, and own loops a little faster or slower, by precision."""
+    """Make bf16 twice as fast, and the custom kernel a little faster or slower, by precision."""
     return {"fp32": 1.0, "bf16": 2.0}[sized.train.precision] * (
         1.0 if sized.train.kernel == "torch" else {"fp32": 0.9, "bf16": 1.1}[sized.train.precision]
     )
@@ -179,11 +179,11 @@ def test_what_the_user_set_is_kept() -> None:
 @pytest.mark.parametrize(
     ("settings", "precision", "kernel"),
     [
-        ((), "bf16", "own"),
+        ((), "bf16", "custom"),
         (("train.precision=fp32",), "fp32", "torch"),
         (("train.kernel=torch",), "bf16", "torch"),
-        (("train.kernel=own", "train.precision=fp32"), "fp32", "own"),
-        (("model.leak=0.5", "train.precision=fp32"), "fp32", "own"),  # torch has no kernel for it
+        (("train.kernel=custom", "train.precision=fp32"), "fp32", "custom"),
+        (("model.leak=0.5", "train.precision=fp32"), "fp32", "custom"),  # torch has no kernel for it
     ],
 )
 def test_the_fastest_way_is_taken_of_those_that_there_are(
@@ -197,8 +197,8 @@ def test_the_fastest_way_is_taken_of_those_that_there_are(
     ("settings", "precision", "kernel", "told"),
     [
         ((), "fp32", "torch", False),
-        (("train.precision=bf16",), "bf16", "own", True),  # torch's kernel of an LSTM would fail
-        (("train.precision=bf16", "train.kernel=torch"), "bf16", "own", True),
+        (("train.precision=bf16",), "bf16", "custom", True),  # torch's kernel of an LSTM would fail
+        (("train.precision=bf16", "train.kernel=torch"), "bf16", "custom", True),
         (("train.precision=bf16", "train.kernel=torch", "model.cell=gru"), "bf16", "torch", True),
     ],
 )
@@ -377,7 +377,7 @@ def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monk
 
     measured(monkeypatch, one_by_one(rate))
     chosen = auto_config.plan(loading.load(None, ()), 65, 1_000_000, 50_000, CPU, bf16=BF16).config
-    assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "own")
+    assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "custom")
 
 
 def test_on_cuda_bf16_is_tried_where_cudnn_has_it() -> None:
@@ -405,7 +405,7 @@ def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPat
             "train.kernel=torch",
         ],
     )
-    assert throughput._rates(chosen, [{"kernel": "torch"}, {"kernel": "own"}], 9, CPU) == [3 * 7 / 1.0, 3 * 7 / 1.0]
+    assert throughput._rates(chosen, [{"kernel": "torch"}, {"kernel": "custom"}], 9, CPU) == [3 * 7 / 1.0, 3 * 7 / 1.0]
 
 
 def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
@@ -443,15 +443,15 @@ def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPat
 
     def rate(sized: Config, size: int) -> float:
         width = int(sized.model.hidden_size)
-        fast = (sized.train.kernel == "own") == (width >= 512) and sized.train.precision == "bf16"
+        fast = (sized.train.kernel == "custom") == (width >= 512) and sized.train.precision == "bf16"
         return (2e10 if fast else 1e10) / products(sized.model, size)
 
     measured(monkeypatch, one_by_one(rate))
-    for time, kernel in ((60, "torch"), (6_000, "own")):
+    for time, kernel in ((60, "torch"), (6_000, "custom")):
         settled = auto_config.plan(
             loading.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU, bf16=BF16
         ).config
-        assert (int(settled.model.hidden_size) >= 512) == (kernel == "own")
+        assert (int(settled.model.hidden_size) >= 512) == (kernel == "custom")
         assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
 
 
@@ -501,22 +501,24 @@ def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkey
     def step(model: object, sized: Config, device: torch.device) -> float:
         way = f"{sized.train.precision} {sized.train.kernel}"
         tried.append(way)
-        if way == "bf16 own":
+        if way == "bf16 custom":
             raise torch.OutOfMemoryError("out of memory")
-        return {"fp32 torch": 2.0, "fp32 own": 1.0, "bf16 torch": 9.0}[way] + 20.0 * (len(tried) == 1)
+        return {"fp32 torch": 2.0, "fp32 custom": 1.0, "bf16 torch": 9.0}[way] + 20.0 * (len(tried) == 1)
 
     monkeypatch.setattr(throughput, "_tried", step)
     settings = ["model.hidden_size=4", "model.num_layers=1", "model.embedding_size=4", "model.dropout=0"]
     settings += ["model.tie_weights=false", "train.batch_size=3", "train.sequence_length=7"]
     chosen = loading.load(None, settings)
-    ways = [{"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "own")]
+    ways = [
+        {"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "custom")
+    ]
     rates = throughput._rates(chosen, ways, 9, CPU)
-    turn = ["fp32 torch", "fp32 own"]
-    assert tried == ["fp32 torch", *turn, "bf16 torch", "bf16 own", *turn, *turn]
+    turn = ["fp32 torch", "fp32 custom"]
+    assert tried == ["fp32 torch", *turn, "bf16 torch", "bf16 custom", *turn, *turn]
     assert rates == [21 / 2, 21 / 1, 21 / 9, 0.0]
     tried.clear()
     assert throughput._rates(chosen, ways[3:], 9, CPU) == [0.0]
-    assert tried == ["bf16 own"]
+    assert tried == ["bf16 custom"]
 
 
 def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

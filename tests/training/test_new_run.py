@@ -452,7 +452,7 @@ def fine_tuned(old: Path, folder: str, *settings: str) -> TrainingJob[trainer.Tr
     return new_run.start(chosen.with_values(data={"texts": ["few.txt"]}), Path(folder), CPU, init_from=old)
 
 
-@pytest.mark.parametrize("model", [["model.cell=gru"], ["model.bidirectional=true", "train.kernel=own"]], ids=str)
+@pytest.mark.parametrize("model", [["model.cell=gru"], ["model.bidirectional=true", "train.kernel=custom"]], ids=str)
 def test_fine_tuning_learns_from_the_model_it_began_with_also_when_resumed(here: Path, model: list[str]) -> None:
     """Bit for bit, though the model that it began with is gone by then."""
     how = ("train.steps=23", "train.eval_every=9")
