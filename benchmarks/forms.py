@@ -1,11 +1,11 @@
-"""How often a model's poems keep a regular form, beside poems that people wrote and the model never saw.
+"""How often a model's poems have a regular form, compared with held-out poems.
 
-    python benchmarks/forms.py MODEL [--part validation] [--count 1000] [--temperature 1] [--min-p 0.02] [--seed 0]
+    python benchmarks/forms.py MODEL [--split validation] [--count 1000] [--temperature 1] [--min-p 0.02] [--seed 0]
 
 A poem is a title, lines, and an empty line. It is regular if all its verses have five characters, or all have seven;
-a verse ends at a mark of punctuation or at the end of its line. Poems are drawn after an empty line, each to the next
-one, with the defaults of `charrnn sample`; one that does not end within 1,000 characters is not regular.
-Held-out poems are judged by the same rule. Prints both shares, and what spoils the others.
+a verse ends at a punctuation mark or at the end of a line. Samples start after an empty line and stop before the next,
+with the default settings of `charrnn sample`; one that does not end within 1,000 characters is not regular.
+Prints the share of regular poems of the model and of the held-out text, and the forms of the others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sampler
 
 LENGTH = 1_000
-LANES = 64
+BATCH = 64
 _MARKS = "，。？！；：、"
 
 
 def form(poem: str) -> str:
-    """Name a poem's form: five, seven, or what it is instead."""
+    """Return a poem's form: five, seven, or why it has none."""
     title, _, body = poem.strip("\n").partition("\n")
     if not title or not body:
         return "no lines"
@@ -42,8 +42,8 @@ def form(poem: str) -> str:
     return "mixed"
 
 
-def shown(name: str, poems: Iterable[str | None]) -> None:
-    """Print the share of regular poems; None stands for one that did not end."""
+def report(name: str, poems: Iterable[str | None]) -> None:
+    """Print the share of regular poems; None is one that did not end."""
     forms = Counter("endless" if poem is None else form(poem) for poem in poems)
     count = forms.total()
     share = (forms["five"] + forms["seven"]) / count
@@ -54,26 +54,26 @@ def shown(name: str, poems: Iterable[str | None]) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--part", default="validation", type=click.Choice(["validation", "test"]))
+@click.option("--split", default="validation", type=click.Choice(["validation", "test"]))
 @click.option("--count", default=1000)
 @click.option("--temperature", default=TEMPERATURE)
 @click.option("--min-p", default=MIN_P)
 @click.option("--seed", default=0)
-def main(model: str, part: str, count: int, temperature: float, min_p: float, seed: int) -> None:
+def main(model: str, split: str, count: int, temperature: float, min_p: float, seed: int) -> None:
     path = run_dir.find_model(model)
     header = model_file.read_header(path)
-    whole, _ = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
-    shown("held out", [poem for poem in whole.part(part).text.split("\n\n") if poem.strip()])
-    reader, vocabulary = inference.load(path)
+    texts, _ = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
+    report("held out", [poem for poem in texts.split(split).text.split("\n\n") if poem.strip()])
+    language_model, vocabulary = inference.load(path)
     poems: list[str | None] = []
-    for first in range(0, count, LANES):
-        indices = range(first, min(first + LANES, count))
+    for first in range(0, count, BATCH):
+        indices = range(first, min(first + BATCH, count))
         sampler = Sampler(
-            reader,
+            language_model,
             vocabulary,
             ["\n"] * len(indices),
             LENGTH,
-            Filters(temperature, min_p=min_p),
+            Filters(temperature=temperature, min_p=min_p),
             seed=seed,
             indices=indices,
             until="\n\n",
@@ -81,7 +81,7 @@ def main(model: str, part: str, count: int, temperature: float, min_p: float, se
         for _ in sampler:
             pass
         poems += [sample.text if len(sample.text) < LENGTH else None for sample in sampler.samples]
-    shown("model", poems)
+    report("model", poems)
     print("\nthe first three:\n")
     print("\n\n".join(poem.strip("\n") for poem in poems[:3] if poem is not None))
 

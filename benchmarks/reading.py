@@ -1,17 +1,16 @@
-"""How fast texts are read, and how much memory a large one takes.
+"""Speed of reading texts, and the memory that a large one takes.
 
     python benchmarks/reading.py [--size 100MB] [--rounds 5] [--english FILE] [--chinese FILE]
     python benchmarks/reading.py --big 2GB [--documents none] [--folder DIR] [--language english]
 
-Texts are lines of the named files (data/beijing.txt, and the ASCII lines of docs/), drawn at random until there are
-enough; "quoted" is the English one with ’ and “” for ' and "". The first prints MB of UTF-8 a second of reading,
-decoding, hashing, collecting the vocabulary and encoding, with the tokens in memory and in a file; and in turns with
-them the machine's own limits: reading and hashing the file's bytes, and decoding them in one piece. Medians, lowest and
-highest; by the clock, and by this process's processor time. A file's tokens are on the disk before they count as
-written: the clock has that, processor time has not.
+Texts are random lines of the named files (data/beijing.txt, and the ASCII lines of docs/); "quoted" is the English one
+with ’ and “” instead of ' and "". The first form prints the speed, in MB of UTF-8 a second, of reading, decoding,
+hashing, collecting the vocabulary and encoding, with the tokens in memory and in a file; and of the machine's limits,
+measured in turns with them: reading and hashing the bytes, and decoding them in one piece. Median, lowest and highest;
+by wall clock and by processor time. Only the wall clock includes the wait until the token file is on the disk.
 
-The second trains a tiny model on such a text for 20 steps, resumes it for 4 more and evaluates it, and prints the peak
-of RssAnon (/proc/PID/status, Linux) and the time of each. What it makes is removed.
+The second form trains a tiny model on such a text for 20 steps, resumes it for 4 more and evaluates it, and prints the
+peak of RssAnon (/proc/PID/status, Linux) and the time of each. All its files are removed.
 """
 
 from __future__ import annotations
@@ -56,12 +55,12 @@ PIECE = 1 << 20
 def bytes_of(size: str) -> int:
     found = re.fullmatch(r"([\d.]+)\s*([KMG]?)B?", size.upper())
     if found is None:
-        raise click.BadParameter(f"{size} is no size; name e.g. 100MB or 2GB.")
+        raise click.BadParameter(f"{size} is not a size; name e.g. 100MB or 2GB.")
     return int(float(found[1]) * UNITS[found[2]])
 
 
 def varied(lines: list[str], size: int) -> Iterator[bytes]:
-    """Give lines in random order until there are so many bytes."""
+    """Yield blocks of random lines until there are `size` bytes."""
     dice = random.Random(0)
     while size > 0:
         block = "".join(dice.choices(lines, k=20_000)).encode()
@@ -98,12 +97,12 @@ def hashed(path: Path) -> None:
 
 
 def encoded(path: Path, limit: int) -> None:
-    """Read a text; its tokens are in memory if they take less than `limit`."""
-    spool._IN_MEMORY = token_cache.LONG = limit
+    """Read and encode a text; the tokens stay in memory if they take less than `limit` bytes."""
+    spool.MAX_IN_MEMORY = token_cache.MIN_FILE_BYTES = limit
     data = DataConfig(texts=[str(path)])
     with TextSpool.read(data.texts, folder=path.parent) as read:
         split_text = corpus.build(read, data, 0, path.name)
-        token_cache.keep(split_text, data, 0, read.stamps, path.with_suffix(".tokens"))
+        token_cache.write(split_text, data, 0, read.stamps, path.with_suffix(".tokens"))
 
 
 def speed(folder: Path, lines: dict[str, list[str]], size: int, rounds: int) -> None:
@@ -123,18 +122,18 @@ def speed(folder: Path, lines: dict[str, list[str]], size: int, rounds: int) -> 
             ways[way](paths[name])
             if number:  # the first warms up
                 times.append((time.perf_counter() - clock, time.process_time() - processor))
-    print(f"text      way                   MB/s by the clock      MB/s of processor time   ({rounds} rounds)")
+    print(f"text      way                   MB/s by wall clock     MB/s of processor time   ({rounds} rounds)")
     for (name, way), times in taken.items():
         megabytes = paths[name].stat().st_size / 1e6
-        shown = []
+        columns = []
         for column in (0, 1):
             rates = [megabytes / each[column] for each in times]
-            shown.append(f"{statistics.median(rates):5.0f} ({min(rates):.0f}-{max(rates):.0f})")
-        print(f"{name:8}  {way:20}  {shown[0]:21}  {shown[1]}")
+            columns.append(f"{statistics.median(rates):5.0f} ({min(rates):.0f}-{max(rates):.0f})")
+        print(f"{name:8}  {way:20}  {columns[0]:21}  {columns[1]}")
 
 
 def anonymous(process: subprocess.Popen[bytes]) -> int:
-    """Give the anonymous resident memory of a process in bytes, 0 when it has ended."""
+    """Return the anonymous resident memory of a process in bytes, 0 when it has ended."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -144,7 +143,7 @@ def anonymous(process: subprocess.Popen[bytes]) -> int:
 
 
 def watched(name: str, arguments: list[str], metrics: Path) -> None:
-    """Run a command to its end; prints its peak, its time, and the time until its first line of metrics."""
+    """Run a command; print its peak memory, its time, and the time until its first line of metrics."""
     before = metrics.stat().st_size if metrics.exists() else 0
     began, first, peak = time.perf_counter(), 0.0, 0
     process = subprocess.Popen([sys.executable, "-m", "charrnn", *arguments], stdout=subprocess.PIPE)
@@ -158,8 +157,8 @@ def watched(name: str, arguments: list[str], metrics: Path) -> None:
         printed = process.stdout.read().decode().strip()
     if process.returncode:
         raise click.ClickException(f"{name} ended with {process.returncode}")
-    shown = f"{first:.0f} s until step 4" if first else printed.splitlines()[-1]
-    print(f"{name:9} peak RssAnon {peak / 1e9:.2f} GB, {time.perf_counter() - began:.0f} s in all, {shown}", flush=True)
+    extra = f"{first:.0f} s until step 4" if first else printed.splitlines()[-1]
+    print(f"{name:9} peak RssAnon {peak / 1e9:.2f} GB, {time.perf_counter() - began:.0f} s in all, {extra}", flush=True)
 
 
 def big(folder: Path, lines: list[str], size: int, documents: str) -> None:
@@ -197,11 +196,11 @@ def main(
     folder: str | None,
 ) -> None:
     lines = bases(english, chinese)
-    with tempfile.TemporaryDirectory(dir=folder) as made:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         if big_size is None:
-            speed(Path(made), lines, bytes_of(size), rounds)
+            speed(Path(temporary), lines, bytes_of(size), rounds)
         else:
-            big(Path(made), lines[language], bytes_of(big_size), documents)
+            big(Path(temporary), lines[language], bytes_of(big_size), documents)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How often ordinary text repeats itself: what --no-repeat N would forbid.
+"""How often ordinary text repeats itself, and so what --no-repeat N would forbid.
 
     python benchmarks/repeats.py TEXT... [--within 500] [--sizes 10,20,30,40,60,100] [--last 0.1]
 
-For each text, or the last tenth of it, the share of characters that complete a run of N characters which stands already
-among the `--within` characters before: a sample of that length would have been forbidden them.
+Prints, for the last tenth of each text, the share of characters that complete a run of N characters already found in
+the `--within` characters before. In a sample of that length they would have been forbidden.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from charrnn.data import text_files
 
 
 def share(content: str, size: int, within: int) -> float:
-    """Give the share of characters that complete a run of `size` for the second time."""
+    """Return the share of characters that complete a run of `size` for the second time."""
     last: dict[str, int] = {}
     again = 0
     for end in range(size, len(content) + 1):

@@ -1,20 +1,20 @@
-"""What samples are like beside real text, setting by setting: temperature and min-p.
+"""How samples compare with real text, by temperature and min-p.
 
     python benchmarks/samples.py MODEL [--characters 20000] [--temperatures 0.5,...] [--min-p 0,...] [--order 6]
         [--copied 20] [--grams 4,8]
 
-Samples of 500 characters, without a prime, beside as many pieces of the second half of the validation part, under the
-same measures:
+Samples of 500 characters without a prime, and as many pieces of the second half of the validation split, are measured
+in the same way:
 
     judge     bits/char under an n-gram model (Witten and Bell 1991, interpolated) of the first half of the validation
-              part, which the network never learnt from
-    learnt    the same, the n-gram model being of the training part: low also where a sample copies
-    own       bits/char under the network itself, at temperature 1; of the real text the same, each piece alone
-    distinct  how many of all n-grams are different ones, for each length of --grams
-    new words share of words, runs of letters, that the training part lacks: a measure of misspelling for texts that
-              have spaces
-    copied    share of characters within runs of at least --copied characters that the training part has
-    repeated  share of characters within runs of at least --copied characters that the same sample has elsewhere
+              split, which the network was not trained on
+    train     the same with an n-gram model of the training split; copies lower it too
+    own       bits/char under the network itself, at temperature 1; pieces of the real text are scored independently
+    distinct  share of n-grams that are distinct, for each length of --grams
+    new words share of words, runs of letters, that are not in the training split: a measure of misspelling for texts
+              with spaces
+    copied    share of characters within runs of at least --copied characters that are in the training split
+    repeated  share of characters within runs of at least --copied characters that the same sample repeats
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ LENGTH = 500
 LETTERS = re.compile(r"[^\W\d_]+")
 
 
-def n_gram_bits(learnt: str, texts: Sequence[str], order: int) -> list[float]:
-    """Score texts under an interpolated n-gram model of another; gives each text's mean bits a character.
+def n_gram_bits(training_text: str, texts: Sequence[str], order: int) -> list[float]:
+    """Return the bits/char of each text under an interpolated n-gram model of the training text.
 
-    P_k(c | h) = (C(h c) + T(h) P_k-1(c | h')) / (C(h) + T(h)), h' being h without its first character, C counts, and
-    T(h) how many different characters follow h; P_0 is uniform over all characters seen anywhere.
+    P_k(c | h) = (C(h c) + T(h) P_k-1(c | h')) / (C(h) + T(h)), where h' is h without its first character, C counts, and
+    T(h) is the number of different characters that follow h; P_0 is uniform over all characters of all texts.
     """
-    whole = learnt + "".join("\n" + text for text in texts)
-    codes = np.frombuffer(whole.encode("utf-32-le"), dtype="<u4")
-    size, known = len(np.unique(codes)), len(learnt)
+    joined = training_text + "".join("\n" + text for text in texts)
+    codes = np.frombuffer(joined.encode("utf-32-le"), dtype="<u4")
+    size, trained = len(np.unique(codes)), len(training_text)
     probability = np.full(len(codes), 1 / size)
-    context = np.zeros(len(codes), dtype=np.int64)  # name of the k - 1 characters before each place
+    context = np.zeros(len(codes), dtype=np.int64)  # number of the k - 1 characters before each position
     for _ in range(order):
         name, gram = np.unique(context * (int(codes.max()) + 1) + codes, return_inverse=True)
-        counts = np.bincount(gram[:known], minlength=len(name))
-        of_context = np.bincount(context[:known], minlength=int(context.max()) + 1)
+        counts = np.bincount(gram[:trained], minlength=len(name))
+        of_context = np.bincount(context[:trained], minlength=int(context.max()) + 1)
         different = np.bincount(name[counts > 0] // (int(codes.max()) + 1), minlength=len(of_context))
         total = of_context[context] + different[context]
         seen = total > 0
         probability[seen] = (counts[gram[seen]] + different[context[seen]] * probability[seen]) / total[seen]
-        # the k characters before the next place are the gram that ends here, without what came before it
+        # the k characters before the next position are the gram that ends here
         context = np.concatenate(([0], gram[:-1] + 1))
-    bits, scores, first = -np.log2(probability), [], known
+    bits, scores, first = -np.log2(probability), [], trained
     for text in texts:
         scores.append(float(bits[first + 1 : first + 1 + len(text)].mean()))
         first += 1 + len(text)
@@ -66,22 +66,22 @@ def n_gram_bits(learnt: str, texts: Sequence[str], order: int) -> list[float]:
 
 
 def distinct(pieces: Sequence[str], size: int) -> float:
-    """Give the share of different n-grams among all."""
+    """Return the share of n-grams that are distinct."""
     found = [gram for piece in pieces for gram in grams(piece, size)]
     return len(set(found)) / len(found)
 
 
-def within(piece: str, size: int, known: AbstractSet[str]) -> float:
-    """Give the share of characters within runs of `size` that are known."""
+def within(piece: str, size: int, runs: AbstractSet[str]) -> float:
+    """Return the share of characters within the given runs of `size` characters."""
     marked = np.zeros(len(piece), dtype=bool)
     for at, gram in enumerate(grams(piece, size)):
-        if gram in known:
+        if gram in runs:
             marked[at : at + size] = True
     return float(marked.mean())
 
 
-def twice(piece: str, size: int) -> set[str]:
-    """Give the runs of `size` that come more than once."""
+def repeated(piece: str, size: int) -> set[str]:
+    """Return the runs of `size` characters that occur more than once."""
     return {gram for gram, count in Counter(grams(piece, size)).items() if count > 1}
 
 
@@ -114,22 +114,22 @@ def main(
 ) -> None:
     path = run_dir.find_model(model)
     header = model_file.read_header(path)
-    reader, vocabulary = inference.load(path)
-    whole, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
+    language_model, vocabulary = inference.load(path)
+    splits, digest = corpus.read(header.config.data, int(header.config.train.seed or 0), header.corpus.name)
     assert digest == header.corpus.sha256, "the text has changed"
-    learnt, held_out = whole.training.text, whole.validation.text
+    training_text, held_out = splits.training.text, splits.validation.text
     half, number = len(held_out) // 2, characters // LENGTH
-    assert len(held_out) - half >= number * LENGTH, "the validation part is too short; name fewer --characters"
-    places = np.linspace(half, len(held_out) - LENGTH, number).astype(int)
-    real = [held_out[place : place + LENGTH] for place in places]
+    assert len(held_out) - half >= number * LENGTH, "the validation split is too short; name fewer --characters"
+    starts = np.linspace(half, len(held_out) - LENGTH, number).astype(int)
+    real = [held_out[start : start + LENGTH] for start in starts]
     rows = {"real text": real}
-    scores = short_texts.side_by_side(reader, vocabulary, [vocabulary.encode(piece) for piece in real])
+    scores = short_texts.score_batch(language_model, vocabulary, [vocabulary.encode(piece) for piece in real])
     own = {"real text": sum(score.bits for score in scores) / (number * LENGTH)}
     for min_p in min_ps:
         for temperature in temperatures:
-            filters = Filters(temperature, min_p=min_p or None)
+            filters = Filters(temperature=temperature, min_p=min_p or None)
             sampler = Sampler(
-                reader, vocabulary, [""] * number, LENGTH, filters, seed=seed, indices=list(range(number))
+                language_model, vocabulary, [""] * number, LENGTH, filters, seed=seed, indices=range(number)
             )
             for _ in sampler:
                 pass
@@ -137,16 +137,16 @@ def main(
             rows[name] = [sample.text for sample in sampler.samples]
             own[name] = sum(sample.nats for sample in sampler.samples) / np.log(2) / (number * LENGTH)
     texts = ["\n".join(pieces) for pieces in rows.values()]
-    judged, trained = n_gram_bits(held_out[:half], texts, order), n_gram_bits(learnt, texts, order)
-    words, known = set(LETTERS.findall(learnt)), set(grams(learnt, copied))
+    judged, trained = n_gram_bits(held_out[:half], texts, order), n_gram_bits(training_text, texts, order)
+    words, runs = set(LETTERS.findall(training_text)), set(grams(training_text, copied))
     heads = "".join(f"  distinct-{size:.0f}" for size in sizes)
     print(f"{path}; {number} samples of {LENGTH} characters each, seed {seed}; order {order}; runs of {copied}")
-    print(f"{'':18}  judge  learnt    own{heads}  new words  copied  repeated")
+    print(f"{'':18}  judge   train    own{heads}  new words  copied  repeated")
     for (name, pieces), judge, train in zip(rows.items(), judged, trained, strict=True):
         found = [word for piece in pieces for word in LETTERS.findall(piece[piece.find(" ") + 1 : piece.rfind(" ")])]
         new = np.mean([word not in words for word in found]) if found else 0.0
-        copy = np.mean([within(piece, copied, known) for piece in pieces])
-        again = np.mean([within(piece, copied, twice(piece, copied)) for piece in pieces])
+        copy = np.mean([within(piece, copied, runs) for piece in pieces])
+        again = np.mean([within(piece, copied, repeated(piece, copied)) for piece in pieces])
         shares = "".join(f"  {distinct(pieces, int(size)):10.3f}" for size in sizes)
         print(
             f"{name:18}  {judge:5.3f}  {train:6.3f}  {own[name]:5.3f}{shares}  {new:9.1%}  {copy:6.1%}  {again:8.1%}",

@@ -1,15 +1,15 @@
-"""Writing: charrnn's decoder against torch.nn modules a step at a time, and against the machine's own limits.
+"""Speed of sampling, compared with torch.nn modules one step at a time and with the machine's own limits.
 
     python benchmarks/sampling.py [--cell lstm] [--hidden 512] [--layers 2] [--vocabulary 65] [--rounds 7]
     OPENBLAS_NUM_THREADS=2 python benchmarks/sampling.py
-    python benchmarks/sampling.py --device cuda [--lanes 1,1024]
+    python benchmarks/sampling.py --device cuda [--batch 1,1024]
 
-One thread, unless OPENBLAS_NUM_THREADS says otherwise; torch gets as many. Weights are random: they do not matter.
-The limits are the products of a step alone, W h for every matrix that a character meets: with the weights taken from
-memory (so many copies in turn that no cache holds them), and again and again from wherever the machine keeps them.
+One thread, or as many as OPENBLAS_NUM_THREADS says, for torch too. Weights are random: they do not matter.
+The limits are the matrix products of a step alone, W h for every matrix that a character takes: with weights read from
+memory (so many copies in turn that no cache holds them), and with the same weights again and again.
 
-On CUDA the step alone, launched kernel by kernel and replayed, and then whole writing, choices and all, for each number
-of lanes; torch.nn draws there as well, on the device.
+On CUDA, for each batch size: the step alone, launched kernel by kernel and replayed as a CUDA graph, and then sampling
+with its choices; torch.nn draws its characters there as well, on the device.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from charrnn.models.char_rnn import CharRNN  # noqa: E402
 from charrnn.models.interface import LanguageModel  # noqa: E402
 from charrnn.models.torch_model import TorchModel, cuda_graph  # noqa: E402
 
-LANES = 64
+BATCH = 64
 LENGTH = 100  # steps at a time on CUDA
-CACHES = 512 << 20  # bytes that no cache holds
+CACHES = 512 << 20  # bytes, more than any cache holds
 
 
 class Tutorial:
-    """Writing as tutorials have it: a step, a draw, and on to the next."""
+    """Sampling as in tutorials: a step, a draw, and on to the next."""
 
     def __init__(self, cell: str, hidden: int, layers: int, size: int, device: torch.device | None = None) -> None:
         self.embedding, self.head = nn.Embedding(size, 64, device=device), nn.Linear(hidden, size, device=device)
@@ -49,43 +49,43 @@ class Tutorial:
         self.kernel, self.device = kernel(64, hidden, layers, batch_first=True, device=device), device
 
     @torch.inference_mode()
-    def write(self, length: int, lanes: int = 1) -> None:
-        token, state = torch.zeros(lanes, 1, dtype=torch.long, device=self.device), None
+    def sample(self, length: int, batch_size: int = 1) -> None:
+        token, state = torch.zeros(batch_size, 1, dtype=torch.long, device=self.device), None
         for _ in range(length):
             features, state = self.kernel(self.embedding(token), state)
             token = torch.multinomial((self.head(features[:, -1]) / TEMPERATURE).softmax(-1), 1)
             token.tolist()
 
 
-def written(reader: LanguageModel, vocabulary: Vocabulary, length: int, lanes: int) -> None:
-    filters = Filters(TEMPERATURE, min_p=MIN_P)
-    sampler = Sampler(reader, vocabulary, [""] * lanes, length, filters, seed=0, indices=list(range(lanes)))
+def sample(model: LanguageModel, vocabulary: Vocabulary, length: int, batch_size: int) -> None:
+    filters = Filters(temperature=TEMPERATURE, min_p=MIN_P)
+    sampler = Sampler(model, vocabulary, [""] * batch_size, length, filters, seed=0, indices=range(batch_size))
     for _ in sampler:
         pass
 
 
-def stepped(reader: LanguageModel, length: int, lanes: int) -> None:
-    state, tokens = reader.initial_state(lanes), np.zeros((lanes, 1), dtype=np.int64)
+def run_steps(model: LanguageModel, length: int, batch_size: int) -> None:
+    state, tokens = model.initial_state(batch_size), np.zeros((batch_size, 1), dtype=np.int64)
     for _ in range(length):
-        _, state = reader.step(tokens, state)
+        _, state = model.step(tokens, state)
 
 
-def on_cuda(model: CharRNN, vocabulary: Vocabulary, counts: list[int], rounds: int) -> None:
+def on_cuda(model: CharRNN, vocabulary: Vocabulary, batch_sizes: list[int], rounds: int) -> None:
     device = choose_device("cuda")
     config = model.config
     tutorial = Tutorial(config.cell, int(config.hidden_size), int(config.num_layers), len(vocabulary), device)
     replayed, plain = TorchModel(model.to(device), cuda_graph), TorchModel(model)
     print(f"{config.cell} {config.num_layers} x {config.hidden_size}, {torch.cuda.get_device_name(device)}")
-    for lanes in counts:
+    for batch_size in batch_sizes:
         ways = {
-            "torch.nn a step at a time": partial(tutorial.write, LENGTH, lanes),
-            "charrnn, steps kernel by kernel": partial(stepped, plain, LENGTH, lanes),
-            "charrnn, steps replayed": partial(stepped, replayed, LENGTH, lanes),
-            "charrnn, writing": partial(written, replayed, vocabulary, LENGTH, lanes),
+            "torch.nn a step at a time": partial(tutorial.sample, LENGTH, batch_size),
+            "charrnn, steps kernel by kernel": partial(run_steps, plain, LENGTH, batch_size),
+            "charrnn, steps replayed": partial(run_steps, replayed, LENGTH, batch_size),
+            "charrnn, sampling": partial(sample, replayed, vocabulary, LENGTH, batch_size),
         }
-        print(f"\n{lanes} lanes")
-        seconds = in_turns(ways, rounds)  # each gives its numbers to the CPU, and so has waited for the device
-        report(seconds, dict.fromkeys(ways, lanes * LENGTH), "characters", "torch.nn a step at a time")
+        print(f"\nbatch of {batch_size}")
+        seconds = in_turns(ways, rounds)  # each copies its results to the CPU, and so has waited for the device
+        report(seconds, dict.fromkeys(ways, batch_size * LENGTH), "characters", "torch.nn a step at a time")
 
 
 @click.command()
@@ -95,8 +95,8 @@ def on_cuda(model: CharRNN, vocabulary: Vocabulary, counts: list[int], rounds: i
 @click.option("--vocabulary", "size", default=65)
 @click.option("--rounds", default=7)
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
-@click.option("--lanes", "counts", default="1,1024", help="On CUDA.")
-def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: str, counts: str) -> None:
+@click.option("--batch", default="1,1024", help="Batch sizes on CUDA.")
+def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: str, batch: str) -> None:
     torch.set_num_threads(THREADS)
     config = ModelConfig.model_validate(
         {
@@ -108,19 +108,19 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: st
             "tie_weights": False,
         }
     )
-    vocabulary = Vocabulary.of("".join(chr(code) for code in range(0x4E00, 0x4E00 + size - 1)))
+    vocabulary = Vocabulary.from_text("".join(chr(code) for code in range(0x4E00, 0x4E00 + size - 1)))
     model = CharRNN(config, len(vocabulary))
     model.initialise(torch.Generator().manual_seed(0))
     if device == "cuda":
-        on_cuda(model, vocabulary, [int(count) for count in counts.split(",")], rounds)
+        on_cuda(model, vocabulary, [int(each) for each in batch.split(",")], rounds)
         return
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    reader = numpy_model.make(architecture.Architecture.of(config.model_dump()), weights)
-    met = [array for name, array in weights.items() if "weight_hh" in name or name == "head"]
-    met += [weights[f"layers.{layer}.kernel.weight_ih_l0"] for layer in range(1, layers)]
-    needed = sum(array.nbytes for array in met)
-    copies = [[array.copy() for array in met] for _ in range(CACHES // needed + 1)]
-    vectors = {array.shape[1]: np.ones(array.shape[1], array.dtype) for array in met}
+    numpy = numpy_model.build(architecture.Architecture.of(config.model_dump()), weights)
+    matrices = [array for name, array in weights.items() if "weight_hh" in name or name == "head"]
+    matrices += [weights[f"layers.{layer}.kernel.weight_ih_l0"] for layer in range(1, layers)]
+    needed = sum(array.nbytes for array in matrices)
+    copies = [[array.copy() for array in matrices] for _ in range(CACHES // needed + 1)]
+    vectors = {array.shape[1]: np.ones(array.shape[1], array.dtype) for array in matrices}
 
     tutorial = Tutorial(cell, hidden, layers, size)
 
@@ -132,15 +132,15 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: st
     name = f"{cell} {layers} x {hidden}, {size} characters, {needed / 1e6:.1f} MB a step, {THREADS} thread(s)"
     print(name)
     ways = {
-        "torch.nn a step at a time": (40, lambda: tutorial.write(40)),
-        "charrnn, 1 sample": (400, lambda: written(reader, vocabulary, 400, 1)),
-        f"charrnn, {LANES} samples at once": (LANES * 40, lambda: written(reader, vocabulary, 40, LANES)),
+        "torch.nn a step at a time": (40, lambda: tutorial.sample(40)),
+        "charrnn, 1 sample": (400, lambda: sample(numpy, vocabulary, 400, 1)),
+        f"charrnn, {BATCH} samples at once": (BATCH * 40, lambda: sample(numpy, vocabulary, 40, BATCH)),
         "products, weights from memory": (len(copies), lambda: products(copies)),
         "products, weights from cache": (400, lambda: products(copies[:1] * 400)),
     }
     seconds = in_turns({name: way for name, (_, way) in ways.items()}, rounds)
     report(seconds, {name: amount for name, (amount, _) in ways.items()}, "characters", "torch.nn a step at a time")
-    for other in ("products, weights from memory", "products, weights from cache", f"charrnn, {LANES} samples at once"):
+    for other in ("products, weights from memory", "products, weights from cache", f"charrnn, {BATCH} samples at once"):
         amount, base = ways[other][0], ways["charrnn, 1 sample"][0]
         pairs = zip(seconds["charrnn, 1 sample"], seconds[other], strict=True)
         share = float(np.median([(base / mine) / (amount / theirs) for mine, theirs in pairs]))

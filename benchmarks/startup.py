@@ -1,4 +1,4 @@
-"""Start-up, whole processes in turns: what a person waits for before anything happens.
+"""Start-up time of whole processes, run in turns.
 
 python benchmarks/startup.py [--rounds 9]
 
@@ -26,9 +26,8 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.models.char_rnn import CharRNN
 
 
-def made(path: Path) -> None:
-    """Write a model file."""
-    vocabulary = Vocabulary.of("".join(chr(code) for code in range(32, 96)) * 2)
+def write_model(path: Path) -> None:
+    vocabulary = Vocabulary.from_text("".join(chr(code) for code in range(32, 96)) * 2)
     sizes = {"hidden_size": 512, "num_layers": 2, "embedding_size": 64, "dropout": 0.0, "tie_weights": False}
     config = Config.model_validate({"model": sizes, "train": {"seed": 1}})
     model = CharRNN(config.model, len(vocabulary))
@@ -46,7 +45,7 @@ def process(*arguments: str) -> Callable[[], object]:
 def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        made(path)
+        write_model(path)
         seconds = in_turns(
             {
                 "python -c 'import torch'": process("-c", "import torch"),

@@ -1,4 +1,4 @@
-"""Timing on noisy machines: what is compared runs in turns, in one process, and each pair gives a ratio."""
+"""Timing on noisy machines: alternatives run in turns in one process, and are compared round by round."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Seconds = Mapping[str, list[float]]
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int = 7) -> Seconds:
-    """Run all ways once to warm up, then `rounds` times one after the other; gives seconds of wall-clock."""
+    """Run every way once to warm up, then `rounds` times in turns; return wall-clock seconds by way."""
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             way()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def report(seconds: Seconds, amounts: Mapping[str, float], unit: str, baseline: str) -> None:
-    """Print what each way does a second, and how many times as fast as the baseline: median, lowest and highest."""
+    """Print the speed of each way, and its ratio to the baseline: median, lowest and highest."""
     width = max(len(name) for name in seconds)
     print(f"{'':{width}}  {unit + '/s':>14}  times the first (lowest to highest of {len(seconds[baseline])} rounds)")
     for name, spent in seconds.items():

@@ -1,4 +1,4 @@
-"""charrnn learns any text one character at a time with a recurrent network and writes more like it.
+"""charrnn trains recurrent character-level language models on any text, generates text with them, and scores text.
 
 model = charrnn.load("checkpoints/poems")
 print(model.sample("我爱北京", length=100))
@@ -20,9 +20,9 @@ __all__ = ["CharRNNError", "__version__", "load"]
 
 
 def load(path: str | Path | None = None) -> TextModel:
-    """Load a model: a run folder, a model file, a name under ./checkpoints, or the newest run there if None.
+    """Load a model from a run folder, a model file or a name under ./checkpoints; by default the newest run there.
 
-    Raises CharRNNError where there is none or the file is damaged.
+    Raises CharRNNError if there is none or the file is damaged.
     """
     from charrnn.api import TextModel
     from charrnn.checkpoints.run_dir import find_model

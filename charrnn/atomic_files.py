@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, synced, renamed.
+"""Atomic file writes: a temporary file beside the target, synced, then renamed.
 Knows bytes, not what they mean."""
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from charrnn.errors import CharRNNError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises CharRNNError when the disk is full."""
-    with writing(path, len(content)) as file:
+    """Write a file completely or not at all. Raises CharRNNError if it cannot be written."""
+    with atomic_writer(path, len(content)) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def writing(path: Path, needed: int) -> Iterator[BinaryIO]:
-    """Open a file of about so many bytes to write, whole or not at all: temporary file, fsync, rename.
+def atomic_writer(path: Path, needed: int) -> Iterator[BinaryIO]:
+    """Open a file that is written completely or not at all; `needed` is its approximate size in bytes.
 
-    Raises CharRNNError when the disk is full.
+    Raises CharRNNError if it cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -42,15 +42,18 @@ def writing(path: Path, needed: int) -> Iterator[BinaryIO]:
 
 
 def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
-    """Say why a file could not be written and what to do."""
-    kept = f" {path.name} is still the one saved before." if path.exists() else ""
+    """Return the error for a file that could not be written."""
+    previous = f" {path.name} is still the one saved before." if path.exists() else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         saved = (path.parent / "last.safetensors").exists()
-        go_on = f"go on with: charrnn train --resume -m {path.parent}" if saved else "begin again."
+        action = f"resume with: charrnn train --resume -m {path.parent}" if saved else "start again."
+        megabytes = max(needed / 1e6, 1)
         return CharRNNError(
-            f"{path}: the disk is full.{kept} Free at least {max(needed / 1e6, 1):.0f} MB there, then {go_on}"
+            f"{path}: the disk is full.{previous} Free at least {megabytes:.0f} MB there, then {action}"
         )
-    return CharRNNError(f"{path}: cannot be written ({error.strerror or error}).{kept} Check the folder's permissions.")
+    return CharRNNError(
+        f"{path}: cannot be written ({error.strerror or error}).{previous} Check the folder's permissions."
+    )
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Functions that the caller hands in: to be told something, or how far it is."""
+"""Callbacks for messages and progress."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Progress = Callable[[int], object]  # called with the number of characters just 
 
 
 def no_progress(_: int) -> None:
-    """Tell no one."""
+    """Ignore progress."""
 
 
-Say = Callable[[str], object]
+Say = Callable[[str], object]  # called with a message
 
 
 def silent(_: str) -> None:
-    """Tell no one."""
+    """Ignore messages."""

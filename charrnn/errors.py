@@ -1,16 +1,16 @@
-"""What went wrong, in one sentence for the person typing: what, where, what to do next.
-Raised where the user can act; only the command line prints it."""
+"""Errors that the user can act on: each message says what is wrong, where, and what to do next.
+Only the command line prints them."""
 
 from __future__ import annotations
 
 
 class CharRNNError(Exception):
-    """Say in one sentence what is wrong, where, and what to do next."""
+    """An error to show to the user, without a traceback."""
 
     exit_code = 1
 
 
 class MisuseError(CharRNNError):
-    """Say which option or setting cannot be taken, and what can."""
+    """An invalid option or setting; the message says which values are valid."""
 
     exit_code = 2

@@ -1,5 +1,5 @@
-"""Scores: summed nats and exact counts, divided once, at the end; and what baselines score.
-Knows nothing of models or text."""
+"""Scores: sums of nats and exact counts, divided once, at the end; and the scores of baselines.
+Knows neither models nor texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NATS_PER_BIT = math.log(2.0)
 
 @dataclass(frozen=True)
 class Baselines:
-    """Hold what simpler models need for one text, in nats; `ngram` is of order `order`. None was not reckoned."""
+    """The nats of one text under each baseline, and the order of the n-gram model; None where not computed."""
 
     characters: int
     uniform: float
@@ -21,30 +21,29 @@ class Baselines:
     order: int | None = None
 
     @property
-    def whole(self) -> bool:
-        """Say whether nothing is missing."""
+    def complete(self) -> bool:
+        """Whether every baseline was computed."""
         return self.xz is not None and self.ngram is not None
 
-    def named(self) -> dict[str, float]:
-        """Give what there is in nats, by name."""
-        names = {"uniform": self.uniform, "unigram": self.unigram, "xz": self.xz, "ngram": self.ngram}
-        return {name: nats for name, nats in names.items() if nats is not None}
+    def by_name(self) -> dict[str, float]:
+        """Return the nats of each computed baseline, by name."""
+        every = {"uniform": self.uniform, "unigram": self.unigram, "xz": self.xz, "ngram": self.ngram}
+        return {name: nats for name, nats in every.items() if nats is not None}
 
     def fields(self) -> dict[str, dict[str, float | int]]:
-        """Give what there is as JSON has it: an object a baseline."""
-        found: dict[str, dict[str, float | int]] = {
+        """Return the computed baselines as JSON objects, by name."""
+        computed: dict[str, dict[str, float | int]] = {
             name: {"nats": nats, "bits_per_character": nats / NATS_PER_BIT / max(1, self.characters)}
-            for name, nats in self.named().items()
+            for name, nats in self.by_name().items()
         }
         if self.order is not None:
-            found["ngram"]["order"] = self.order
-        return found
+            computed["ngram"]["order"] = self.order
+        return computed
 
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """Hold how often each character of the vocabulary comes in the training part (V), and what simpler models need for
-    the held-out parts; None for a test part that has no character."""
+    """The count of each character in the training split (V), and the baselines of the held-out splits that have any."""
 
     counts: tuple[int, ...]
     validation: Baselines
@@ -53,7 +52,7 @@ class BaselineScores:
 
 @dataclass(frozen=True)
 class Score:
-    """Hold the cost of some characters: `nats` in all, how many `characters`, how many were the likeliest."""
+    """The total negative log-likelihood of some characters, and how many of them were predicted as likeliest."""
 
     nats: float = 0.0
     characters: int = 0
@@ -64,7 +63,7 @@ class Score:
 
     @property
     def fields(self) -> dict[str, float | int]:
-        """Give what JSON says of it."""
+        """Return the score as a JSON object."""
         return {
             "characters": self.characters,
             "nats": self.nats,
@@ -75,21 +74,21 @@ class Score:
 
     @property
     def bits(self) -> float:
-        """Give the total cost in bits."""
+        """The total negative log-likelihood in bits."""
         return self.nats / NATS_PER_BIT
 
     @property
     def bits_per_character(self) -> float:
-        """Give the mean cost of a character in bits; nan of no characters."""
+        """The mean negative log-likelihood in bits; nan if there are no characters."""
         return self.bits / self.characters if self.characters else math.nan
 
     @property
     def perplexity(self) -> float:
-        """Give 2 to the bits per character: among how many equal choices the model hesitates."""
+        """2 to the power of the bits per character."""
         bits = self.bits_per_character
         return math.inf if bits >= 1024 else float(2.0**bits)
 
     @property
     def accuracy(self) -> float:
-        """Give the share of characters that the model held for the likeliest; nan of no characters."""
+        """The share of characters that the model predicted as likeliest; nan if there are no characters."""
         return self.correct / self.characters if self.characters else math.nan

@@ -1,4 +1,4 @@
-"""The one place that says which version this is; read at build time, so it imports nothing."""
+"""The version, defined here only. Read at build time, so this module imports nothing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Texts whose true entropy is known: draw them from a grammar, score any line, compute the entropy.
+"""Texts of known entropy: draw them from a grammar, score any line, compute the exact entropy.
 
-Owns the notation of `beijing.grammar`, the drawing, the parsing and the exact sums; knows nothing of
-models. A line is drawn from left to right. `pending` are the pieces still to be written (text or slots),
-`bound` is what the line has decided so far, so that a name in braces means the same all through a line.
+Owns the notation of `beijing.grammar`, drawing, parsing and the exact sums; knows no models. A line is drawn from
+left to right. `pending` are the pieces still to be expanded (text or slots); `bound` are the choices made so far, so
+that a name in braces means the same throughout a line.
 """
 
 import argparse
@@ -23,28 +23,28 @@ DIGITS_LINES = 3000
 
 
 class Slot(NamedTuple):
-    """Something in braces: a column of a table's row, or (without a table) alternatives on the spot."""
+    """An expression in braces: a column of a table's row, or (without a table) inline alternatives."""
 
     table: str | None  # "city"
     row: str  # "city2": which row of the table, so that two different cities fit in one line
-    key: str  # "city2.food": whose alternative is drawn once a line; on the spot, the alternatives themselves
+    key: str  # "city2.food": its alternative is drawn once per line; inline, the alternatives themselves
 
 
 Value = TypeVar("Value")
 Pieces = tuple[str | Slot, ...]
 Choice = tuple[tuple[float, Pieces], ...]  # alternatives with their probabilities
-Bound = tuple[tuple[str, int], ...]  # rows and alternatives that are decided, by their names, in order
+Bound = tuple[tuple[str, int], ...]  # chosen rows and alternatives, sorted by name
 
 
 class Table(NamedTuple):
-    """Rows of a grammar: weights and, for each column, one choice a row."""
+    """Rows of a grammar: their weights and, for each column, one choice per row."""
 
     weights: tuple[float, ...]
     columns: dict[str, tuple[Choice, ...]]
 
 
 def pieces(text: str) -> Pieces:
-    """Split text into literal strings and slots; braces may hold braces."""
+    """Split text into literal strings and slots; braces may be nested."""
     found: list[str | Slot] = []
     depth = begin = 0
     for at, character in enumerate(text):
@@ -69,7 +69,7 @@ def pieces(text: str) -> Pieces:
 
 
 def slot(inside: str) -> Slot:
-    """Read what stands in braces: `city`, `city2.food` or `a|b*3`."""
+    """Parse the content of braces: `city`, `city2.food` or `a|b*3`."""
     name = re.fullmatch(r"([a-z]+)(\d?)(\.[a-z]+)?", inside)
     if not name:
         return Slot(None, inside, inside)
@@ -79,7 +79,7 @@ def slot(inside: str) -> Slot:
 
 @cache
 def choice(text: str) -> Choice:
-    """Read alternatives `a|b*3|~`: a weight follows an asterisk, a tilde is nothing at all."""
+    """Parse alternatives `a|b*3|~`: a weight follows an asterisk, a tilde is the empty string."""
     alternatives: list[str] = [""]
     depth = 0
     for character in text:
@@ -97,7 +97,7 @@ def choice(text: str) -> Choice:
 
 
 def spread(alternatives: Choice) -> Choice:
-    """Multiply out alternatives on the spot: `{十|二十}{~|一}` is 十, 十一, 二十 and 二十一."""
+    """Multiply out inline alternatives: `{十|二十}{~|一}` is 十, 十一, 二十 and 二十一."""
     found: list[tuple[float, Pieces]] = []
     for probability, alternative in alternatives:
         options = [
@@ -111,7 +111,7 @@ def spread(alternatives: Choice) -> Choice:
 
 
 def read_tables(source: str) -> dict[str, Table]:
-    """Read a grammar's text: `name: columns`, then indented rows of an optional weight and the cells."""
+    """Parse a grammar: `name: columns`, then indented rows of an optional weight and the cells."""
     weights: dict[str, list[float]] = {}
     columns: dict[str, dict[str, list[Choice]]] = {}
     name = ""
@@ -128,7 +128,7 @@ def read_tables(source: str) -> dict[str, Table]:
             raise ValueError(f"line {number} of the grammar does not fill its columns: {line.strip()}")
         cells = [choice(word) for word in words]
         if len(cells) == 1 and name != "line":
-            # Rows of their own, so that {house2} differs from {house} and not only from its pattern.
+            # Separate rows, so that {house2} differs from {house}, not only from its pattern.
             (column,) = columns[name].values()
             for probability, alternative in spread(cells[0]):
                 weights[name].append(weight * probability)
@@ -144,7 +144,7 @@ def read_tables(source: str) -> dict[str, Table]:
 
 
 class Branch(NamedTuple):
-    """One way to go on: its probability, the text it writes now, and what is then left."""
+    """One possible continuation: its probability, the text it adds, and what is then pending and bound."""
 
     probability: float
     text: str
@@ -164,7 +164,7 @@ class Grammar:
             for weight, template in zip(tables["line"].weights, templates, strict=True)
             for probability, alternative in template
         )
-        # Methods are cached on the instance: a state comes back in thousands of lines.
+        # Cached per instance: a state recurs in thousands of lines.
         self.branches = cache(self._branches)
         self.sums = cache(self._sums)
         self.mentions = cache(self._mentions)
@@ -175,13 +175,13 @@ class Grammar:
             raise ValueError("a table of the grammar mentions itself: its lines could be endless") from error
 
     def cell(self, slot: Slot, row: int) -> Choice:
-        """Look up the alternatives of a slot whose row is drawn; a bare table name is its first column."""
+        """Return the alternatives of a slot in the given row; a bare table name means its first column."""
         columns = self.tables[slot.table or ""].columns
         _, _, column = slot.key.partition(".")
         return columns[column or next(iter(columns))][row]
 
     def _mentions(self, pieces: Pieces) -> frozenset[str]:
-        """Collect the tables and keys that pieces, or what they can become, still ask for."""
+        """Collect the tables and keys that pieces and all their expansions mention."""
         names: set[str] = set()
         for piece in pieces:
             if isinstance(piece, str):
@@ -203,12 +203,12 @@ class Grammar:
         return frozenset(names)
 
     def still_needed(self, bound: Bound, pending: Pieces) -> Bound:
-        """Forget the decisions that pending cannot ask for, so that equal futures are equal states."""
+        """Drop the choices that `pending` cannot mention, so that equal futures are equal states."""
         names = self.mentions(pending)
         return tuple(pair for pair in bound if pair[0] in names or pair[0].rstrip("0123456789") in names)
 
     def _branches(self, pending: Pieces, bound: Bound) -> tuple[Branch, ...]:
-        """Write the first piece of pending in every possible way."""
+        """Expand the first piece of `pending` in every possible way."""
         piece, rest = pending[0], pending[1:]
         if isinstance(piece, str):
             return (Branch(1.0, piece, rest, bound),)
@@ -238,7 +238,7 @@ class Grammar:
         return tuple(found)
 
     def draw(self, random: Random) -> tuple[str, float]:
-        """Draw a line; return it with the probability of the derivation drawn."""
+        """Draw a line; return it with the probability of its derivation."""
         probability, pending = pick(self.templates, random)
         line = ""
         bound: Bound = ()
@@ -250,7 +250,7 @@ class Grammar:
         return line, probability
 
     def derivations(self, line: str) -> list[float]:
-        """Parse a line; return the probability of each of its derivations, none if it is outside."""
+        """Parse a line; return the probabilities of its derivations, none if it is not in the language."""
 
         def finish(probability: float, at: int, pending: Pieces, bound: Bound) -> Iterator[float]:
             if not pending:
@@ -265,18 +265,18 @@ class Grammar:
         return [
             derivation
             for probability, template in self.templates
-            # The template's own words are looked for first: it spares nearly all the templates.
+            # Searching for the template's literal words first rules out nearly all templates.
             if all(piece in line for piece in template if isinstance(piece, str))
             for derivation in finish(probability, 0, template, ())
         ]
 
     def bits(self, line: str) -> float:
-        """Compute -log2 P of a line with its newline, which is certain; infinite outside the language."""
+        """Compute -log2 P of a line (its newline is certain); infinite outside the language."""
         probability = sum(self.derivations(line))
         return -math.log2(probability) if probability else math.inf
 
     def _sums(self, pending: Pieces, bound: Bound) -> tuple[float, float]:
-        """Compute the entropy in bits and the expected characters of what pending becomes."""
+        """Compute the entropy in bits and the expected length of the expansion of `pending`."""
         if not pending:
             return 0.0, 0.0
         entropy = length = 0.0
@@ -287,18 +287,18 @@ class Grammar:
         return entropy, length
 
     def independent(self, template: Pieces) -> list[Pieces]:
-        """Sort a template's pieces into groups that share no name, so that their entropies add up."""
+        """Partition a template's pieces into groups that share no name, so that their entropies add up."""
         groups: list[list[int]] = []
         for at, piece in enumerate(template):
             names = self.mentions((piece,))
             joined = [group for group in groups if any(names & self.mentions((template[i],)) for i in group)]
             groups = [group for group in groups if group not in joined]
-            # In the line's order: who comes second is another one than who came first.
+            # In the order of the line: the second mention of a table depends on the first.
             groups.append(sorted([at, *(i for group in joined for i in group)]))
         return [tuple(template[at] for at in group) for group in groups]
 
     def entropy_and_length(self) -> tuple[float, float]:
-        """Compute the exact entropy in bits and the expected characters of a line, newline counted.
+        """Compute the exact entropy in bits and the expected length of a line, including its newline.
 
         The entropy is that of derivations; it is the text's as long as every line has only one.
         """
@@ -310,7 +310,7 @@ class Grammar:
         return entropy, length
 
     def lines(self, pending: Pieces, bound: Bound = ()) -> Iterator[tuple[str, float]]:
-        """Enumerate all that pending can become, with probabilities; for small pieces only."""
+        """Enumerate all expansions of `pending` with their probabilities; for small pieces only."""
         if not pending:
             yield "", 1.0
             return
@@ -326,11 +326,11 @@ def pick(weighted: Sequence[tuple[float, Value]], random: Random) -> tuple[float
         mark -= probability
         if mark < 0:
             return probability, value
-    return weighted[-1]  # the probabilities' rounding may leave a crumb
+    return weighted[-1]  # the probabilities may add up to slightly less than 1
 
 
 def counting_tables() -> dict[str, Table]:
-    """Describe digits.txt: from one of nine starts, up to 8 and on from 0, three times around."""
+    """Return the grammar of digits.txt: from one of nine starts, up to 8 and on from 0, three times around."""
     starts = ("".join(str((start + step) % 9) for step in range(27)) for start in range(9))
     return {"line": Table((1.0,) * 9, {"text": tuple(choice(line) for line in starts)})}
 
@@ -348,12 +348,12 @@ def digits() -> Grammar:
 
 
 def bits(line: str) -> float:
-    """Compute -log2 P of a line of either text, digits by themselves being digits.txt's."""
+    """Compute -log2 P of a line of either text; a line of digits belongs to digits.txt."""
     return (digits() if line.isascii() and line.isdigit() else beijing()).bits(line)
 
 
 def drawn(grammar: Grammar, count: int, seed: int) -> list[tuple[str, float]]:
-    """Draw lines independently, with their probabilities."""
+    """Draw independent lines, with their probabilities."""
     random = Random(seed)
     return [grammar.draw(random) for _ in range(count)]
 
@@ -364,13 +364,13 @@ def text(lines: list[tuple[str, float]]) -> str:
 
 
 def summary(name: str, grammar: Grammar, lines: list[tuple[str, float]]) -> str:
-    """Describe a text: its size, its own bits per character and the language's."""
+    """Describe a text: its size, its bits per character and those of the language."""
     entropy, length = grammar.entropy_and_length()
-    whole = text(lines)
+    content = text(lines)
     measured = -sum(math.log2(probability) for _, probability in lines)
     return (
-        f"{name}: {len(lines)} lines, {len(whole)} characters, {len(set(whole))} distinct, "
-        f"{len(whole.encode())} bytes; {measured / len(whole):.4f} bits/char\n"
+        f"{name}: {len(lines)} lines, {len(content)} characters, {len(set(content))} distinct, "
+        f"{len(content.encode())} bytes; {measured / len(content):.4f} bits/char\n"
         f"  the language: {entropy:.4f} bits and {length:.4f} characters a line, "
         f"so {entropy / length:.4f} bits/char"
     )
@@ -400,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def score(name: str, parser: argparse.ArgumentParser) -> None:
-    """Print each line's bits, and to stderr how many lines belong to a language of ours."""
+    """Print the bits of each line, and to stderr how many lines belong to one of the languages."""
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         lines = raw.decode("utf-8").removesuffix("\n").split("\n")

@@ -40,13 +40,13 @@ def page() -> str:
     parts = [OPENING]
     for section, kind in Config.SECTIONS.items():
         parts.append(
-            f"\n## {section}\n\n{kind.__doc__}\n\n| setting | default | takes | what it does |\n|---|---|---|---|\n"
+            f"\n## {section}\n\n{kind.__doc__}\n\n| setting | default | allowed values | what it does |\n|---|---|---|---|\n"
         )
         for name, field in kind.model_fields.items():
             cells = (
                 f"`{section}.{name}`",
                 f"`{shown(field.default)}`",
-                loading.takes(section, name),
+                loading.allowed_values(section, name),
                 field.description,
             )
             parts.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n")

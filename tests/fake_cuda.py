@@ -1,4 +1,4 @@
-"""The parts of torch that speak of CUDA, for a pretended device."""
+"""The parts of torch that deal with CUDA, replaced by those of a fake device (see `fake_device`)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.fake_device import (
     Device,
     Operation,
     Operations,
-    flat,
+    flatten,
     is_cuda,
     replay,
     spoil,
-    unseen,
+    unobserved,
 )
 
 
 class Generator(torch.Generator):
-    """A generator of the CPU that says whose it would be."""
+    """A generator of the CPU that reports the device it was made for."""
 
     def __new__(cls, device: str | torch.device = "cpu") -> Generator:
         return super().__new__(cls, CPU)  # type: ignore[call-arg]
@@ -44,19 +44,19 @@ class Generator(torch.Generator):
 
 
 def real(kind: str) -> str:
-    """Name the kind of device where the tensors are."""
+    """Return the kind of device where the tensors really are."""
     return "cpu" if kind == "cuda" else kind
 
 
 class Autocast(torch.autocast):
-    """Round where the tensors are."""
+    """Autocast on the device where the tensors really are."""
 
     def __init__(self, device_type: str, *args: Any, **options: Any) -> None:
         super().__init__(real(device_type), *args, **options)
 
 
 class Cudnn:
-    """cuDNN's numbers for its recurrent networks."""
+    """cuDNN's constants for recurrent networks."""
 
     class RNNMode:
         rnn_relu, rnn_tanh, lstm, gru = range(4)
@@ -64,13 +64,13 @@ class Cudnn:
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Have a CUDA device for a while: cuda:0, with a single stream."""
+    """Provide a fake CUDA device for the duration: cuda:0, with a single stream."""
     device = Device()
     calls = Calls(device)
 
     class Stream:
         def wait_stream(self, other: Stream) -> None:
-            """Go on: everything comes after what was asked for before."""
+            """Do nothing: all operations run in order."""
 
         def is_capturing(self) -> bool:  # optimizers ask
             return device.recorded is not None
@@ -81,11 +81,11 @@ def fake_cuda() -> Iterator[None]:
         copies: list[Copy] | None = None
 
         def record(self, stream: Stream) -> None:
-            self.copies = list(device.underway)
+            self.copies = list(device.pending)
 
         def synchronize(self) -> None:
-            assert self.copies is not None, "waits for what was never recorded"
-            device.arrive(self.copies)
+            assert self.copies is not None, "an event that was not recorded is awaited"
+            device.complete(self.copies)
 
     class Graph:
         operations: list[Operation]
@@ -100,31 +100,31 @@ def fake_cuda() -> Iterator[None]:
             yield
         finally:
             made.operations, device.recorded = device.recorded, None
-        with unseen():
+        with unobserved():
             for operation in made.operations:
                 for tensor in operation.fresh:
-                    spoil(tensor)  # recorded is not run
+                    spoil(tensor)  # what is recorded has not run
 
     run, group = vars(torch.autograd)["_engine_run_backward"], torch._C._group_tensors_by_device_and_dtype
     rounds, rounded_to = torch.is_autocast_enabled, torch.get_autocast_dtype
     real_device = torch._C.TensorBase.device
 
-    def go_back(tensors: Any, *args: Any, **options: Any) -> Any:
-        """Run autograd so that it makes its tensors on the device, and calls Python's functions in sight of `calls`,
-        which is not looking where Tensor.backward was called by way of it."""
-        before, device.going_back = device.going_back, tensors[0] in device.memory
+    def run_backward(tensors: Any, *args: Any, **options: Any) -> Any:
+        """Run autograd so that it allocates on the device, and calls Python functions under `calls`, which is not
+        active where Tensor.backward was called through it."""
+        before, device.in_backward = device.in_backward, tensors[0] in device.memory
         try:
             with nullcontext() if calls in _get_current_function_mode_stack() else calls:  # type: ignore[no-untyped-call]
                 return run(tensors, *args, **options)
         finally:
-            device.going_back = before
+            device.in_backward = before
 
     def grouped(*args: Any) -> Any:
-        """Name the fake CUDA device, of which optimizers ask."""
-        return {(next(flat(lists)).device, dtype): (lists, at) for (_, dtype), (lists, at) in group(*args).items()}
+        """Group tensors under the fake CUDA device, for optimizers."""
+        return {(next(flatten(lists)).device, dtype): (lists, at) for (_, dtype), (lists, at) in group(*args).items()}
 
     def set_sync_debug_mode(mode: str) -> None:
-        device.may_wait = mode != "error"
+        device.may_synchronize = mode != "error"
 
     stand_ins: dict[Any, dict[str, Any]] = {
         torch: {
@@ -132,7 +132,7 @@ def fake_cuda() -> Iterator[None]:
             "Generator": Generator,
             "is_autocast_enabled": lambda kind: rounds(real(kind)),
             "get_autocast_dtype": lambda kind: rounded_to(real(kind)),
-            "_cudnn_rnn_flatten_weight": lambda *arguments: None,  # kernels of the CPU take weights as they lie
+            "_cudnn_rnn_flatten_weight": lambda *arguments: None,  # the CPU's kernels take weights in any layout
         },
         Tensor: {
             "is_cuda": property(lambda tensor: tensor in device.memory),
@@ -143,10 +143,10 @@ def fake_cuda() -> Iterator[None]:
             "is_bf16_supported": lambda including_emulation=True: True,
             "is_current_stream_capturing": lambda: device.recorded is not None,
             "device_count": lambda: 1,
-            "get_device_name": lambda which=None: "pretended",
+            "get_device_name": lambda which=None: "fake",
             "set_device": is_cuda,
             "mem_get_info": lambda which=None: (1 << 34, 1 << 35),
-            "synchronize": lambda which=None: device.arrive(device.underway),
+            "synchronize": lambda which=None: device.complete(device.pending),
             "set_sync_debug_mode": set_sync_debug_mode,
             "Stream": Stream,
             "current_stream": lambda which=None: stream,
@@ -156,9 +156,9 @@ def fake_cuda() -> Iterator[None]:
             "graph": graph,
         },
         torch.accelerator: {"current_stream": lambda which=None: stream},
-        # newer than anyone asks for; but torch.nn shall not move weights about for it
+        # newer than any version asked for; but torch.nn must not flatten weights for it
         torch.backends.cudnn: {"version": lambda: 10**6, "is_acceptable": lambda tensor: False},
-        torch.autograd: {"_engine_run_backward": go_back},
+        torch.autograd: {"_engine_run_backward": run_backward},
         torch._C: {"_group_tensors_by_device_and_dtype": grouped},
     }
     try:

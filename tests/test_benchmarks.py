@@ -22,8 +22,9 @@ BENCHMARKS = ROOT / "benchmarks"
 
 # name: its smallest form, where {both}, {causal} and {text} stand for runs and a text; and a row that it has to print
 SMALLEST = {
+    "contexts": ("{causal} --windows 32,8", r"windows of 8 +\d\.\d{4}"),
     "evaluation": (
-        "--cells gru --sizes 1x8 --lanes 2 --characters 4000 --distinct 9 --rounds 1",
+        "--cells gru --sizes 1x8 --batch 2 --characters 4000 --distinct 9 --rounds 1",
         r"evaluation +[\d,]+ +[\d.]+",
     ),
     "forms": ("{causal} --count 3", r"model +regular +[\d.]+%"),
@@ -39,7 +40,7 @@ SMALLEST = {
 APART = {
     "reading": ("--size 200KB --rounds 1", r"chinese +charrnn, in a file +\d+"),
     "training": (
-        "--cells gru --sizes 1x8 --lanes 2 --length 4 --rounds 1",
+        "--cells gru --sizes 1x8 --batch 2 --length 4 --rounds 1",
         rf"charrnn {'bf16' if bf16_on(torch.device('cpu')).fast else 'fp32'} custom +[\d,]+ +[\d.]+",
     ),
     "sampling": ("--hidden 128 --layers 1 --vocabulary 9 --rounds 1", r"charrnn, 1 sample +[\d,]+ +[\d.]+"),

@@ -1,4 +1,4 @@
-"""The texts in data/ are what their generator makes, and its numbers about them are exact."""
+"""The texts in data/ are the output of their generator, and its numbers about them are exact."""
 
 import importlib.util
 import math
@@ -18,7 +18,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def load_generator() -> ModuleType:
-    """Import data/generate.py, which belongs to no package."""
+    """Import data/generate.py, which is not in a package."""
     specification = importlib.util.spec_from_file_location("generate_data", DATA / "generate.py")
     assert specification is not None
     assert specification.loader is not None
@@ -29,7 +29,7 @@ def load_generator() -> ModuleType:
 
 
 generate = load_generator()
-Drawn = list[tuple[str, float]]
+Lines = list[tuple[str, float]]
 BEIJING = (DATA / "beijing.txt").read_text(encoding="utf-8")
 
 TOY = """
@@ -44,8 +44,8 @@ pet: name measure
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Drawn:
-    lines: Drawn = generate.drawn(generate.beijing(), generate.BEIJING_LINES, generate.SEED)
+def drawn() -> Lines:
+    lines: Lines = generate.drawn(generate.beijing(), generate.BEIJING_LINES, generate.SEED)
     return lines
 
 
@@ -53,26 +53,26 @@ def toy() -> Any:
     return generate.Grammar(generate.read_tables(TOY))
 
 
-def test_beijing_is_byte_for_byte_what_the_script_draws(drawn: Drawn) -> None:
+def test_beijing_is_byte_for_byte_the_output_of_the_script(drawn: Lines) -> None:
     assert (DATA / "beijing.txt").read_bytes() == generate.text(drawn).encode()
 
 
-def test_digits_is_byte_for_byte_what_the_script_draws() -> None:
+def test_digits_is_byte_for_byte_the_output_of_the_script() -> None:
     lines = generate.drawn(generate.digits(), generate.DIGITS_LINES, generate.SEED)
     assert (DATA / "digits.txt").read_bytes() == generate.text(lines).encode()
 
 
-def test_every_line_has_one_derivation_and_it_is_the_one_drawn(drawn: Drawn) -> None:
+def test_every_line_has_a_single_derivation_of_the_probability_drawn(drawn: Lines) -> None:
     for line, probability in drawn:
         assert generate.beijing().derivations(line) == [pytest.approx(probability, rel=1e-12)], line
 
 
-def test_fresh_lines_have_one_derivation_too() -> None:
+def test_new_lines_have_a_single_derivation_as_well() -> None:
     for line, _ in generate.drawn(generate.beijing(), 3000, seed=7):
         assert len(generate.beijing().derivations(line)) == 1, line
 
 
-def test_the_files_bits_agree_with_the_exact_entropy(drawn: Drawn) -> None:
+def test_the_files_bits_agree_with_the_exact_entropy(drawn: Lines) -> None:
     bits = [-math.log2(probability) for _, probability in drawn]
     entropy, length = generate.beijing().entropy_and_length()
     characters = [len(line) + 1 for line, _ in drawn]
@@ -112,12 +112,12 @@ def test_entropies_of_independent_groups_add_up_to_the_templates() -> None:
     grammar = generate.beijing()
     template = generate.pieces("{month}月{week}{fruit.measure}{fruit}，{week2}，{fruit2}{fruit.measure}")
     parts = [grammar.sums(group, ()) for group in grammar.independent(template)]
-    assert len(parts) == 6  # three groups, and three texts that are none's
+    assert len(parts) == 6  # three groups, and three literal texts
     together = [math.fsum(column) for column in zip(*parts, strict=True)]
     assert together == pytest.approx(list(grammar.sums(template, ())))
 
 
-def test_a_name_in_braces_means_the_same_all_through_a_line() -> None:
+def test_a_name_in_braces_means_the_same_throughout_a_line() -> None:
     for line, _ in generate.drawn(toy(), 50, seed=3):
         if match := re.fullmatch(r"一(.)[黑白](.)，(.)跑?(.)", line):
             assert match[1] == match[4]
@@ -126,13 +126,13 @@ def test_a_name_in_braces_means_the_same_all_through_a_line() -> None:
             assert line[0] != line[2]
 
 
-def test_an_ambiguous_grammar_is_found_out() -> None:
+def test_an_ambiguous_grammar_is_detected() -> None:
     grammar = generate.Grammar(generate.read_tables("line: text\n  {猫|猫*3}\n  狗\n"))
     assert len(grammar.derivations("猫")) == 2
     assert grammar.bits("猫") == pytest.approx(1)
 
 
-def test_beijing_goes_on_with_tiananmen_then_duck_and_never_with_pandas() -> None:
+def test_beijing_continues_with_tiananmen_then_duck_and_never_with_pandas() -> None:
     after = Counter(re.findall("我爱北京(天安门|烤鸭|故宫|长城|胡同|大熊猫)", BEIJING))
     assert after["天安门"] > 1.5 * after["烤鸭"]
     assert after["烤鸭"] > max(24, after["故宫"], after["长城"], after["胡同"])
@@ -153,7 +153,7 @@ def test_beijing_goes_on_with_tiananmen_then_duck_and_never_with_pandas() -> Non
         ("“你从哪儿来？”“我从上海来。”", "“你从哪儿来？”“我从上海来。"),
     ],
 )
-def test_agreement_over_a_distance_is_the_languages_law(right: str, wrong: str) -> None:
+def test_agreement_over_a_distance_is_a_law_of_the_language(right: str, wrong: str) -> None:
     assert generate.bits(right) < math.inf
     assert generate.bits(wrong) == math.inf
 
@@ -166,13 +166,13 @@ def test_a_line_outside_has_infinite_bits(line: str) -> None:
 def test_quotes_and_brackets_close_in_every_line() -> None:
     partner = {"”": "“", "）": "（", "》": "《"}
     for line in BEIJING.splitlines():
-        waiting: list[str] = []
+        unclosed: list[str] = []
         for character in line:
             if character in partner.values():
-                waiting.append(character)
+                unclosed.append(character)
             elif character in partner:
-                assert waiting.pop() == partner[character], line
-        assert not waiting, line
+                assert unclosed.pop() == partner[character], line
+        assert not unclosed, line
 
 
 def test_the_text_is_plain_lines() -> None:
@@ -204,7 +204,7 @@ def test_scores_are_printed_line_by_line(tmp_path: Path, capsys: pytest.CaptureF
     assert output.err.startswith("1 of 2 lines belong")
 
 
-def test_a_missing_file_is_told_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_reported_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         generate.main(["--score", str(tmp_path / "nowhere.txt")])
     assert "No such file" in capsys.readouterr().err
@@ -222,12 +222,12 @@ def test_a_missing_file_is_told_in_one_sentence(tmp_path: Path, capsys: pytest.C
         ("line: text\n  我爱{line}\n", "mentions itself"),
     ],
 )
-def test_a_broken_grammar_is_refused(source: str, complaint: str) -> None:
+def test_a_broken_grammar_is_rejected(source: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         generate.Grammar(generate.read_tables(source))
 
 
-def test_drawing_needs_nothing_but_its_seed() -> None:
+def test_drawing_depends_on_the_seed_alone() -> None:
     grammar = generate.beijing()
     assert grammar.draw(Random(5)) == grammar.draw(Random(5))
     assert generate.drawn(grammar, 5, seed=1) != generate.drawn(grammar, 5, seed=2)

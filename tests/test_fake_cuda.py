@@ -1,4 +1,4 @@
-"""Claims about the fake CUDA device: it notices what a real one would, and leaves nothing behind."""
+"""The fake CUDA device detects what a real one would, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.fake_device import CUDA
 
 @pytest.fixture
 def there() -> Iterator[Tensor]:
-    """Give 0, 1, 2 on the device."""
+    """Return 0, 1, 2 on the device."""
     with fake_cuda():
         yield torch.arange(3.0, device="cuda")
 
 
-def test_tensors_lie_where_they_are_made_or_brought(there: Tensor) -> None:
+def test_tensors_are_where_they_are_made_or_moved(there: Tensor) -> None:
     here = torch.arange(3.0)
     assert (here.device.type, here.is_cuda) == ("cpu", False)
     for made in (
@@ -47,12 +47,12 @@ def test_tensors_lie_where_they_are_made_or_brought(there: Tensor) -> None:
         torch.zeros(2, device="cuda:1")
 
 
-def test_gradients_lie_where_their_weights_do(there: Tensor) -> None:
+def test_gradients_are_where_their_weights_are(there: Tensor) -> None:
     weights = there.clone().requires_grad_()
     (weights * there).sum().backward()  # type: ignore[no-untyped-call]
     assert weights.grad is not None
     assert weights.grad.is_cuda
-    # what nothing comes back to is filled up with zeros by autograd itself
+    # autograd itself makes the zeros of a missing gradient
     one, two = torch.autograd.grad(weights.unbind()[1], [weights, weights], materialize_grads=True)
     assert one.is_cuda
     assert two.is_cuda
@@ -76,18 +76,18 @@ MIXED: tuple[Callable[[Tensor], Any], ...] = (
 def test_devices_do_not_mix(there: Tensor, mixed: Callable[[Tensor], Any]) -> None:
     with pytest.raises(RuntimeError, match=r"same device|another device"):
         mixed(there)
-    assert there.mul(torch.tensor(2.0)).tolist() == [0.0, 2.0, 4.0]  # a number goes with anything
+    assert there.mul(torch.tensor(2.0)).tolist() == [0.0, 2.0, 4.0]  # a number mixes with any device
     generator = torch.Generator(device=CUDA)
     assert generator.manual_seed(1) is generator
     assert there.bernoulli_(1.0, generator=generator).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_numpy_cannot_see_it(there: Tensor) -> None:
+def test_numpy_cannot_read_it(there: Tensor) -> None:
     with pytest.raises(TypeError, match="numpy"):
         there.numpy()
 
 
-WAITING: tuple[Callable[[Tensor], Any], ...] = (
+SYNCHRONIZING: tuple[Callable[[Tensor], Any], ...] = (
     lambda there: there[0].item(),
     lambda there: float(there.sum()),
     lambda there: bool((there > 1).any()),
@@ -104,22 +104,22 @@ WAITING: tuple[Callable[[Tensor], Any], ...] = (
 )
 
 
-@pytest.mark.parametrize("waiting", WAITING)
-def test_who_waits_is_found(there: Tensor, waiting: Callable[[Tensor], Any]) -> None:
-    waiting(there)
+@pytest.mark.parametrize("synchronizing", SYNCHRONIZING)
+def test_synchronization_is_detected(there: Tensor, synchronizing: Callable[[Tensor], Any]) -> None:
+    synchronizing(there)
     torch.cuda.set_sync_debug_mode("error")
     with pytest.raises(RuntimeError, match="synchronizing"):
-        waiting(there)
+        synchronizing(there)
     torch.cuda.set_sync_debug_mode("default")
-    waiting(there)
+    synchronizing(there)
 
 
-def test_who_does_not_wait_has_nothing_before_it_has_arrived(there: Tensor) -> None:
+def test_an_asynchronous_copy_is_not_readable_before_it_has_completed(there: Tensor) -> None:
     torch.cuda.set_sync_debug_mode("error")
     torch.ones(3).pin_memory().to(CUDA, non_blocking=True)
-    with pytest.raises(RuntimeError, match="arrived"):
+    with pytest.raises(RuntimeError, match="completed"):
         torch.empty(3).copy_(there, non_blocking=True)
-    with pytest.raises(RuntimeError, match="arrived"):
+    with pytest.raises(RuntimeError, match="completed"):
         there.to("cpu", non_blocking=True)
     early, late = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
     pinned = torch.empty(3, pin_memory=True)
@@ -133,12 +133,12 @@ def test_who_does_not_wait_has_nothing_before_it_has_arrived(there: Tensor) -> N
     assert pinned.tolist() == [0.0, 1.0, 2.0]
 
 
-def test_a_graph_runs_again_where_it_was_recorded(there: Tensor) -> None:
+def test_a_graph_is_replayed_in_the_same_memory(there: Tensor) -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         doubled = there * 2
         last, largest = doubled[2], doubled.argmax()
-    assert doubled.isnan().all()  # recorded is not run
+    assert doubled.isnan().all()  # what is recorded has not run
     assert int(largest) < 0
     for factor in (1.0, 3.0):
         there.copy_(torch.arange(3.0) * factor)
@@ -147,7 +147,7 @@ def test_a_graph_runs_again_where_it_was_recorded(there: Tensor) -> None:
         assert (float(last), int(largest)) == (4.0 * factor, 2)
 
 
-def test_a_graph_takes_nothing_of_the_cpu_along(there: Tensor) -> None:
+def test_a_graph_takes_nothing_from_the_cpu(there: Tensor) -> None:
     number, generator = torch.tensor(2.0), torch.Generator(CUDA)
     with pytest.raises(RuntimeError, match="graph"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         there * number
@@ -156,7 +156,7 @@ def test_a_graph_takes_nothing_of_the_cpu_along(there: Tensor) -> None:
 
 
 @pytest.mark.parametrize("recorded", [lambda there: there.sum().item(), lambda there: there.copy_(torch.ones(3))])
-def test_nobody_waits_within_a_graph(there: Tensor, recorded: Callable[[Tensor], Any]) -> None:
+def test_nothing_synchronizes_within_a_graph(there: Tensor, recorded: Callable[[Tensor], Any]) -> None:
     with pytest.raises(RuntimeError, match="capturing"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         recorded(there)
 
@@ -174,13 +174,13 @@ PATCHED = (
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_afterwards_all_is_as_before(fails: bool) -> None:
+def test_afterwards_everything_is_restored(fails: bool) -> None:
     before = [getattr(owner, name) for owner, name in PATCHED]
     capable = cudnn_takes_bf16()
     try:
         with fake_cuda():
             assert torch.cuda.is_available()
-            cudnn_takes_bf16()  # remembers what it found
+            cudnn_takes_bf16()  # caches its answer
             there = torch.zeros(2, device=CUDA)
             assert all(getattr(owner, name) is not old for (owner, name), old in zip(PATCHED, before, strict=True))
             if fails:

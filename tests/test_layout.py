@@ -1,4 +1,4 @@
-"""Imports go down only, from package to package; and what a bare command line must not load."""
+"""Imports between packages go one way only, and a command loads no more libraries than it uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import charrnn
 
 PACKAGE = Path(charrnn.__file__).parent
-# bottom up; a package may import those before it, and of its own line none of the others
+# bottom up: a package may import those of the lines before, but no other of its own line
 PACKAGES = (
     ("config",),
     ("data",),
@@ -34,19 +34,19 @@ FILES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/",
 
 
 def level(file: str) -> int:
-    """Give the level of a file, from 0, the ground files."""
+    """Return the level of a file; ground files are level 0."""
     package = file.partition(".")[0]
     return LEVEL[package] if package in LEVEL else 0 if package in GROUND else len(PACKAGES) + 1
 
 
 def imported(source: str) -> set[str]:
-    """Give the files of charrnn that a source imports, wherever in it: also in functions and for types only."""
+    """Return the files of charrnn that a source imports, also inside functions and for types only."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute here"
+            assert node.level == 0, "imports must be absolute"
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name.removeprefix("charrnn.") in FILES else str(node.module) for name in inside}
     names = {name.removeprefix("charrnn.") for name in found if name.partition(".")[0] == "charrnn"}
@@ -57,7 +57,7 @@ def read(file: str) -> str:
     return PACKAGE.joinpath(*file.split(".")).with_suffix(".py").read_text(encoding="utf-8")
 
 
-def test_every_file_stands_in_a_package_or_on_the_ground() -> None:
+def test_every_file_has_a_level() -> None:
     packages = {file.partition(".")[0] for file in FILES}
     assert packages == {*LEVEL, *GROUND, *TOP}
 
@@ -68,10 +68,10 @@ def test_imports_go_down_only(file: str) -> None:
     above = {
         other for other in imported(read(file)) if other.partition(".")[0] != own and level(other) >= level(file) > 0
     }
-    assert file in TOP or not above, f"{file} imports {sorted(above)}, which is not below it"
+    assert file in TOP or not above, f"{file} imports {sorted(above)}, which are not below it"
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     left = {file: imported(read(file)) & set(FILES) - {file} for file in FILES}
     while free := [file for file, others in left.items() if not others & left.keys()]:
         for file in free:
@@ -80,15 +80,15 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("package", LEVEL)
-def test_a_package_says_what_it_owns_and_refuses_and_imports_nothing(package: str) -> None:
+def test_the_docstring_of_a_package_says_what_it_owns_and_is_its_only_code(package: str) -> None:
     source = read(f"{package}.__init__")
-    (charter,) = ast.parse(source).body
-    assert isinstance(charter, ast.Expr)
+    (docstring,) = ast.parse(source).body
+    assert isinstance(docstring, ast.Expr)
     assert "\nOwns " in source
     assert package == "cli" or "Refuses to know" in source.replace("\n", " ")
 
 
-def test_an_import_is_seen_wherever_it_stands() -> None:
+def test_imports_are_found_wherever_they_are() -> None:
     source = """
 import charrnn.models.cells
 from charrnn.data import corpus as texts
@@ -108,7 +108,7 @@ def later():
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Give the top-level modules that a fresh interpreter has loaded after a statement."""
+    """Return the top-level modules that a fresh interpreter has loaded after a statement."""
     printed = subprocess.run(
         [sys.executable, "-c", f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"],
         check=True,
@@ -122,18 +122,18 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize("statement", ["import charrnn", "import charrnn.cli.main", "from charrnn import load"])
-def test_the_command_line_is_there_before_torch_pydantic_or_numpy(statement: str) -> None:
+def test_the_command_line_starts_without_torch_pydantic_or_numpy(statement: str) -> None:
     loaded = loaded_by(statement)
     assert "charrnn" in loaded
     assert not loaded & {"torch", "numpy", "pydantic", "yaml", "safetensors", "tqdm"}
 
 
 @pytest.mark.parametrize("file", ["scores", "data.text_files", "data.decoding", "errors", "callbacks"])
-def test_files_of_plain_python_stay_so(file: str) -> None:
+def test_files_of_plain_python_load_no_library(file: str) -> None:
     assert not loaded_by(f"import charrnn.{file}") & {"torch", "numpy", "pydantic"}
 
 
-def test_numpys_equations_need_no_torch() -> None:
+def test_the_numpy_models_need_no_torch() -> None:
     assert "torch" not in loaded_by("import charrnn.models.cells, charrnn.generation.filters, charrnn.data.vocabulary")
 
 
@@ -153,22 +153,22 @@ def test_numpys_equations_need_no_torch() -> None:
         "api",
     ],
 )
-def test_files_that_read_a_model_need_nothing_but_numpy(file: str) -> None:
+def test_files_for_inference_need_nothing_but_numpy(file: str) -> None:
     assert loaded_by(f"import charrnn.{file}") & HEAVY <= ({"numpy", "click"} if file.startswith("cli.") else {"numpy"})
 
 
-# what each command loads of what was installed for it
+# Libraries that each command loads
 
 
 INSTALLED = frozenset(module.name for module in pkgutil.iter_modules()) - sys.stdlib_module_names - {"charrnn"}
-# those that charrnn asks for; what they bring along themselves is their own business
+# direct dependencies of charrnn
 HEAVY = frozenset({"torch", "numpy", "safetensors", "pydantic", "yaml", "tqdm", "click"})
 LIGHT = {"click", "numpy"}
 
 
 def loaded_by_command(arguments: Sequence[str], stdin: str = "", folder: Path = PACKAGE.parent) -> tuple[str, set[str]]:
-    """Run the command line in a fresh interpreter; gives what it printed, and what it had loaded of INSTALLED."""
-    # a site's own start-up files may load what they like: only what the command adds counts
+    """Run the command line in a fresh interpreter; return its output and the modules of INSTALLED that it loaded."""
+    # start-up files of the site may load anything; only what the command adds counts
     code = """
 import json, sys
 before = set(sys.modules)
@@ -199,23 +199,23 @@ WRITING: dict[str, tuple[str, list[str], str]] = {
     "two samples": ("causal", ["sample", "-n", "9", "--seed", "1", "-k", "2", "-p", "the "], ""),
     "samples as JSON": ("causal", ["sample", "-n", "9", "--json", "--top-k", "3", "--until", "q"], ""),
     "a sample of each line": ("causal", ["sample", "-n", "9", "--each-line"], LINES),
-    "a sample of a model of both sides": ("bidirectional", ["sample", "-n", "9", "--device", "cpu"], ""),
+    "a sample of a bidirectional model": ("bidirectional", ["sample", "-n", "9", "--device", "cpu"], ""),
     "a sample without repeats": ("causal", ["sample", "-n", "9", "--no-repeat", "3"], ""),
     "a beam": ("causal", ["sample", "-n", "9", "--beam", "3"], ""),
-    "a filling of one side": ("causal", ["sample", "--infill", "th_ quick __x"], ""),
-    "a filling of both sides": ("bidirectional", ["sample", "--infill", "th_ quick __x"], ""),
-    "fillings of each line": ("bidirectional", ["sample", "--infill", "--each-line", "-k", "2"], "th_\n__x\n"),
-    "an end to write to": ("bidirectional", ["sample", "-p", "the ", "--suffix", "fox", "-n", "3"], ""),
+    "an infill by a causal model": ("causal", ["sample", "--infill", "th_ quick __x"], ""),
+    "an infill by a bidirectional model": ("bidirectional", ["sample", "--infill", "th_ quick __x"], ""),
+    "an infill of each line": ("bidirectional", ["sample", "--infill", "--each-line", "-k", "2"], "th_\n__x\n"),
+    "a suffix": ("bidirectional", ["sample", "-p", "the ", "--suffix", "fox", "-n", "3"], ""),
     "a sample of an n-gram model": ("ngram", ["sample", "-n", "9", "--seed", "1"], ""),
-    "a filling of an n-gram model": ("ngram", ["sample", "--infill", "th_ quick __x"], ""),
+    "an infill by an n-gram model": ("ngram", ["sample", "--infill", "th_ quick __x"], ""),
     "scores of lines by an n-gram model": ("ngram", ["evaluate", "--per-line", "-"], LINES),
     "scores of lines": ("causal", ["evaluate", "--per-line", "-"], LINES),
-    "scores of lines, from both sides": ("bidirectional", ["evaluate", "--per-line", "-"], LINES),
+    "scores of lines by a bidirectional model": ("bidirectional", ["evaluate", "--per-line", "-"], LINES),
 }
 
 
 @pytest.mark.parametrize("command", WRITING)
-def test_what_writes_or_scores_lines_on_a_cpu_starts_without_torch_and_pydantic(
+def test_sampling_and_scoring_lines_on_a_cpu_load_neither_torch_nor_pydantic(
     command: str, runs: dict[str, Path]
 ) -> None:
     kind, arguments, stdin = WRITING[command]
@@ -231,9 +231,9 @@ def test_the_newest_run_is_found_without_pydantic(runs: dict[str, Path], tmp_pat
         assert loaded_by_command(arguments, LINES, tmp_path)[1] == LIGHT
 
 
-def test_a_loaded_model_writes_scores_and_fills_gaps_without_torch(runs: dict[str, Path]) -> None:
-    asked = "model.sample('a', 9), model.score('a'), model.infill('a_'), model.search('a', 3)"
-    loaded = loaded_by(f"import charrnn\nmodel = charrnn.load({str(runs['bidirectional'])!r})\n{asked}")
+def test_a_loaded_model_samples_scores_and_infills_without_torch(runs: dict[str, Path]) -> None:
+    calls = "model.sample('a', 9), model.score('a'), model.infill('a_'), model.search('a', 3)"
+    loaded = loaded_by(f"import charrnn\nmodel = charrnn.load({str(runs['bidirectional'])!r})\n{calls}")
     assert loaded & HEAVY == {"numpy"}
 
 
@@ -243,9 +243,9 @@ COMMANDS: dict[str, tuple[list[str], str, AbstractSet[str]]] = {
     **{f"help of {name}": ([name, "--help"], "", {"click"}) for name in ("train", "sample", "evaluate", "info")},
     "sample": (["sample", "-n", "9"], "", LIGHT),
     "evaluate lines": (["evaluate", "--per-line", "-"], LINES, LIGHT),
-    # what was learnt is found by the run's settings, which pydantic checks
+    # the training text is found through the run's settings, which pydantic validates
     "sample without copies": (["sample", "-n", "9", "--no-copy", "9", "--report"], "", {*LIGHT, "pydantic", "yaml"}),
-    # what a file says of its training is checked by pydantic, and the settings of a run are YAML
+    # pydantic validates the header of a model file, and the settings of a run are YAML
     "info": (["info"], "", {"click", "numpy", "pydantic", "yaml"}),
     "evaluate": (["evaluate", "-"], LINES, HEAVY),
     "evaluate characters": (["evaluate", "--per-char", "-"], LINES, HEAVY),
@@ -253,11 +253,11 @@ COMMANDS: dict[str, tuple[list[str], str, AbstractSet[str]]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_loads_what_it_uses_and_nothing_else(command: str, runs: dict[str, Path]) -> None:
+def test_a_command_loads_only_what_it_uses(command: str, runs: dict[str, Path]) -> None:
     arguments, stdin, expected = COMMANDS[command]
     model = [] if command.startswith(("help", "version")) else ["-m", str(runs["causal"])]
     printed, loaded = loaded_by_command([*arguments, *model], stdin)
     assert printed
     assert loaded & HEAVY == expected
     if expected <= LIGHT:
-        assert loaded == expected  # and nothing of anyone else's
+        assert loaded == expected  # and no indirect dependencies

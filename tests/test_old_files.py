@@ -1,6 +1,6 @@
-"""Model files and run folders that an earlier version made still open, score, sample the same text and resume.
+"""Model files and run folders of an earlier version still load, score, sample the same text and resume.
 
-tests/fixtures/VERSION holds what that version made by make.sh there, and in expected.json what it then printed."""
+tests/fixtures/VERSION has what that version made with the make.sh there, and its output in expected.json."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 
 from tests.conftest import Charrnn
 
-MADE = Path(__file__).parent / "fixtures" / "0.1.0"
-EXPECTED: dict[str, Any] = json.loads((MADE / "expected.json").read_text(encoding="utf-8"))
+FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
+EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
 kinds = pytest.mark.parametrize("kind", EXPECTED)
 
 
 @kinds
 def test_it_samples_the_same_text(kind: str, charrnn: Charrnn) -> None:
     for file in ("best.safetensors", "last.safetensors"):
-        if not (MADE / kind / file).exists():
+        if not (FIXTURES / kind / file).exists():
             assert (kind, file) == ("ngram", "last.safetensors")
             continue
-        result = charrnn("sample", "-m", str(MADE / kind / file), "-p", "我", "-n", "60", "--seed", "1")
+        result = charrnn("sample", "-m", str(FIXTURES / kind / file), "-p", "我", "-n", "60", "--seed", "1")
         assert result.exit_code == 0, result.stderr
         expected = EXPECTED[kind]["sample"]
         assert result.stdout == (
@@ -33,8 +33,8 @@ def test_it_samples_the_same_text(kind: str, charrnn: Charrnn) -> None:
 
 
 @kinds
-def test_it_scores_as_before(kind: str, charrnn: Charrnn) -> None:
-    result = charrnn("evaluate", str(MADE / "other.txt"), "-m", str(MADE / kind), "--json")
+def test_it_scores_the_same(kind: str, charrnn: Charrnn) -> None:
+    result = charrnn("evaluate", str(FIXTURES / "other.txt"), "-m", str(FIXTURES / kind), "--json")
     assert result.exit_code == 0, result.stderr
     found, expected = json.loads(result.stdout.splitlines()[0]), EXPECTED[kind]["evaluate"]
     assert found["characters"] == expected["characters"]
@@ -44,14 +44,14 @@ def test_it_scores_as_before(kind: str, charrnn: Charrnn) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind, made in EXPECTED.items() if "infill" in made])
 def test_it_fills_the_same_gap(kind: str, charrnn: Charrnn) -> None:
-    result = charrnn("sample", "-m", str(MADE / kind), "--infill", "我爱＿＿天安门。")
+    result = charrnn("sample", "-m", str(FIXTURES / kind), "--infill", "我爱＿＿天安门。")
     assert (result.exit_code, result.stdout) == (0, EXPECTED[kind]["infill"])
 
 
 @pytest.mark.parametrize("kind", [kind for kind, made in EXPECTED.items() if "resumed" in made])
 def test_it_resumes(kind: str, here: Path, charrnn: Charrnn) -> None:
-    shutil.copytree(MADE / kind, here / "run")
-    text = str(MADE / EXPECTED[kind]["text"])
+    shutil.copytree(FIXTURES / kind, here / "run")
+    text = str(FIXTURES / EXPECTED[kind]["text"])
     result = charrnn("train", text, "--resume", "-m", "run", "-q", "-s", "train.steps=80")
     assert result.exit_code == 0, result.stderr
     lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -61,5 +61,5 @@ def test_it_resumes(kind: str, here: Path, charrnn: Charrnn) -> None:
     assert last["validation"]["bits_per_character"] == pytest.approx(expected["bits_per_character"], abs=1e-3)
 
 
-def test_every_kind_is_there() -> None:
-    assert {path.name for path in MADE.iterdir() if path.is_dir()} == EXPECTED.keys()
+def test_every_kind_of_model_has_a_fixture() -> None:
+    assert {path.name for path in FIXTURES.iterdir() if path.is_dir()} == EXPECTED.keys()

@@ -1,4 +1,4 @@
-"""What is installed is the whole program: presets, types and version come along."""
+"""An installation is complete: it includes presets, types and the version."""
 
 import re
 import shutil
@@ -60,7 +60,7 @@ def test_version_is_the_same_everywhere(project: dict[str, Any]) -> None:
 
 
 def test_constraints_pin_every_dependency(project: dict[str, Any]) -> None:
-    """An unpinned torch on a fresh machine is another program, and gigabytes of it."""
+    """An unpinned torch on a new machine is another program, and gigabytes of it."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
     wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
@@ -75,10 +75,10 @@ def test_constraints_pin_every_dependency(project: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_an_installed_charrnn_has_its_presets(tmp_path: Path) -> None:
-    """Install without dependencies into a fresh environment: where the presets lie needs none of them."""
-    home = tmp_path / "environment"
-    venv.create(home, with_pip=True)
-    python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    """Install without dependencies into a new environment: finding the presets needs none of them."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     source = tmp_path / "source"
     source.mkdir()
     for folder in ("charrnn", "configs"):
@@ -92,7 +92,7 @@ def test_an_installed_charrnn_has_its_presets(tmp_path: Path) -> None:
         "print(home / 'py.typed', (home / 'py.typed').is_file());"
         "print(*sorted(path.stem for path in (home / 'configs').glob('*.yaml')))"
     )
-    shown = subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True).stdout
-    typed, presets = shown.splitlines()
+    printed = subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    typed, presets = printed.splitlines()
     assert typed.endswith("True")
     assert presets.split() == loading.presets()

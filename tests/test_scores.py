@@ -17,24 +17,24 @@ def test_three_characters_of_two_bits_each_are_two_bits_per_character() -> None:
 
 
 def test_scores_add_up_before_they_are_divided() -> None:
-    """The mean of means would say 2 bits: the long text must weigh more than the short one."""
+    """The mean of means would be 2 bits: the long text must weigh more than the short one."""
     total = Score(1 * NATS_PER_BIT, 1, 1) + Score(9 * NATS_PER_BIT, 3, 2)
     assert total == Score(10 * NATS_PER_BIT, 4, 3)
     assert total.bits_per_character == 2.5
     assert total.accuracy == 0.75
 
 
-def test_nothing_is_the_zero_of_addition() -> None:
+def test_an_empty_score_is_the_zero_of_addition() -> None:
     score = Score(1.5, 7, 2)
     assert score + Score() == score == sum([score], Score())
 
 
-def test_no_characters_have_no_mean() -> None:
-    nothing = Score()
-    assert nothing.bits == 0.0
-    assert math.isnan(nothing.bits_per_character)
-    assert math.isnan(nothing.perplexity)
-    assert math.isnan(nothing.accuracy)
+def test_a_score_of_no_characters_has_no_mean() -> None:
+    empty = Score()
+    assert empty.bits == 0.0
+    assert math.isnan(empty.bits_per_character)
+    assert math.isnan(empty.perplexity)
+    assert math.isnan(empty.accuracy)
 
 
 def test_certainty_costs_nothing() -> None:
@@ -50,5 +50,5 @@ def test_misuse_exits_with_2_and_any_other_error_with_1() -> None:
     assert str(MisuseError("a sentence")) == "a sentence"
 
 
-def test_a_cost_beyond_all_numbers_is_infinite_perplexity() -> None:
+def test_a_perplexity_beyond_float_range_is_infinite() -> None:
     assert Score(1e6, 1).perplexity == math.inf

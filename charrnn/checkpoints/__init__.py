@@ -1,4 +1,4 @@
 """Checkpoints: model files and run folders.
 
-Owns what is written where, in which order, and that a file is believed only once it was checked. Refuses to know
+Owns what is written where and in which order, and that a file is checked before it is trusted. Refuses to know
 training."""

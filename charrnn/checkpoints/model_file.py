@@ -1,5 +1,5 @@
-"""One model in one file: weights, and in its header the configuration, vocabulary, corpus and scores, all checked.
-Knows nothing of run folders or training; what lies where in the file is `tensorfile`'s business."""
+"""One model in one file: its weights, and in the header its configuration, vocabulary, corpus and scores, checked.
+Knows nothing of run folders or training; the layout of the file is left to `safetensors_file`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charrnn.config.schema import Config
 from charrnn.data.corpus import CorpusCard
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models import ngram
-from charrnn.models.architecture import products
+from charrnn.models.architecture import Architecture, products
 from charrnn.scores import BaselineScores, Score
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from charrnn.models.factory import Network
 
 
-TEACHER = EXTRA + "teacher/"  # names of the weights of the model that a fine-tuning began with
+TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Record one evaluation in training; nats are summed over `characters` of the validation part. What a fine-tuning
-    starts from is evaluated at step 0, when nothing is known of the training part."""
+    """One evaluation during training, with nats summed over `characters` of the validation split.
+
+    Fine-tuning evaluates its initial model at step 0, where there is no training loss yet.
+    """
 
     step: int
     epoch: float
@@ -42,26 +44,27 @@ class EvaluationRecord:
     nats: float
     characters: PositiveInt
     correct: NonNegativeInt
-    # of a bidirectional model, from the end, and with both sides given
+    # of a bidirectional model: read backwards, and given both sides
     backward_nats: float | None = None
     cloze_nats: float | None = None
     cloze_correct: NonNegativeInt | None = None
 
     @property
     def bits_per_character(self) -> float:
-        """Give the validation part's score."""
+        """Return the validation score."""
         return self.nats / math.log(2.0) / self.characters
 
     @property
     def judged_bits(self) -> float:
-        """Give what the best is judged by, in bits a character: that score, or the mean of all three."""
+        """Return the bits/char that the best checkpoint is selected by: the validation score, or the mean of the three
+        of a bidirectional model."""
         if self.backward_nats is None or self.cloze_nats is None:
             return self.bits_per_character
         return (self.nats + self.backward_nats + self.cloze_nats) / 3 / math.log(2.0) / self.characters
 
     @property
     def cloze(self) -> Score | None:
-        """Give the score of each character given both sides."""
+        """Return the score of each character given both sides."""
         if self.cloze_nats is None or self.cloze_correct is None:
             return None
         return Score(self.cloze_nats, self.characters, self.cloze_correct)
@@ -69,7 +72,7 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class Header:
-    """Hold all of a model file but its tensors; `position` is where a training stood, in last.safetensors only."""
+    """All of a model file but its tensors; `position` is the training position, in last.safetensors only."""
 
     config: Config
     vocabulary: Vocabulary
@@ -85,24 +88,24 @@ class Header:
         return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.startswith(EXTRA))
 
     @property
-    def read(self) -> int:
+    def characters_read(self) -> int:
         """Count the characters that training had read by the latest evaluation."""
         train = self.config.train
         return self.latest.step * int(train.batch_size) * train.sequence_length if self.latest else 0
 
     @property
     def flops(self) -> float:
-        """Count the floating-point operations of that, in products alone: two each, once forwards and twice back."""
-        return 6.0 * self.read * products(self.config.model, len(self.vocabulary))
+        """Count the floating-point operations of training: two for each product, once forwards and twice backwards."""
+        return 6.0 * self.characters_read * products(self.config.model, len(self.vocabulary))
 
     @property
     def latest(self) -> EvaluationRecord | None:
-        """Give the evaluation that these weights were saved at or after."""
+        """Return the evaluation that these weights were saved at or after."""
         return self.history[-1] if self.history else None
 
 
 def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
-    """Write a model file into memory; tensors are copied, since a fused kernel's weights are views of one buffer."""
+    """Return the bytes of a model file; tensors are copied, since a fused kernel's weights are views of one buffer."""
     import safetensors.torch
 
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
@@ -110,7 +113,7 @@ def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
 
 
 def tables_to_bytes(header: Header, tables: dict[str, ngram.Integers]) -> bytes:
-    """Write the file of a model that is made of tables into memory."""
+    """Return the bytes of an n-gram model's file."""
     import safetensors.numpy
 
     return safetensors.numpy.save(tables, _metadata(header))
@@ -135,7 +138,7 @@ def _metadata(header: Header) -> dict[str, str]:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check everything but the tensors. Raises CharRNNError for what is no sound charrnn model file."""
+    """Read and check everything but the tensors. Raises CharRNNError for a file that is not an intact charrnn model."""
     contents = safetensors_file.read(path)
     content = contents.content
     try:
@@ -150,8 +153,8 @@ def read_header(path: Path) -> Header:
         if baselines is not None and len(baselines.counts) != len(vocabulary):
             raise ValueError("baselines")
     except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise damaged(path, f"its header garbles {place or 'a record'}") from error
+        field_name = ".".join(str(key) for key in error.errors()[0]["loc"])
+        raise damaged(path, f"its header garbles {field_name or 'a record'}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise safetensors_file.garbled(path, error) from error
     header = Header(config, vocabulary, corpus, history, position, contents.shapes, baselines)
@@ -177,7 +180,7 @@ def read_model(path: Path) -> tuple[Header, Network]:
 
 
 def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> Network:
-    """Make the model of a header and give it its weights."""
+    """Build the model that a header describes, and load its weights."""
     import torch
 
     from charrnn.models.factory import make_model
@@ -193,24 +196,24 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> Netwo
 
 
 def _check_sizes(path: Path, header: Header) -> None:
-    """Refuse sizes that the file's tensors cannot have, before anything of those sizes is made."""
-    model = header.config.model
-    if model.unsettled:
+    """Refuse sizes that differ from those of the file's tensors, before anything of those sizes is allocated."""
+    model, vocabulary_size = header.config.model, len(header.vocabulary)
+    weights = {name: shape for name, shape in header.shapes.items() if not name.startswith(EXTRA)}
+    if model.unresolved:
         raise damaged(path, "its configuration is not resolved")
     if model.counted:
         if not ngram.fits(model.order, header.shapes):
             raise damaged(path, "its header promises other sizes than its tensors have")
         return
     if model.cell == "hmm":
-        states, sizes = model.hidden_size, [header.shapes.get(name) for name in ("transition", "emission")]
-        if sizes != [(states, states), (len(header.vocabulary), states)]:
+        states = int(model.hidden_size)
+        expected: safetensors_file.Shapes = {"transition": (states, states), "emission": (vocabulary_size, states)}
+    else:
+        try:
+            architecture = Architecture.of(model.model_dump())
+        except ValueError as error:
+            raise safetensors_file.garbled(path, error) from error
+        if architecture.num_layers > len(weights):  # the names alone of so many layers would fill the memory
             raise damaged(path, "its header promises other sizes than its tensors have")
-        return
-    expected = (len(header.vocabulary), model.embedding_size)
-    layers = sum(name.startswith("layers.") and name.endswith("kernel.weight_hh_l0") for name in header.shapes)
-    hidden = header.shapes.get("layers.0.kernel.weight_hh_l0", (0, 0))[-1]
-    if header.shapes.get("embedding") != expected or layers != model.num_layers or hidden != model.hidden_size:
-        raise damaged(path, "its header promises other sizes than its tensors have")
-    skip = model.time_skip or 0
-    if skip > 1_000_000:
-        raise damaged(path, "its header promises an impossible time skip")
+        expected = architecture.shapes(vocabulary_size)
+    check_weights(path, expected, weights)

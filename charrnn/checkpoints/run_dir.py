@@ -1,5 +1,5 @@
-"""The run folder: best and last model, configuration, metrics and samples, and a lock while it trains.
-Knows where files lie and in what order they are written, not what is in them."""
+"""The run folder: best and last model, configuration, metrics, samples, and a lock while it is being trained.
+Knows where the files are and in what order they are written, not what is in them."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 RUNS = Path("checkpoints")
 BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
 TOKENS, COPY = "corpus.safetensors", "corpus.txt"
-# what an attempt that died before it began may leave behind, and what else it may have made
-_NOTHING = {LOCK, TOKENS, TOKENS + ".tmp", COPY + ".tmp"}
-_MADE = _NOTHING | {COPY, "config.yaml", "config.yaml.tmp", "metrics.jsonl", "samples.txt"}
+# a folder with a lock and no other files than these is free: a killed process left them before training started
+_LEFTOVERS = {LOCK, TOKENS, TOKENS + ".tmp", COPY + ".tmp"}
+_BEFORE_FIRST_SAVE = _LEFTOVERS | {COPY, "config.yaml", "config.yaml.tmp", "metrics.jsonl", "samples.txt"}
 
 
 class Run:
-    """Own one run folder."""
+    """One run folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best, self.last = folder / BEST, folder / LAST
-        self.tokens = folder / TOKENS  # of a long text; made anew where it is missing
+        self.tokens = folder / TOKENS  # of a long text; rebuilt if it is missing
         self.copy = folder / COPY  # of standard input
         self.metrics, self.samples = folder / "metrics.jsonl", folder / "samples.txt"
         self._lock: IO[bytes] | None = None
 
     def check_free(self) -> None:
-        """Raise MisuseError if the folder holds anything already: nothing of the user's is ever overwritten."""
+        """Raise MisuseError if the folder contains anything: nothing of the user's is ever overwritten."""
         try:
             taken = _taken(self.folder)
         except OSError as error:
             raise cannot_write(self.folder, error, 0) from error
         if taken:
-            go_on = f" Go on with it by --resume -m {self.folder}, or" if self.last.exists() else " Move it, or"
-            raise MisuseError(f"{self.folder} exists already.{go_on} name another folder with -o.")
+            advice = f"Continue it with --resume -m {self.folder}, or" if self.last.exists() else "Move it, or"
+            raise MisuseError(f"{self.folder} exists already. {advice} name another folder with -o.")
 
     def create(self) -> None:
-        """Make the folder. Raises MisuseError if it holds anything, CharRNNError if it cannot be made."""
+        """Create the folder. Raises MisuseError if it contains anything, CharRNNError if it cannot be created."""
         self.check_free()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class Run:
             raise cannot_write(self.folder, error, 0) from error
 
     def lock(self) -> None:
-        """Take the lock until `release`. Raises CharRNNError where another training holds it."""
+        """Hold the lock until `release`. Raises CharRNNError if another process holds it."""
         try:
             self._lock = (self.folder / LOCK).open("ab")
         except OSError as error:
@@ -69,26 +69,26 @@ class Run:
                 f"{self.folder} is being trained by another process. Wait for it, or name another folder with -o."
             ) from error
         except OSError:
-            pass  # a file system that has no locks
+            pass  # a file system without locks
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock, if it is held."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def sweep(self) -> None:
-        """Remove what a start that was killed has left; the lock must be held."""
-        self._remove(_NOTHING - {LOCK})
+        """Remove what a killed process left behind; the lock must be held."""
+        self._remove(_LEFTOVERS - {LOCK})
 
     def discard(self) -> None:
-        """Release the lock and remove what a start that failed has made, unless there is a model already."""
-        job = self.best.exists() or self.last.exists()
-        if not job:
-            self._remove(_MADE - {LOCK})
-        # the lock goes last: as long as it is there, what is left is known for what it is
+        """Release the lock and, unless a model was saved, remove the folder with all that a run writes before that."""
+        saved = self.best.exists() or self.last.exists()
+        if not saved:
+            self._remove(_BEFORE_FIRST_SAVE - {LOCK})
+        # the lock is removed last: while it is there, the other files count as leftovers
         self.release()
-        if not job:
+        if not saved:
             self._remove({LOCK})
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
@@ -100,24 +100,24 @@ class Run:
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""
-        from charrnn.config import loading  # whoever only looks for a model does without
+        from charrnn.config import loading  # slow to import, and not needed to find a model
 
         write_atomically(self.folder / "config.yaml", loading.dump(config).encode())
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add one line of JSON to metrics.jsonl."""
+        """Append one line of JSON to metrics.jsonl."""
         self._append(self.metrics, json.dumps(line, ensure_ascii=False) + "\n")
 
     def append_sample(self, heading: str, text: str) -> None:
-        """Add what the model wrote to samples.txt."""
+        """Append a sample to samples.txt."""
         self._append(self.samples, f"--- {heading} ---\n{text}\n\n")
 
     def lengths(self) -> dict[str, int]:
-        """Give the bytes in each growing file, to cut it back to on resume."""
+        """Return the size in bytes of each growing file, to truncate it to on resume."""
         return {path.name: path.stat().st_size if path.exists() else 0 for path in (self.metrics, self.samples)}
 
-    def cut_back(self, lengths: Mapping[str, int]) -> None:
-        """Cut the growing files back to what they held when the checkpoint was saved."""
+    def truncate(self, lengths: Mapping[str, int]) -> None:
+        """Truncate the growing files to their sizes when the checkpoint was saved."""
         for path in (self.metrics, self.samples):
             length = lengths.get(path.name, 0)
             if path.exists() and path.stat().st_size > length:
@@ -132,7 +132,7 @@ class Run:
 
 
 def claim(stem: str) -> Run:
-    """Make and lock checkpoints/<stem>, or -2, -3 ... if taken or just being claimed by another process."""
+    """Create and lock checkpoints/<stem>, or <stem>-2, -3 ... if that is taken or another process is claiming it."""
     folder, number = RUNS / stem, 2
     while True:
         run = Run(folder)
@@ -150,58 +150,59 @@ def claim(stem: str) -> Run:
 
 
 def _taken(folder: Path) -> bool:
-    """Say whether anything is there; the lock that an attempt left behind, and tokens beside it, are nothing."""
+    """Return whether a path exists, unless it is a folder that is empty or has a lock and leftovers alone."""
     if not folder.is_dir():
         return folder.exists()
     names = {file.name for file in folder.iterdir()}
-    return bool(names - _NOTHING) or (bool(names) and LOCK not in names)
+    return bool(names - _LEFTOVERS) or (bool(names) and LOCK not in names)
 
 
 def find_runs() -> list[Path]:
-    """List the runs under ./checkpoints that hold a model, newest first."""
+    """Return the run folders under ./checkpoints that have a model, newest first."""
     if not RUNS.is_dir():
         return []
-    runs = [folder for folder in RUNS.iterdir() if any((folder / name).is_file() for name in (BEST, LAST))]
-    return sorted(runs, key=_age, reverse=True)
+    runs = {folder: models for folder in RUNS.iterdir() if (models := _models(folder))}
+    return sorted(runs, key=lambda folder: max(model.stat().st_mtime for model in runs[folder]), reverse=True)
 
 
 def find_model(name: str | None) -> Path:
-    """Find a model file: a run folder's best (else last), a file, a NAME under checkpoints, or the newest run's.
+    """Return the path of a model file, given that file, a run folder, its name under ./checkpoints, or None for the
+    newest run. Of a run folder that is the best model, or the last if there is no best.
 
-    Raises CharRNNError where there is none, saying how to make one.
+    Raises CharRNNError where there is none; the message says how to make one.
     """
     if name is None:
-        runs = find_runs()
-        if not runs:
+        folders = find_runs()[:1]
+        if not folders:
             raise CharRNNError("No model here: ./checkpoints has no run. Make one with: charrnn train TEXT")
-        return _in_folder(runs[0])
-    path = Path(name[:200])  # longer than any file's name
-    if path.is_file():
-        return path
-    # a folder of texts may have the name of the run that learnt them: whichever holds a model is meant
-    folders = [folder for folder in (path, RUNS / path) if folder.is_dir()]
-    for folder in folders:
-        if any((folder / model).is_file() for model in (BEST, LAST)):
-            return _in_folder(folder)
+    else:
+        path = Path(name[:200])  # no file name is longer
+        if path.is_file():
+            return path
+        folders = [folder for folder in (path, RUNS / path) if folder.is_dir()]
+    # a folder of texts may have the same name as its run: the one that has a model is meant
+    models = [model for folder in folders for model in _models(folder)]
+    if models:
+        return models[0]
     if folders:
-        return _in_folder(folders[0])
+        raise CharRNNError(f"{folders[0]} holds no model ({BEST}). Make one with: charrnn train TEXT -o {folders[0]}")
     names = ", ".join(run.name for run in find_runs()[:8])
     there = f"Runs here: {names}." if names else "Make one with: charrnn train TEXT"
     raise CharRNNError(f"{path}: no such model, run folder or name under ./checkpoints. {there}")
 
 
 def find_run(name: str | None) -> Run:
-    """Find the run to resume. Raises CharRNNError where there is none to go on with."""
+    """Return the run to resume. Raises CharRNNError where there is none."""
     if name is None:
         runs = [run for run in find_runs() if (run / LAST).is_file()]
         if not runs:
-            raise CharRNNError("Nothing to resume: ./checkpoints has no run. Begin one with: charrnn train TEXT")
+            raise CharRNNError("Nothing to resume: ./checkpoints has no run. Start one with: charrnn train TEXT")
         return Run(runs[0])
     path = Path(name[:200])
     folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / path
     if not (folder / LAST).is_file() and (folder / BEST).is_file():
         raise CharRNNError(
-            f"{folder} has a finished model and no {LAST} to go on with: an n-gram model is counted once, and done."
+            f"{folder} has a finished model and no {LAST} to resume from: an n-gram model is counted in a single pass."
             f" Another kind is fine-tuned with --init-from {folder}"
         )
     if not (folder / LAST).is_file():
@@ -209,15 +210,8 @@ def find_run(name: str | None) -> Run:
     return Run(folder)
 
 
-def _in_folder(folder: Path) -> Path:
-    for name in (BEST, LAST):
-        if (folder / name).is_file():
-            return folder / name
-    raise CharRNNError(f"{folder} holds no model ({BEST}). Make one with: charrnn train TEXT -o {folder}")
-
-
-def _age(folder: Path) -> float:
-    return max((folder / name).stat().st_mtime for name in (BEST, LAST) if (folder / name).is_file())
+def _models(folder: Path) -> list[Path]:
+    return [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
 
 
 if os.name == "nt":  # pragma: no cover

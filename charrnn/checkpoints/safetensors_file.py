@@ -1,6 +1,6 @@
-"""The file that a model is in: safetensors, weights behind a JSON header, read without torch.
-Nothing in it is ever executed, and no number in its header is believed before it is checked against the file.
-Knows what lies where, and the vocabulary; what settings and scores mean is `modelfile`'s business."""
+"""The format of model files: safetensors, a JSON header followed by the tensors, read without torch.
+Nothing in a file is ever executed, and every size in its header is checked against the file before it is used.
+Knows the layout and the vocabulary; what settings and scores mean is left to `model_file`."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
 FORMAT = 2
-EXTRA = "training/"  # names of tensors that only a resumed training needs begin so
-GRAMS = "grams/"  # and so those of an n-gram model's tables
+EXTRA = "training/"  # prefix of the tensors that only resuming needs
+GRAMS = "grams/"  # prefix of an n-gram model's tables
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
 _BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1}
-_FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # what weights may be
-_COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # and tables
-_LONGEST_HEADER = 100_000_000
+_FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
+_COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
+_MAX_HEADER = 100_000_000  # bytes
 Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Hold what a file's checked header says: `content` is charrnn's own record, `shapes` are those of all tensors,
-    `places` their type and where their bytes begin in the file; and `arrays`, the model's own tensors, if asked for."""
+    """What a file contains, checked."""
 
     path: Path
-    content: dict[str, Any]
-    shapes: Shapes
-    places: dict[str, tuple[str, int]]
-    arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    content: dict[str, Any]  # charrnn's own record
+    shapes: Shapes  # of all tensors
+    locations: dict[str, tuple[str, int]]  # the type of each tensor, and the offset of its bytes in the file
+    arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # the model's own tensors, if requested
 
     @property
     def weights(self) -> Shapes:
-        """Give the shapes of the model's own tensors."""
+        """Return the shapes of the model's own tensors."""
         return {name: shape for name, shape in self.shapes.items() if not name.startswith(EXTRA)}
 
     def vocabulary(self) -> Vocabulary:
-        """Read the vocabulary. Raises KeyError, TypeError or ValueError where it is none."""
+        """Return the vocabulary. Raises KeyError, TypeError or ValueError if it is missing or invalid."""
         recorded = self.content["vocabulary"]
         characters = str(recorded["characters"])
         characters.encode()  # a lone surrogate is a ValueError
@@ -59,10 +58,10 @@ class Contents:
 
 
 def read(path: Path, *, arrays: bool = False) -> Contents:
-    """Read and check everything but the tensors, and if asked the model's own tensors as well.
+    """Read and check everything but the tensors, and with `arrays` the model's own tensors as well.
 
-    All from one opening of the file: a training may put another in its place meanwhile. Raises CharRNNError for what is
-    no sound charrnn model file.
+    The file is opened once, since training may replace it at any time. Raises CharRNNError for a file that is not an
+    intact charrnn model.
     """
     try:
         with path.open("rb") as file:
@@ -78,9 +77,8 @@ def _header(path: Path, file: BinaryIO) -> Contents:
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if 8 + length > size or length > _LONGEST_HEADER:
-        looks = file.read(1) == b"{"
-        if looks and length <= _LONGEST_HEADER:
+    if 8 + length > size or length > _MAX_HEADER:
+        if file.read(1) == b"{" and length <= _MAX_HEADER:
             raise damaged(path, f"its header ends at byte {8 + length} of {size}")
         raise _foreign(path)
     raw = file.read(length)
@@ -93,8 +91,8 @@ def _header(path: Path, file: BinaryIO) -> Contents:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, "its header is not JSON") from error
     if content is None:
-        raise CharRNNError(f"{path} is a safetensors file but no charrnn model. Name one that charrnn train made.")
-    shapes, places = _tensors(path, tree, 8 + length, size)
+        raise CharRNNError(f"{path} is a safetensors file but not a charrnn model. Name one that charrnn train made.")
+    shapes, locations = _tensors(path, tree, 8 + length, size)
     try:
         if int(content["format"]) > FORMAT:
             raise CharRNNError(
@@ -104,20 +102,20 @@ def _header(path: Path, file: BinaryIO) -> Contents:
         model = dict(content["config"])["model"]
         if int(content["format"]) < 2 and isinstance(model, dict) and model.get("tie_weights") is True:
             raise CharRNNError(
-                f"{path} was written by an older charrnn, whose tied weights (model.tie_weights) worked otherwise."
+                f"{path} was written by an older charrnn, whose tied weights (model.tie_weights) worked differently."
                 " Train it again."
             )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise garbled(path, error) from error
-    return Contents(path, content, shapes, places)
+    return Contents(path, content, shapes, locations)
 
 
 def _arrays(contents: Contents, file: BinaryIO) -> dict[str, npt.NDArray[Any]]:
     arrays = {}
     for name, shape in contents.weights.items():
-        kind, begin = contents.places[name]
-        file.seek(begin)
-        # read, not mapped: the weights are all needed, and soon
+        kind, offset = contents.locations[name]
+        file.seek(offset)
+        # read, not mapped: all weights are needed at once
         array = np.fromfile(file, (_FLOATS | _COUNTS)[kind], math.prod(shape))
         if array.size != math.prod(shape):
             raise damaged(contents.path, f"{name} is cut off")
@@ -126,33 +124,36 @@ def _arrays(contents: Contents, file: BinaryIO) -> dict[str, npt.NDArray[Any]]:
 
 
 def garbled(path: Path, error: Exception) -> CharRNNError:
-    """Say that a field of the header is missing or cannot be, given the error that shows it."""
+    """Return the error for a header with a missing or invalid field, given the exception that names it."""
     return damaged(path, f"its header lacks or garbles {str(error) or 'a field'}")
 
 
 def check_weights(path: Path, expected: Shapes, found: Shapes) -> None:
-    """Raise CharRNNError where a file's weights are not those that its header promises."""
+    """Raise CharRNNError where a file's weights are not those that its header describes."""
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise damaged(path, f"its header promises {name} as {expected.get(name)}, the file holds {found.get(name)}")
 
 
 def damaged(path: Path, why: str) -> CharRNNError:
-    """Say that a file cannot be trusted, why, and what else there is."""
+    """Return the error for a damaged file: why it is, and what to use instead."""
     other = "best.safetensors" if path.name == "last.safetensors" else "last.safetensors"
-    advice = f"Try {other}." if (path.parent / other).exists() else "Copy it anew, or train again."
+    advice = f"Try {other}." if (path.parent / other).exists() else "Copy it again, or train again."
     return CharRNNError(f"{path} is damaged ({why}). {advice}")
 
 
 def _foreign(path: Path) -> CharRNNError:
     return CharRNNError(
-        f"{path} is no charrnn model. Name a run folder or a .safetensors file that charrnn train made."
+        f"{path} is not a charrnn model. Name a run folder or a .safetensors file that charrnn train made."
     )
 
 
 def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict[str, tuple[str, int]]]:
-    """Check that tensors lie end to end and fill the file exactly, so that no size can be a lie."""
-    shapes, places, spans = {}, {}, []
+    """Check that the tensors fill the file exactly, without gaps, so that every size is true.
+
+    Return their shapes, and their types and offsets in the file.
+    """
+    shapes, locations, spans = {}, {}, []
     try:
         for name, entry in tree.items():
             shape = tuple(int(side) for side in entry["shape"])
@@ -161,15 +162,15 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
                 raise damaged(path, f"its header gives {name} another size than its bytes")
             if not name.startswith(EXTRA) and entry["dtype"] not in (_COUNTS if name.startswith(GRAMS) else _FLOATS):
                 raise damaged(path, f"{name} is of type {entry['dtype']}")
-            shapes[name], places[name] = shape, (str(entry["dtype"]), first + begin)
+            shapes[name], locations[name] = shape, (str(entry["dtype"]), first + begin)
             spans.append((begin, end))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, "its header does not describe tensors") from error
-    reached = 0
+    previous = 0
     for begin, end in sorted(spans):
-        if begin != reached:
+        if begin != previous:
             raise damaged(path, "its header leaves gaps between tensors")
-        reached = end
-    if first + reached != size:
-        raise damaged(path, f"its tensors need {reached} bytes, the file has {size - first}")
-    return shapes, places
+        previous = end
+    if first + previous != size:
+        raise damaged(path, f"its tensors need {previous} bytes, the file has {size - first}")
+    return shapes, locations

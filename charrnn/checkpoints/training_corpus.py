@@ -1,5 +1,5 @@
-"""The text that a model learnt from, found again where it lies now, and known to be the same.
-Needs no torch. What it has to say it hands to `say`."""
+"""The corpus that a model was trained on, read again and checked to be the same.
+Needs no torch. Messages for the user go to `say`."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from charrnn.errors import CharRNNError
 
 
 def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Split]:
-    """Read the held-out part of a model's own corpus: the test part, else validation; gives its name and itself.
+    """Return the name and the text of the split to score a model on: test, or validation where test is empty.
 
     Raises CharRNNError where the text is gone or has changed.
     """
-    whole = find(header, path, "Its held-out part is unknown; name a text: charrnn evaluate TEXT", say=say)
-    return ("test part", whole.test) if len(whole.test) else ("validation part", whole.validation)
+    found = find(header, path, "Name a text to score instead: charrnn evaluate TEXT", say=say)
+    return ("test split", found.test) if len(found.test) else ("validation split", found.validation)
 
 
 def find(header: Header, path: Path, lost: str, *, say: Say = silent) -> Corpus:
-    """Read the corpus of a model, from the tokens beside it where they are kept.
+    """Read the corpus of a model, from the token file in its run folder if there is one.
 
-    Raises CharRNNError where the text is gone or has changed; `lost` then ends the sentence: what to do instead.
+    Raises CharRNNError where the text is gone or has changed; its message ends with `lost`, which says what to do then.
     """
     config, run = header.config, Run(path.parent)
-    texts = [where_now(name, run) for name in config.data.texts]
+    texts = [current_path(name, run) for name in config.data.texts]
     missing = [name for name in texts if not Path(name).exists()]
     if missing:
-        raise CharRNNError(f"{missing[0]}: the text that {path} learnt from is gone. {lost}")
+        raise CharRNNError(f"{missing[0]}: the text that {path} was trained on is gone. {lost}")
     assert config.train.seed is not None
     data = config.data.model_copy(update={"texts": texts})
-    whole = token_cache.find(run.tokens, data, config.train.seed, header.corpus, header.vocabulary)
-    if whole is None:
-        with read(texts, data.encoding, header.corpus.name, say) as source:
-            if source.digest != header.corpus.sha256:
-                raise CharRNNError(f"{texts[0]}: the text has changed since {path} learnt from it. {lost}")
-            own = header.vocabulary
-            whole = token_cache.hold(corpus.build(source, data, config.train.seed, header.corpus.name, vocabulary=own))
-    return whole
+    seed, vocabulary = config.train.seed, header.vocabulary
+    cached = token_cache.load(run.tokens, data, seed, header.corpus, vocabulary)
+    if cached is not None:
+        return cached
+    with read(texts, data.encoding, header.corpus.name, say) as source:
+        if source.digest != header.corpus.sha256:
+            raise CharRNNError(f"{texts[0]}: the text has changed since {path} was trained on it. {lost}")
+        built = corpus.build(source, data, seed, header.corpus.name, vocabulary=vocabulary)
+        return token_cache.in_memory_or_temporary(built)
 
 
-def where_now(name: str, run: Run) -> str:
-    """Find a run's own copy of standard input where the run folder is now."""
-    own = run.copy
-    return str(own.absolute()) if Path(name).name == own.name and not Path(name).exists() and own.exists() else name
+def current_path(name: str, run: Run) -> str:
+    """Return the path of a text, corrected if it is the run's copy of standard input and the run folder was moved."""
+    moved = Path(name).name == run.copy.name and not Path(name).exists() and run.copy.exists()
+    return str(run.copy.absolute()) if moved else name

@@ -1,44 +1,27 @@
-"""stdout and stderr: lines out, notes, bars, standard input."""
+"""The two streams of a command: the product on stdout, the conversation on stderr, and how wide and colourful they are.
+Knows no models."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from charrnn.data.decoding import decode
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_LOG_WIDTH = 80  # columns where there is no terminal to ask
 
 
-def _note(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # no one listens any more: no reason to stop
-        click.echo(text, err=True)
-
-
-def _bar(total: int | None) -> Any:
-    """Make a bar that counts characters, on a terminal, of what takes more than a moment."""
-    from tqdm import tqdm
-
-    hidden = not sys.stderr.isatty()
-    return tqdm(total=total, unit=" char", unit_scale=True, leave=False, delay=2.0, disable=hidden)
-
-
-def _put(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def _stdin() -> Any:
-    return sys.stdin.buffer
-
-
-def _stdin_text(what: str) -> str:
-    """Read a text; the one newline that `echo` adds is no part of it, as in the shell's own $(...)."""
-
-    return decode(_stdin().read(), "utf-8", "standard input", f"The {what} are read as UTF-8.").removesuffix("\n")
+def note(text: str, **style: Any) -> None:
+    """Write a message to stderr, wrapped at the terminal's width."""
+    with contextlib.suppress(BrokenPipeError):  # nobody reads any more: no reason to stop
+        click.echo(styled(wrapped(text), sys.stderr, **style), err=True)
 
 
 def put(text: str) -> None:
@@ -47,8 +30,95 @@ def put(text: str) -> None:
     sys.stdout.flush()
 
 
+def put_line(line: str) -> None:
+    """Write a line to stdout when the buffer is full."""
+    sys.stdout.write(line + "\n")
+
+
+def stdin() -> Any:
+    """Return standard input as bytes."""
+    return sys.stdin.buffer
+
+
+def stdin_text(what: str) -> str:
+    """Read standard input as one text, without the newline that `echo` adds, as the shell's own $(...) does."""
+    return decode(stdin().read(), "utf-8", "standard input", f"The {what} are read as UTF-8.").removesuffix("\n")
+
+
+def bar(total: int | None) -> Any:
+    """Make a progress bar that counts characters; it appears on a terminal if the work takes more than two seconds."""
+    from tqdm import tqdm
+
+    hidden = not is_live(sys.stderr)
+    return tqdm(total=total, unit=" char", unit_scale=True, leave=False, delay=2.0, disable=hidden, dynamic_ncols=True)
+
+
+# Terminals
+
+
+def is_live(stream: IO[str]) -> bool:
+    """Say whether a stream is a terminal on which a line can be drawn again."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def width(stream: IO[str]) -> int:
+    """Return the columns of a terminal; 80 where the stream is none."""
+    return shutil.get_terminal_size((_LOG_WIDTH, 24)).columns if stream.isatty() else _LOG_WIDTH
+
+
+def styled(text: str, stream: IO[str], **style: Any) -> str:
+    """Colour a text by click's styles where the stream is a terminal that shows them; NO_COLOR switches them off."""
+    shows = is_live(stream) and not os.environ.get("NO_COLOR")
+    return click.style(text, **style) if style and shows else text
+
+
+def wrapped(text: str) -> str:
+    """Break lines at spaces where stderr is a terminal that is too narrow for them."""
+    if not sys.stderr.isatty():
+        return text
+    limit, lines = width(sys.stderr), []
+    for line in text.split("\n"):
+        taken = ""
+        for word in line.split(" "):
+            if taken and columns(taken) + 1 + columns(word) > limit:
+                lines.append(taken)
+                taken = word
+            else:
+                taken = f"{taken} {word}" if taken else word
+        lines.append(taken)
+    return "\n".join(lines)
+
+
+# Text in columns
+
+
+def columns(text: str) -> int:
+    """Count terminal columns: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def padded(text: str, size: int) -> str:
+    """Fill a text up with spaces to so many columns; a negative size aligns it to the right."""
+    space = " " * (abs(size) - columns(text))
+    return space + text if size < 0 else text + space
+
+
+def clipped(text: str, size: int, *, start: bool = False) -> str:
+    """Cut a text to so many columns, the cut marked by three dots; of a path the start, since its end says more."""
+    if columns(text) <= size:
+        return text
+    if start:
+        return clipped(text[::-1], size)[::-1]
+    kept = ""
+    for character in text:
+        if columns(kept) + columns(character) > size - 3:
+            break
+        kept += character
+    return (kept + "...")[: max(size, 0)]
+
+
 def lines(text: str) -> Iterator[str]:
-    """Give the lines of a text without their newlines; only LF ends a line, and the last needs none."""
+    """Yield the lines of a text without their newlines; only LF ends a line, and the last needs none."""
     start = 0
     while start < len(text):
         end = text.find("\n", start)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.cli.console import CONTEXT, _bar, _note, _put, _stdin
-from charrnn.cli.open_model import _check_follows, _check_rate, _found, _opened, _reader
+from charrnn.cli.console import bar, escaped, lines, note, put_line, stdin, width
+from charrnn.cli.open_model import check_trainable, find_model, language_model, open_model
+from charrnn.cli.options import (
+    CONTEXT,
+    Command,
+    check_rate,
+    check_together,
+    device_option,
+    encoding_option,
+    model_option,
+    option,
+)
 from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -19,36 +32,57 @@ if TYPE_CHECKING:
     from charrnn.evaluation.dynamic import DynamicEvaluator
     from charrnn.models.interface import LanguageModel
 
-
 _SHORT = 50_000  # characters that are scored line by line sooner than torch is loaded
 
+_EXCLUDES = (
+    ("per_line", "exact", "--per-line is always exact"),
+    ("dynamic", "exact", "--dynamic is always one exact pass"),
+    (
+        "dynamic",
+        "per_line",
+        "--dynamic learns one text from beginning to end (--per-char shows its scores), and --per-line scores each line"
+        " alone",
+    ),
+)
+_NEEDS = (
+    ("dynamic_rate", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
+    ("dynamic_decay", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
+)
 
-@click.command(context_settings=CONTEXT)
+Source = tuple[str, "str | Split"]  # the name of a text and its characters, or a split of a model's corpus
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Hold the options of the command; None where one is not given."""
+
+    texts: tuple[str, ...]
+    models: tuple[str, ...]
+    per_line: bool
+    per_char: bool
+    exact: bool
+    dynamic: bool
+    dynamic_rate: float | None
+    dynamic_decay: float | None
+    as_json: bool
+    encoding: str
+    device: str
+
+
+@click.command(cls=Command, context_settings=CONTEXT, short_help="Score texts in bits per character.")
 @click.argument("texts", nargs=-1, metavar="[TEXT...]")
-@click.option("-m", "--model", "models", multiple=True, metavar="MODEL", help="Repeatable: one table for all.")
-@click.option("--per-line", is_flag=True, help="TSV: bits/char, bits, characters, line; each line alone.")
-@click.option("--per-char", is_flag=True, help="TSV: character, bits, rank of the right answer.")
-@click.option("--exact", is_flag=True, help="One pass from beginning to end, however long it takes.")
-@click.option("--dynamic", is_flag=True, help="The weights follow the text: each character is scored, then learnt.")
-@click.option("--dynamic-rate", type=float, metavar="X", help="How fast they follow [chosen on the validation part].")
-@click.option("--dynamic-decay", type=float, metavar="X", help="How fast they go back to what they were [likewise].")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each model and text.")
-@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME", help="Encoding of the texts.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is CUDA where there is one.")
-def evaluate(
-    texts: tuple[str, ...],
-    models: tuple[str, ...],
-    per_line: bool,
-    per_char: bool,
-    exact: bool,
-    dynamic: bool,
-    dynamic_rate: float | None,
-    dynamic_decay: float | None,
-    as_json: bool,
-    encoding: str,
-    device: str,
-) -> None:
-    """Score texts in bits per character; without TEXT, the held-out part of the model's own corpus.
+@model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
+@encoding_option("Encoding of the texts.")
+@option("Scoring", "--exact", "Read each text in a single pass, however long that takes.", is_flag=True)
+@option("Scoring", "--dynamic", "Dynamic evaluation: score each character, then learn from it.", is_flag=True)
+@option("Scoring", "--dynamic-rate", "Its learning rate. [default: chosen on validation]", type=float, metavar="X")
+@option("Scoring", "--dynamic-decay", "Its decay to the trained weights. [default: likewise]", type=float, metavar="X")
+@option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
+@option("Output", "--per-char", "TSV: character, bits, rank of the right answer.", is_flag=True)
+@option("Output", "--json as_json", "Print one JSON object for each model and text.", is_flag=True)
+@device_option()
+def evaluate(**given: Any) -> None:
+    """Score texts in bits per character; without TEXT, the held-out split of the model's own corpus.
 
     \b
     Example:
@@ -57,103 +91,99 @@ def evaluate(
       charrnn evaluate --per-line names.txt | sort -n | head
       charrnn evaluate --dynamic other.txt
     """
-    if per_line + per_char + as_json > 1:
-        raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
-    if exact and per_line:
-        raise MisuseError("--per-line is always exact; leave out --exact.")
-    if not dynamic and (dynamic_rate is not None or dynamic_decay is not None):
-        raise MisuseError("--dynamic-rate and --dynamic-decay say how the weights follow the text; add --dynamic.")
-    if dynamic and exact:
-        raise MisuseError("--dynamic is always one exact pass; leave out --exact.")
-    if dynamic and per_line:
-        raise MisuseError(
-            "--dynamic learns one text from beginning to end, and --per-line scores each line alone; leave one out."
-            " What each character costs on the way is shown by --per-char."
-        )
-    _check_rate("--dynamic-rate", dynamic_rate)
-    if dynamic_decay is not None and not 0 <= dynamic_decay <= 1:
-        raise MisuseError(f"--dynamic-decay is {dynamic_decay:g}; it must be between 0 and 1.")
-    from charrnn.cli import console
+    chosen = EvaluateOptions(**given)
+    _check(chosen)
     from charrnn.data import text_files
 
-    sources: list[tuple[str, str | Split]] = [(name, text_files.read([name], encoding, _stdin())) for name in texts]
-    if per_line and sources and device in {"auto", "cpu"} and sum(len(given) for _, given in sources) <= _SHORT:
-        for name in models or (None,):
-            path = _found(name)
-            reader, vocabulary = _reader(path, "cpu")
-            for _, given in sources:
-                assert isinstance(given, str)
-                _put_lines(reader, vocabulary, given, _column(name, path, models))
+    sources: list[Source] = [(name, text_files.read([name], chosen.encoding, stdin())) for name in chosen.texts]
+    short = sum(len(given) for _, given in sources) <= _SHORT
+    if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
+        _score_short_texts(chosen, sources)
         return
-    from charrnn.checkpoints import model_file, run_dir
-    from charrnn.cli import tables
-    from charrnn.evaluation import baselines, scoring
-    from charrnn.models.torch_model import reader as reading
-    from charrnn.scores import NATS_PER_BIT
+    if chosen.dynamic:  # before any is scored, which takes long
+        from charrnn.checkpoints import model_file, run_dir
 
-    if dynamic:  # before any is scored, which takes long
-        for name in models:
-            _check_follows("--dynamic", model_file.read_header(run_dir.find_model(name)))
-    rows: list[dict[str, Any]] = []
-    for name in models or (None,):
-        path = _found(name)
-        header, model = _opened(path, device)
-        shown, prefix = str(name or path.parent), _column(name, path, models)
-        evaluator = None
-        if dynamic:
-            # a model without a test part is scored on its validation part, which must not choose its rate then
-            evaluator = _dynamic_evaluator(
-                path, header, model, dynamic_rate, dynamic_decay, choose=bool(sources or header.corpus.test)
-            )
-        simpler = baselines.BaselineScorer(header, path, _note)
-        for source, given in sources or [_held_out(header, path)]:
-            if isinstance(given, str):
-                tokens, content = header.vocabulary.encode(given), given
-            else:  # a score alone needs no text
-                tokens, content = given.tokens, given.text if per_line or per_char else ""
-            if per_line:
-                _put_lines(reading(model), header.vocabulary, content, prefix)
-            elif per_char:
-                place = 0
-                blocks = scoring.characters(model, header.vocabulary, tokens)
-                for block in blocks if evaluator is None else evaluator.characters(tokens):
-                    for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
-                        cells = (console.escaped(content[place]), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")
-                        _put("\t".join((*prefix, *cells)))
-                        place += 1
-            else:
-                rows.append(_scored(shown, source, header, model, tokens, exact, evaluator))
-                needs = simpler.needs(tokens, given if isinstance(given, str) else None)
-                if needs is not None:
-                    rows[-1]["baselines"] = needs.fields()
-                if as_json:
-                    click.echo(json.dumps(rows[-1], ensure_ascii=False))
-    if rows and not as_json:
-        _put(tables.table(rows))
-        if any("cloze_accuracy" in row for row in rows):
-            _put("")
-            _put(tables.two_sided_table(rows))
+        for model in chosen.models:
+            check_trainable("--dynamic", model_file.read_header(run_dir.find_model(model)))
+    rows = [row for name in chosen.models or (None,) for row in _score(chosen, name, sources)]
+    if rows and not chosen.as_json:
+        from charrnn.cli import tables
+
+        put_line(tables.table(rows, width(sys.stdout)))
 
 
-def _scored(
-    shown: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool, evaluator: DynamicEvaluator | None
+def _check(chosen: EvaluateOptions) -> None:
+    """Raise MisuseError for options that exclude each other, or are out of range."""
+    if chosen.per_line + chosen.per_char + chosen.as_json > 1:
+        raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
+    check_together(vars(chosen), _EXCLUDES, _NEEDS)
+    check_rate("--dynamic-rate", chosen.dynamic_rate)
+    if chosen.dynamic_decay is not None and not 0 <= chosen.dynamic_decay <= 1:
+        raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
+
+
+def _score_short_texts(chosen: EvaluateOptions, sources: list[Source]) -> None:
+    """Print the score of every line without loading torch."""
+    for name in chosen.models or (None,):
+        path = find_model(name)
+        model, vocabulary = language_model(path, "cpu")
+        for _, content in sources:
+            assert isinstance(content, str)
+            _put_lines(model, vocabulary, content, _column(name, path, chosen.models))
+
+
+def _score(chosen: EvaluateOptions, name: str | None, sources: list[Source]) -> Iterator[dict[str, Any]]:
+    """Score all texts with one model; yields the rows of a table, and prints every other output."""
+    from charrnn.evaluation import baselines
+    from charrnn.models import torch_model
+
+    path = find_model(name)
+    header, model = open_model(path, chosen.device)
+    label, prefix = str(name or path.parent), _column(name, path, chosen.models)
+    evaluator = None
+    if chosen.dynamic:
+        # a model without a test split is scored on its validation split, which must not choose its rate then
+        evaluator = _dynamic_evaluator(chosen, path, header, model, tune=bool(sources or header.corpus.test))
+    scorer = baselines.BaselineScorer(header, path, note)
+    for source, given in sources or [_held_out(header, path)]:
+        if chosen.per_line:
+            content = given if isinstance(given, str) else given.text
+            _put_lines(torch_model.language_model(model), header.vocabulary, content, prefix)
+            continue
+        tokens = header.vocabulary.encode(given) if isinstance(given, str) else given.tokens
+        if chosen.per_char:
+            content = given if isinstance(given, str) else given.text
+            _put_characters(model, header.vocabulary, tokens, content, evaluator, prefix)
+            continue
+        row = _row(label, source, header, model, tokens, chosen.exact, evaluator)
+        found = scorer.score(tokens, given if isinstance(given, str) else None)
+        if found is not None:
+            row["baselines"] = found.fields()
+        if chosen.as_json:
+            click.echo(json.dumps(row, ensure_ascii=False))
+        yield row
+
+
+def _row(
+    label: str, source: str, header: Header, model: Any, tokens: Tokens, exact: bool, evaluator: DynamicEvaluator | None
 ) -> dict[str, Any]:
+    """Score one text with one model; returns what JSON says of it."""
     from charrnn.evaluation import cloze, scoring
 
     both = header.config.model.bidirectional and evaluator is None
     sides = None
-    with _bar(len(tokens) * (3 if both else 1)) as bar:
+    with bar(len(tokens) * (3 if both else 1)) as shown:
         if evaluator is not None:
-            score, mode = evaluator.evaluate(tokens, bar.update), evaluator.fields
+            score, mode = evaluator.evaluate(tokens, shown.update), evaluator.fields
         else:
-            result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=bar.update)
+            result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=shown.update)
             score, mode = result.score, {"mode": "static"}
             if both:
-                sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=bar.update)
+                sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=shown.update)
     if evaluator is None and result.needs_single_pass:
-        _note(f"{shown} does not forget what it read, so that lanes would not agree: read in a single pass.")
+        note(f"{label} does not forget what it read, so parallel segments would not agree: it was scored in one pass.")
     return {
-        "model": shown,
+        "model": label,
         "text": source,
         **mode,
         **score.fields,
@@ -162,52 +192,70 @@ def _scored(
 
 
 def _dynamic_evaluator(
-    path: Path, header: Header, model: Any, rate: float | None, decay: float | None, choose: bool
+    chosen: EvaluateOptions, path: Path, header: Header, model: Any, *, tune: bool
 ) -> DynamicEvaluator:
-    """Make what --dynamic scores with; `choose` says whether the validation part may choose its rule."""
+    """Make what --dynamic scores with; `tune` says whether the validation split may choose its rule."""
     from dataclasses import replace
 
     from charrnn.evaluation import dynamic, dynamic_tuning
 
-    _check_follows("--dynamic", header)
-    evaluator, chosen = dynamic.DynamicEvaluator.of(model, header.vocabulary), None
+    check_trainable("--dynamic", header)
+    evaluator, found = dynamic.DynamicEvaluator.of(model, header.vocabulary), None
     if header.config.model.bidirectional:
-        _note("--dynamic scores the forward half alone.")
-    if rate is None:
-        if choose:
-            with _bar(None) as bar:
-                chosen = dynamic_tuning.choose(path, header, evaluator, say=_note, progress=bar.update)
-        if chosen is None:
-            why = "There is no validation part at hand that is long enough to choose the rate on"
-            why = why if choose else "What is scored is the validation part itself, which must not choose the rate"
-            _note(f"{why}: the default is taken. --dynamic-rate names another.")
-    rule = chosen or evaluator.rule
-    rule = replace(rule, rate=rule.rate if rate is None else rate, decay=rule.decay if decay is None else decay)
-    _note(f"The weights follow the text at rate {rule.rate:g}, with decay {rule.decay:g}.")
-    return replace(evaluator, rule=rule)
+        note("--dynamic scores the forward half alone.")
+    if chosen.dynamic_rate is None:
+        if tune:
+            with bar(None) as shown:
+                found = dynamic_tuning.tune(path, header, evaluator, say=note, progress=shown.update)
+        if found is None:
+            why = "No validation split at hand is long enough to choose the rate on"
+            why = why if tune else "What is scored is the validation split itself, which must not choose the rate"
+            note(f"{why}: the default is used. --dynamic-rate sets another.")
+    rule = found or evaluator.rule
+    rate = rule.rate if chosen.dynamic_rate is None else chosen.dynamic_rate
+    decay = rule.decay if chosen.dynamic_decay is None else chosen.dynamic_decay
+    note(f"Dynamic evaluation at rate {rate:g}, decay {decay:g}.")
+    return replace(evaluator, rule=replace(rule, rate=rate, decay=decay))
 
 
-def _held_out(header: Header, path: Path) -> tuple[str, Split]:
+def _held_out(header: Header, path: Path) -> Source:
+    """Return the held-out split of a model's corpus, and say that it is scored."""
     from charrnn.checkpoints import training_corpus
 
-    kind, part = training_corpus.held_out(header, path, say=_note)
-    _note(f"Scoring the {kind} of {header.corpus.name} ({len(part):,} characters).")
-    return f"{header.corpus.name} ({kind})", part
+    kind, split = training_corpus.held_out(header, path, say=note)
+    note(f"Scoring the {kind} of {header.corpus.name} ({len(split):,} characters).")
+    return f"{header.corpus.name} ({kind})", split
 
 
 def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:
-    """Give the column that tells models apart, where there are several."""
-    from charrnn.cli.console import escaped
-
+    """Return the column that tells models apart, where there are several."""
     return (escaped(str(name or path.parent)),) if len(models) > 1 else ()
 
 
-def _put_lines(reader: LanguageModel, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
-    """Print what each line of a text costs alone."""
-    from charrnn.cli import console
+def _put_lines(model: LanguageModel, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
+    """Print the score of each line of a text, scored alone."""
     from charrnn.evaluation import short_texts
 
-    found = list(console.lines(content))
-    for line, score in zip(found, short_texts.score(reader, vocabulary, found), strict=True):
+    found = list(lines(content))
+    for line, score in zip(found, short_texts.score(model, vocabulary, found), strict=True):
         cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}")
-        _put("\t".join((*prefix, *cells, console.escaped(line))))
+        put_line("\t".join((*prefix, *cells, escaped(line))))
+
+
+def _put_characters(
+    model: Any,
+    vocabulary: Vocabulary,
+    tokens: Tokens,
+    content: str,
+    evaluator: DynamicEvaluator | None,
+    prefix: tuple[str, ...],
+) -> None:
+    """Print the bits of each character of a text, and the rank that the model gave it."""
+    from charrnn.evaluation import scoring
+    from charrnn.scores import NATS_PER_BIT
+
+    blocks = scoring.characters(model, vocabulary, tokens) if evaluator is None else evaluator.characters(tokens)
+    characters = iter(content)
+    for block in blocks:
+        for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
+            put_line("\t".join((*prefix, escaped(next(characters)), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")))

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import click
 
-from charrnn.cli.console import CONTEXT
+from charrnn.cli.console import columns, note, padded, put_line, width
+from charrnn.cli.options import CONTEXT, Command, model_option, option
+from charrnn.errors import MisuseError
 
 
-@click.command(context_settings=CONTEXT)
-@click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
-def info(model: str | None) -> None:
-    """Say what a model file is: architecture, vocabulary, corpus, scores, loss curve.
+@click.command(cls=Command, context_settings=CONTEXT, short_help="List runs; describe models; draw loss curves.")
+@model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
+@option("Output", "--json as_json", "Print one JSON object for each model.", is_flag=True)
+@option(
+    "Output",
+    "--plot",
+    "Draw loss, learning rate and gradient norm into a .svg, .png or .pdf file.",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
+    """List runs; show a model's architecture, data, scores and loss curve.
 
     \b
     Example:
       charrnn info
       charrnn info -m checkpoints/poems
+      charrnn info -m small -m large --plot curves.svg
     """
+    if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
+        raise MisuseError(f"{plot}: --plot writes .svg, .png or .pdf; name such a file.")
     from charrnn.checkpoints import model_file, run_dir
-    from charrnn.cli import model_page, tables
+    from charrnn.cli import model_page
 
-    if model is None and len(runs := run_dir.find_runs()) > 0:
-        click.echo("runs under ./checkpoints, newest first:")
-        width = max(tables.columns(run.name) for run in runs)
+    if not models and not as_json and plot is None and (runs := run_dir.find_runs()):
+        put_line("runs under ./checkpoints, newest first:")
+        size = max(columns(run.name) for run in runs)
         for run in runs:
-            click.echo(f"  {run.name}{' ' * (width - tables.columns(run.name))}  {model_page.summary(run)}")
-        click.echo()
-    path = run_dir.find_model(model)
-    click.echo(model_page.page(path, model_file.read_header(path)))
+            put_line(f"  {padded(run.name, size)}  {model_page.summary(run)}")
+        put_line("")
+    paths = [run_dir.find_model(name) for name in models or (None,)]
+    headers = [model_file.read_header(path) for path in paths]
+    if plot is not None:
+        from charrnn.cli import plots
+
+        plots.draw({str(name): path for name, path in zip(models or (paths[0].parent.name,), paths, strict=True)}, plot)
+        note(f"Drew {plot}.")
+        return
+    for place, (path, header) in enumerate(zip(paths, headers, strict=True)):
+        if as_json:
+            put_line(json.dumps(model_page.fields(path, header), ensure_ascii=False))
+        else:
+            put_line(("\n" if place else "") + model_page.page(path, header, width(sys.stdout)))

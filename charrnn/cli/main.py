@@ -11,13 +11,21 @@ from typing import Any
 
 import click
 
-from charrnn.cli.console import CONTEXT
+from charrnn.cli.console import note
 from charrnn.cli.evaluate import evaluate
 from charrnn.cli.info import info
+from charrnn.cli.options import CONTEXT
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
 from charrnn.errors import CharRNNError
 from charrnn.version import VERSION
+
+_COMPLETION = """\b
+Shell completion of options, models and presets:
+  bash  eval "$(_CHARRNN_COMPLETE=bash_source charrnn)"     in ~/.bashrc
+  zsh   eval "$(_CHARRNN_COMPLETE=zsh_source charrnn)"      in ~/.zshrc
+  fish  _CHARRNN_COMPLETE=fish_source charrnn | source      in ~/.config/fish/config.fish
+"""
 
 
 class _Sentence(click.ClickException):
@@ -27,9 +35,15 @@ class _Sentence(click.ClickException):
         super().__init__(str(error))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
+    def show(self, file: Any = None) -> None:
+        note(f"Error: {self.format_message()}", fg="red")
+
 
 class _Commands(click.Group):
-    """Turns errors into sentences, Ctrl-C into 130, and a closed pipe into a quiet end."""
+    """Turn errors into sentences, Ctrl-C into exit code 130, and a closed pipe into a quiet end."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are used
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -47,14 +61,14 @@ class _Commands(click.Group):
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            told = "There is not enough memory for this. End what else uses it, ask for less, or name another --device."
-            raise _Sentence(CharRNNError(told)) from error
+            sentence = "There is not enough memory. Close other programs, ask for less, or name another --device."
+            raise _Sentence(CharRNNError(sentence)) from error
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
                 raise _Sentence(CharRNNError(f"The output cannot be written ({error.strerror}).")) from error
             if not isinstance(error, BrokenPipeError):
                 raise
-            # what the interpreter flushes at its end must find no closed pipe either
+            # what the interpreter flushes as it ends must not meet the closed pipe again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
 
@@ -69,7 +83,7 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return device.is_out_of_memory(error)
 
 
-@click.group(cls=_Commands, context_settings=CONTEXT)
+@click.group(cls=_Commands, context_settings=CONTEXT, epilog=_COMPLETION)
 @click.version_option(VERSION, message="charrnn %(version)s")
 def cli() -> None:
     """Learn any text one character at a time with a recurrent network, and write more like it.

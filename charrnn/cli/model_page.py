@@ -1,16 +1,22 @@
-"""What a model file is, as a page of text: rows that say it, and its loss curve. Prints nothing."""
+"""What a model file is: a page of text with its loss curve, one line, or fields for JSON. Prints nothing."""
 
 from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from charrnn.checkpoints import model_file, run_dir
 from charrnn.checkpoints.model_file import Header
 from charrnn.errors import CharRNNError
-from charrnn.scores import Score
+from charrnn.scores import Baselines, Score
+
+_INDENT = 14  # columns of a row's name
+_HEIGHT = 12  # lines of the curve
 
 
 def summary(run: Path) -> str:
@@ -21,97 +27,186 @@ def summary(run: Path) -> str:
         return f"({error})"
     kind = header.config.model
     score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
-    both = " both ways" if kind.bidirectional else ""
+    both = " bidirectional" if kind.bidirectional else ""
     return f"{kind.kind}{both}, {score}, {header.corpus.name}"
 
 
-def page(path: Path, header: Header) -> str:
-    """Describe a model file on a page."""
-    model, corpus, vocabulary = header.config.model, header.corpus, header.vocabulary
-    options = [
-        name
-        for name, on in (
-            ("bidirectional", model.bidirectional),
-            ("tied weights", model.tied),
-            ("residual", model.residual),
-            ("layer norm", model.layer_norm),
-            (f"leak {model.leak}", model.leak is not None),
-            (f"time skip {model.time_skip}", model.time_skip is not None),
-            (model.activation, model.cell == "rnn"),
+def page(path: Path, header: Header, width: int = 80) -> str:
+    """Describe a model file on a page of so many columns."""
+    lines: list[str] = []
+    for name, content in _rows(path, header):
+        lines += textwrap.wrap(
+            content,
+            max(width, 40),
+            initial_indent=f"{name:{_INDENT}}",
+            subsequent_indent=" " * _INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-        if on
+    return "\n".join([*lines, *_curve(header, width)])
+
+
+def fields(path: Path, header: Header) -> dict[str, Any]:
+    """Return what JSON says of a model file."""
+    latest, card = header.latest, header.corpus
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "model": header.config.model.model_dump(),
+        "train": header.config.train.model_dump(),
+        "data": header.config.data.model_dump(mode="json"),
+        "parameters": header.parameters,
+        "vocabulary": {
+            "size": len(header.vocabulary),
+            "characters": header.vocabulary.characters,
+            "escape_probability": header.vocabulary.escape_probability,
+        },
+        "corpus": {**asdict(card), "characters": card.characters},
+        "validation": None if latest is None else Score(latest.nats, latest.characters, latest.correct).fields,
+        "baselines": None
+        if header.baselines is None
+        else {
+            name: None if scores is None else scores.fields()
+            for name, scores in (("validation", header.baselines.validation), ("test", header.baselines.test))
+        },
+        "history": [
+            {
+                "step": record.step,
+                "epoch": record.epoch,
+                "seconds": record.seconds,
+                "training_bits_per_character": record.training_bits_per_character,
+                "bits_per_character": record.bits_per_character,
+            }
+            for record in header.history
+        ],
+    }
+
+
+def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
+    """Return the rows of the page, each with a name."""
+    model, card, vocabulary = header.config.model, header.corpus, header.vocabulary
+    characters = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
+    rows = [
+        ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
+        ("architecture", _architecture(header)),
+        ("parameters", f"{header.parameters:,} {'counts in its tables' if model.counted else 'weights'}"),
+        ("vocabulary", f"{len(vocabulary):,} characters: {characters}{' ...' if len(vocabulary) > 40 else ''}"),
+        ("escape", f"{vocabulary.escape_probability:.2e}, the probability of any character outside the vocabulary"),
+        (
+            "corpus",
+            f"{card.name}, {card.characters:,} characters: {card.training:,} training, {card.validation:,} validation,"
+            f" {card.test:,} test",
+        ),
     ]
-    extra = f" ({', '.join(options)})" if options else ""
-    plain = model.cell in model.OWN
-    stack = "" if plain else f", embedding {model.embedding_size}, dropout {model.dropout}{extra}"
-    shown = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
-    lines = [
-        f"file          {path} ({path.stat().st_size / 1e6:.1f} MB)",
-        f"architecture  {model.kind}{stack}",
-        f"tables        {header.parameters:,} numbers" if model.counted else f"parameters    {header.parameters:,}",
-        f"vocabulary    {len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}",
-        *([f"kept          {vocabulary.unseen:,} of them, which its training part lacks"] if vocabulary.unseen else []),
-        f"escape        {vocabulary.escape_probability:.2e} for a character never seen",
-        f"corpus        {corpus.name}: {corpus.characters:,} characters"
-        f" ({corpus.training:,} training, {corpus.validation:,} validation, {corpus.test:,} test)",
-    ]
-    if header.latest is not None:
-        evaluated = header.latest
-        reading = "once, " if model.counted else f"{evaluated.step:,} steps, {evaluated.epoch:.2f} epochs, "
-        lines += [
-            f"trained       {reading}{evaluated.seconds:.0f} seconds, seed {header.config.train.seed}",
-            *([] if model.counted else [f"read          {header.read:,} characters, {header.flops:.2g} FLOPs"]),
-            f"validation    {evaluated.bits_per_character:.4f} bits/char, accuracy"
-            f" {evaluated.correct / evaluated.characters:.2%}",
-        ]
-        if evaluated.cloze is not None and evaluated.backward_nats is not None:
-            backward = Score(evaluated.backward_nats, evaluated.characters)
-            lines.append(
-                f"both sides    cloze {evaluated.cloze.bits_per_character:.4f} bits/char, accuracy"
-                f" {evaluated.cloze.accuracy:.2%}; backwards {backward.bits_per_character:.4f} bits/char"
+    if vocabulary.unseen:
+        rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
+    latest = header.latest
+    if latest is not None:
+        trained = f"{latest.seconds:.0f} seconds, seed {header.config.train.seed}"
+        if not model.counted:
+            trained = f"{latest.step:,} steps, {latest.epoch:.2f} epochs, {trained}"
+            rows.append(("trained", trained))
+            rows.append(
+                ("work", f"{header.characters_read:,} characters read, {header.flops:.2g} floating-point operations")
+            )
+        else:
+            rows.append(("trained", f"counted once, {trained}"))
+        accuracy = latest.correct / latest.characters
+        rows.append(("validation", f"{latest.bits_per_character:.4f} bits/char, {accuracy:.2%} predicted right"))
+        if latest.cloze is not None and latest.backward_nats is not None:
+            backward = Score(latest.backward_nats, latest.characters)
+            rows.append(
+                (
+                    "both sides",
+                    f"{latest.cloze.bits_per_character:.4f} bits/char given both sides (cloze),"
+                    f" {latest.cloze.accuracy:.2%} right; {backward.bits_per_character:.4f} backwards",
+                )
             )
     if header.baselines is not None:
-        for part, needs in (("validation", header.baselines.validation), ("test", header.baselines.test)):
-            if needs is not None:
-                listed = [
-                    f"{f'n-gram of order {needs.order}' if name == 'ngram' else name}"
-                    f" {Score(nats, needs.characters).bits_per_character:.4f}"
-                    for name, nats in needs.named().items()
-                ]
-                lines.append(f"simpler       {', '.join(listed)} bits/char ({part})")
-    if len(header.history) > 1:
-        curves = {
-            "o": [
-                math.nan if evaluated.training_bits_per_character is None else evaluated.training_bits_per_character
-                for evaluated in header.history
-            ],
-            "*": [evaluated.bits_per_character for evaluated in header.history],
-        }
-        when = f"orders 1 to {len(header.history)}" if model.counted else f"{len(header.history)} evaluations"
-        dropout = "" if plain else " with dropout"
-        lines += ["", f"bits/char at {when} (* validation, o training{dropout})"]
-        lines.append(draw(curves))
-    return "\n".join(lines)
+        for split, scores in (("validation", header.baselines.validation), ("test", header.baselines.test)):
+            if scores is not None:
+                rows.append(("baselines", f"{_named(scores)} bits/char ({split})"))
+    return rows
 
 
-def draw(curves: Mapping[str, Sequence[float]], width: int = 60, height: int = 10) -> str:
-    """Draw curves of one length, the last on top, each with its one-character mark as key; x runs over evaluations."""
+def _architecture(header: Header) -> str:
+    model = header.config.model
+    if model.cell in model.ONLY_SETTING:
+        return model.kind
+    options = {
+        "bidirectional": model.bidirectional,
+        "tied weights": model.tied,
+        "residual": model.residual,
+        "layer norm": model.layer_norm,
+        f"leak {model.leak}": model.leak is not None,
+        f"time skip {model.time_skip}": model.time_skip is not None,
+        model.activation: model.cell == "rnn",
+    }
+    extra = ", ".join(name for name, on in options.items() if on)
+    return f"{model.kind}, embedding {model.embedding_size}, dropout {model.dropout}" + (f" ({extra})" if extra else "")
+
+
+def _named(scores: Baselines) -> str:
+    return ", ".join(
+        f"{f'{scores.order}-gram' if name == 'ngram' else name} {Score(nats, scores.characters).bits_per_character:.4f}"
+        for name, nats in scores.by_name().items()
+    )
+
+
+def _curve(header: Header, width: int) -> list[str]:
+    """Draw the scores of all evaluations."""
+    history, model = header.history, header.config.model
+    if len(history) < 2:
+        return []
+    missing = math.nan
+    training = [record.training_bits_per_character for record in history]
+    curves = {
+        "o": [missing if bits is None else bits for bits in training],
+        "*": [record.bits_per_character for record in history],
+    }
+    dropout = "" if model.cell in model.ONLY_SETTING or model.dropout == 0 else " with dropout"
+    x = "order" if model.counted else "step"
+    drawing = draw(curves, width - 11, _HEIGHT, labels=[f"{record.step:,}" for record in history])
+    return ["", f"bits/char by {x}: * validation, o training{dropout}", drawing]
+
+
+def draw(curves: Mapping[str, Sequence[float]], width: int = 60, height: int = 10, labels: Sequence[str] = ()) -> str:
+    """Draw curves of one length over the whole width, the last on top, each with its one-character mark as key.
+
+    The x axis runs over evaluations; their `labels` stand below it as far as there is space.
+    """
     values = [value for curve in curves.values() for value in curve if math.isfinite(value)]
     if not values:
         return "(nothing finite to draw)"
     low, high = min(values), max(values)
     span = high - low or 1.0
     count = max(len(curve) for curve in curves.values())
-    columns = min(width, count)
-    grid = [[" "] * columns for _ in range(height)]
+    grid = [[" "] * width for _ in range(height)]
+    # more evaluations than columns: each column shows the last one that falls into it
+    shown = range(count) if count <= width else [(column + 1) * count // width - 1 for column in range(width)]
+    places = [round(place * (width - 1) / max(len(shown) - 1, 1)) for place in range(len(shown))]
     for mark, curve in curves.items():
-        for column in range(columns):
-            # more evaluations than columns: each column shows the last one that falls into it
-            value = curve[(column + 1) * count // columns - 1]
-            if math.isfinite(value):
-                grid[round((high - value) / span * (height - 1))][column] = mark
+        for column, evaluation in zip(places, shown, strict=True):
+            if math.isfinite(curve[evaluation]):
+                grid[round((high - curve[evaluation]) / span * (height - 1))][column] = mark
     lines = []
     for row, cells in enumerate(grid):
-        label = high - span * row / (height - 1)
-        lines.append(f"{label:8.3f} |{''.join(cells).rstrip()}")
-    return "\n".join([*lines, " " * 9 + "+" + "-" * columns])
+        lines.append(f"{high - span * row / (height - 1):8.3f} |{''.join(cells)}".rstrip())
+    lines.append(" " * 9 + "+" + "-" * width)
+    if labels:
+        lines.append(
+            _axis([(place, labels[evaluation]) for place, evaluation in zip(places, shown, strict=True)], width)
+        )
+    return "\n".join(lines)
+
+
+def _axis(labels: list[tuple[int, str]], width: int) -> str:
+    """Write labels below their columns, the last one always, and of the others those that leave a gap."""
+    line = [" "] * width
+    free = width
+    for place, label in (labels[-1], *labels[:-1][::-1]):
+        start = max(0, min(place - len(label) // 2, width - len(label)))
+        if start + len(label) + 3 <= free or free == width:
+            line[start : start + len(label)] = label
+            free = start
+    return (" " * 10 + "".join(line)).rstrip()

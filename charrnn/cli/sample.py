@@ -3,83 +3,146 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.cli.console import CONTEXT, _note, _stdin, _stdin_text
-from charrnn.cli.open_model import _adapted, _check_rate, _found, _reader
+from charrnn.cli.console import note, stdin, stdin_text
+from charrnn.cli.open_model import adapted_model, find_model, language_model
+from charrnn.cli.options import (
+    CONTEXT,
+    COUNT,
+    Command,
+    check_at_least,
+    check_rate,
+    check_together,
+    device_option,
+    encoding_option,
+    model_option,
+    option,
+)
 from charrnn.errors import CharRNNError, MisuseError
 
 if TYPE_CHECKING:
-    from charrnn.generation.copying import Codes
+    from charrnn.data.spool import Codes
+    from charrnn.data.vocabulary import Vocabulary
+    from charrnn.models.interface import LanguageModel
 
-
-@click.command(context_settings=CONTEXT)
-@click.option("-m", "--model", metavar="MODEL", help="Run folder, model file or name [the newest run].")
-@click.option("-p", "--prime", default="", metavar="TEXT|-", help="Text to go on from; '-' reads it from stdin.")
-@click.option("--no-prime", is_flag=True, help="Print what was written alone, not what was given.")
-@click.option("-n", "--length", type=int, metavar="N", help="Characters to write [500]; --suffix needs it.")
-@click.option("-t", "--temperature", type=float, metavar="X", help="Below 1 safer, above 1 wilder [1].")
-@click.option("--top-k", type=int, metavar="K", help="Choose from the K likeliest.")
-@click.option("--top-p", type=float, metavar="P", help="Choose from the likeliest that hold P together.")
-@click.option(
-    "--min-p", type=float, metavar="P", help="Choose from those at least P times as likely as the likeliest [0.02]."
+_LENGTH = 500  # characters of a sample
+_FILTERS = "temperature top_k top_p min_p"
+_DRAWING = f"{_FILTERS} greedy seed no_copy no_repeat"
+_EXCLUDES = (
+    ("greedy", _FILTERS, "--greedy takes the likeliest character"),
+    ("infill", f"{_DRAWING} report", "--infill looks for the likeliest and draws nothing"),
+    ("infill", "prime no_prime suffix length until", "--infill has its whole text, and its gaps their lengths"),
+    ("suffix", f"{_DRAWING} report", "--suffix looks for the likeliest and draws nothing"),
+    ("suffix", "until each_line", "--suffix ends the text"),
+    ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
+    ("each_line", "prime until", "--each-line takes primes from stdin and stops at the newline"),
 )
-@click.option("--greedy", is_flag=True, help="Always take the likeliest.")
-@click.option("--beam", type=int, metavar="K", help="Search for the likeliest text, K at a time; gaps take 32.")
-@click.option(
+_NEEDS = (
+    ("blank", "infill", "--blank marks the gaps of --infill; name a text with gaps, or leave it out."),
+    ("suffix", "length", "--suffix needs -n, the characters to write before it."),
+    ("adapt_rate", "adapt", "--adapt-rate is the rate of --adapt; name a text to adapt to, or leave it out."),
+)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Hold the options of the command; None where one is not given."""
+
+    model: str | None
+    prime: str | None
+    no_prime: bool
+    length: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    greedy: bool
+    beam: int | None
+    infill: str | None
+    blank: str | None
+    suffix: str | None
+    until: str | None
+    no_copy: int | None
+    no_repeat: int | None
+    report: bool
+    num: int
+    each_line: bool
+    adapt: str | None
+    adapt_rate: float | None
+    seed: int | None
+    as_json: bool
+    encoding: str
+    device: str
+
+    @property
+    def fills(self) -> bool:
+        """Say whether gaps are filled, with text known on both sides."""
+        return self.infill is not None or self.suffix is not None
+
+    @property
+    def draws(self) -> bool:
+        """Say whether characters are drawn, not searched."""
+        return not self.fills and self.beam is None
+
+    def prime_text(self) -> str:
+        """Return the prime, read from stdin where it is '-'."""
+        return stdin_text("primes") if self.prime == "-" else self.prime or ""
+
+
+@click.command(cls=Command, context_settings=CONTEXT, short_help="Generate text; search for the likeliest; fill gaps.")
+@model_option("Input", "Run folder, model file or name. [default: the newest run]")
+@option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
+@option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
+@option("Input", "--adapt", "Learn from a text first (dynamic evaluation); the model file stays.", metavar="FILE|-")
+@option("Input", "--adapt-rate", "Rate to learn it at. [default: as evaluate --dynamic]", type=float, metavar="X")
+@encoding_option("Encoding of --adapt's text.")
+@option("Sampling", "-n --length", "Characters to write, the prime not counted. [default: 500]", type=int, metavar="N")
+@option("Sampling", "-t --temperature", "Below 1 safer, above 1 more varied. [default: 1]", type=float, metavar="X")
+@option("Sampling", "--top-k", "Sample from the K likeliest characters.", type=int, metavar="K")
+@option(
+    "Sampling",
+    "--top-p",
+    "Nucleus sampling: from the smallest set of characters with total probability P.",
+    type=float,
+    metavar="P",
+)
+@option(
+    "Sampling",
+    "--min-p",
+    "Sample from characters at least P times as likely as the likeliest. [default: 0.02]",
+    type=float,
+    metavar="P",
+)
+@option("Sampling", "--greedy", "Always take the likeliest character.", is_flag=True)
+@option(
+    "Sampling", "-k --num", "Samples to draw; of a search the N best. [default: 1]", type=int, default=1, metavar="N"
+)
+@option("Sampling", "--seed", "Random seed. [default: drawn]", type=COUNT, metavar="N")
+@option("Search and infilling", "--beam", "Beam search with K hypotheses. [infilling: 32]", type=int, metavar="K")
+@option(
+    "Search and infilling",
     "--infill",
+    "Fill every gap of TEXT: each ＿ or _ is one missing character.",
     is_flag=False,
     flag_value="-",
     metavar="TEXT|-",
-    help="Fill every gap of TEXT: each ＿ or _ is one missing character.",
 )
-@click.option("--blank", metavar="CHAR", help="With --infill: what marks a missing character, instead of ＿ and _.")
-@click.option("--suffix", metavar="TEXT|-", help="Write -n characters between --prime and TEXT.")
-@click.option("--until", metavar="TEXT", help="Stop before TEXT would appear.")
-@click.option("--no-copy", type=int, metavar="N", help="Write no N characters as they stand in the training text.")
-@click.option("--no-repeat", type=int, metavar="N", help="Write no N characters a second time.")
-@click.option("--report", is_flag=True, help="Say afterwards what was copied and repeated, the longest run of each.")
-@click.option(
-    "-k", "--num", default=1, show_default=True, metavar="N", help="How many samples; of a search the N best."
-)
-@click.option("--each-line", is_flag=True, help="Every line of stdin is a prime, or with --infill a text with gaps.")
-@click.option("--adapt", metavar="FILE|-", help="Read a text first and learn from it; the model file stays as it is.")
-@click.option("--adapt-rate", type=float, metavar="X", help="How fast to learn from it [as for evaluate --dynamic].")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed; drawn if unset.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME", help="Encoding of --adapt's text.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto is the CPU.")
-def sample(
-    model: str | None,
-    prime: str,
-    no_prime: bool,
-    length: int | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    greedy: bool,
-    beam: int | None,
-    infill: str | None,
-    blank: str | None,
-    suffix: str | None,
-    until: str | None,
-    no_copy: int | None,
-    no_repeat: int | None,
-    report: bool,
-    num: int,
-    each_line: bool,
-    adapt: str | None,
-    adapt_rate: float | None,
-    seed: int | None,
-    as_json: bool,
-    encoding: str,
-    device: str,
-) -> None:
-    """Write text, character by character as it is made; or search for the likeliest, or for what fills gaps.
+@option("Search and infilling", "--blank", "Character that marks a gap. [default: ＿ and _]", metavar="CHAR")
+@option("Search and infilling", "--suffix", "Write -n characters between --prime and TEXT.", metavar="TEXT|-")
+@option("Constraints", "--until", "Stop before TEXT would appear.", metavar="TEXT")
+@option("Constraints", "--no-copy", "Never output N characters in a row of the training text.", type=int, metavar="N")
+@option("Constraints", "--no-repeat", "Never output the same N-character sequence twice.", type=int, metavar="N")
+@option("Output", "--no-prime", "Print the continuation alone.", is_flag=True)
+@option("Output", "--json as_json", "Print one JSON object a line.", is_flag=True)
+@option("Output", "--report", "Report the longest copied and the longest repeated run on stderr.", is_flag=True)
+@device_option("auto (the CPU), cpu, cuda, cuda:N or mps.")
+def sample(**given: Any) -> None:
+    """Generate text, streamed as it is generated; or search for the likeliest text, or for what fills gaps.
 
     \b
     Example:
@@ -90,126 +153,135 @@ def sample(
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
       charrnn sample --adapt letters.txt --prime "Dear "
     """
-    import secrets
-
-    alone = num == 1 and not each_line and beam is None and infill is None and suffix is None
-    if alone and device in {"auto", "cpu"}:
+    chosen = SampleOptions(**given)
+    device = "cpu" if chosen.device == "auto" else chosen.device
+    if chosen.draws and chosen.num == 1 and not chosen.each_line and device == "cpu":
         # one text waits for memory, not for arithmetic: more threads gain little, and on a busy machine lose much
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from charrnn.generation.filters import Filters
+    _check(chosen)
+    path = find_model(chosen.model)
+    if chosen.adapt is None:
+        model, vocabulary = language_model(path, device)
+    else:
+        model, vocabulary = adapted_model(path, device, chosen.adapt, chosen.encoding, chosen.adapt_rate)
+    if chosen.fills:
+        _fill(chosen, model, vocabulary)
+    elif chosen.beam is not None:
+        _search(chosen, chosen.beam, model, vocabulary, path)
+    else:
+        _draw(chosen, model, vocabulary, path)
 
-    drawing = {"temperature": temperature, "top-k": top_k, "top-p": top_p, "min-p": min_p}
-    named = [name for name, value in drawing.items() if value is not None]
-    searching = "--infill" if infill is not None else "--suffix" if suffix is not None else "--beam"
-    gaps = searching != "--beam"
-    if num < 1:
-        raise MisuseError(f"num is {num}; it must be at least 1.")
-    if length is not None and length < 1:
-        raise MisuseError(f"length is {length}; it must be at least 1.")
-    if beam is not None and beam < 1:
-        raise MisuseError(f"beam is {beam}; it must be at least 1.")
-    if greedy and named:
-        raise MisuseError("--greedy takes the likeliest; leave out temperature, top-k, top-p and min-p.")
-    if until == "":
+
+def _check(chosen: SampleOptions) -> None:
+    """Raise MisuseError for options that exclude each other, or are out of range."""
+    check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
+    check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
+    check_rate("--adapt-rate", chosen.adapt_rate)
+    check_together(vars(chosen), _EXCLUDES, _NEEDS)
+    if chosen.until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
-    if beam is not None or gaps:
-        ruled = {"greedy": greedy, "seed": seed is not None, "no-copy": no_copy is not None}
-        ruled |= {"no-repeat": no_repeat is not None, "report": report and gaps}
-        named += [name for name, on in ruled.items() if on]
-        if named:
-            raise MisuseError(f"{searching} looks for the likeliest and draws nothing; leave out {', '.join(named)}.")
-    if infill is not None:
-        given = {"prime": prime != "", "no-prime": no_prime, "suffix": suffix is not None, "length": length is not None}
-        named = [name for name, on in (*given.items(), ("until", until is not None)) if on]
-        if named:
-            raise MisuseError(f"--infill has its whole text, and its gaps their lengths; leave out {', '.join(named)}.")
-        if each_line and infill != "-":
-            raise MisuseError("--each-line reads the texts from stdin; leave the text of --infill out.")
-    elif blank is not None:
-        raise MisuseError("--blank marks the gaps of --infill; name a text with gaps, or leave it out.")
-    elif suffix is not None and (length is None or until is not None or each_line):
-        raise MisuseError("--suffix needs -n, the characters to write before it, and neither --until nor --each-line.")
-    elif each_line and (num > 1 or prime or until is not None):
-        raise MisuseError("--each-line takes primes from stdin and stops at the newline; leave out -p, -k and --until.")
-    if prime == "-" and suffix == "-":
-        raise MisuseError("-p and --suffix cannot both be read from stdin; give one of them as text.")
-    for option, size in (("no-copy", no_copy), ("no-repeat", no_repeat)):
-        if size is not None and size < 2:
-            raise MisuseError(f"{option} is {size}; it must be at least 2.")
-    if blank is not None and len(blank) != 1:
-        raise MisuseError(f"--blank is {blank!r}; it must be one character.")
-    if beam is not None and not gaps and num > beam:
-        raise MisuseError(f"--beam {beam} keeps {beam} texts and cannot show {num}; name a larger K, or a smaller -k.")
-    if adapt is None and adapt_rate is not None:
-        raise MisuseError("--adapt-rate says how fast to learn from the text of --adapt; name one, or leave it out.")
-    if adapt == "-" and (each_line or "-" in {prime, infill, suffix}):
-        raise MisuseError("--adapt and what is to be written cannot both be read from stdin; name a file to --adapt.")
-    _check_rate("--adapt-rate", adapt_rate)
-    from charrnn.cli.sample_output import BeamPrinter, InfillPrinter, SamplePrinter
+    if chosen.blank is not None and len(chosen.blank) != 1:
+        raise MisuseError(f"--blank is {chosen.blank!r}; it must be one character.")
+    if not chosen.fills and chosen.beam is not None and chosen.num > chosen.beam:
+        kept = f"--beam {chosen.beam} keeps {chosen.beam} texts and cannot show {chosen.num}"
+        raise MisuseError(f"{kept}; name a larger K, or a smaller -k.")
+    if chosen.each_line and chosen.infill not in (None, "-"):
+        raise MisuseError("--each-line reads the texts from stdin; leave the text of --infill out.")
+    if chosen.each_line and not chosen.fills and chosen.num > 1:
+        raise MisuseError("--each-line takes primes from stdin and writes one line each; leave out -k.")
+    read = [name for name in ("prime", "infill", "suffix", "adapt") if getattr(chosen, name) == "-"]
+    if len(read) > 1 or (chosen.adapt == "-" and chosen.each_line):
+        raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
+    if chosen.draws:
+        _filters(chosen)
+
+
+def _filters(chosen: SampleOptions) -> Any:
+    from charrnn.generation.filters import Filters
     from charrnn.generation.sampling import MIN_P, TEMPERATURE
 
-    device = "cpu" if device == "auto" else device
-    path = _found(model)
-    reader, vocabulary = _reader(path, device) if adapt is None else _adapted(path, device, adapt, encoding, adapt_rate)
-    if gaps:
-        text = infill if infill is not None else suffix
-        assert text is not None
-        if text == "-" and not each_line:
-            text = _stdin_text("texts")
-        filler = InfillPrinter(reader, vocabulary, num, beam, as_json=as_json)
-        if suffix is not None:
-            assert length is not None
-            filler.between(_stdin_text("primes") if prime == "-" else prime, text, length, no_prime=no_prime)
-        elif each_line:
-            filler.each_line(_stdin(), blank)
-        else:
-            filler.whole(text, blank)
-        return
-    temperature, min_p = TEMPERATURE if temperature is None else temperature, MIN_P if min_p is None else min_p
-    filters = Filters(temperature, top_k, top_p, min_p, greedy)
-    learnt, copies = None, None
-    if no_copy is not None or report:
-        from charrnn.cli import sample_output
-        from charrnn.generation import copying
+    return Filters(
+        temperature=TEMPERATURE if chosen.temperature is None else chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        min_p=MIN_P if chosen.min_p is None else chosen.min_p,
+        greedy=chosen.greedy,
+    )
 
-        learnt = _learnt(path, needed=no_copy is not None)
-        copies = copying.Copies(learnt, no_copy) if learnt is not None and no_copy is not None else None
-    length = 500 if length is None else length
-    if beam is not None:
-        scribe: SamplePrinter | BeamPrinter = BeamPrinter(
-            reader, vocabulary, beam, length, no_prime=no_prime, as_json=as_json
-        )
+
+def _fill(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary) -> None:
+    """Fill the gaps of a text, or of every line, or write between a prime and a suffix."""
+    from charrnn.cli.sample_output import InfillPrinter
+
+    printer = InfillPrinter(model, vocabulary, chosen.num, chosen.beam, as_json=chosen.as_json)
+    text = chosen.infill if chosen.infill is not None else chosen.suffix
+    assert text is not None
+    if text == "-" and not chosen.each_line:
+        text = stdin_text("texts")
+    if chosen.suffix is not None:
+        assert chosen.length is not None
+        printer.between(chosen.prime_text(), text, chosen.length, no_prime=chosen.no_prime)
+    elif chosen.each_line:
+        printer.each_line(stdin(), chosen.blank)
     else:
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        scribe = SamplePrinter(
-            reader,
-            vocabulary,
-            filters,
-            length,
-            seed,
-            no_prime=no_prime,
-            as_json=as_json,
-            no_copy=copies,
-            no_repeat=no_repeat,
-            say=_note,
-        )
-    if each_line:
-        scribe.each_line(_stdin())
+        printer.text(text, chosen.blank)
+
+
+def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
+    """Print the likeliest continuations."""
+    from charrnn.cli.sample_output import BeamPrinter, report
+
+    length = _LENGTH if chosen.length is None else chosen.length
+    printer = BeamPrinter(model, vocabulary, beam, length, no_prime=chosen.no_prime, as_json=chosen.as_json)
+    if chosen.each_line:
+        printer.each_line(stdin())
     else:
-        scribe.from_prime(_stdin_text("primes") if prime == "-" else prime, num, until)
-    if report:
-        _note(sample_output.report(scribe.printer.written, learnt))
+        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+    if chosen.report:
+        note(report(printer.output.written, _training_codes(path, needed=False)))
 
 
-def _learnt(path: Path, *, needed: bool) -> Codes | None:
-    """Read the code points that a model learnt; if they are gone and not needed, say so and do without."""
+def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
+    """Print samples."""
+    import secrets
+
+    from charrnn.cli.sample_output import SamplePrinter, report
+
+    learned, copies = None, None
+    if chosen.no_copy is not None or chosen.report:
+        from charrnn.generation.copying import CopyIndex
+
+        learned = _training_codes(path, needed=chosen.no_copy is not None)
+        copies = CopyIndex(learned, chosen.no_copy) if learned is not None and chosen.no_copy is not None else None
+    printer = SamplePrinter(
+        model,
+        vocabulary,
+        _filters(chosen),
+        _LENGTH if chosen.length is None else chosen.length,
+        secrets.randbelow(2**31) if chosen.seed is None else chosen.seed,
+        no_prime=chosen.no_prime,
+        as_json=chosen.as_json,
+        no_copy=copies,
+        no_repeat=chosen.no_repeat,
+        say=note,
+    )
+    if chosen.each_line:
+        printer.each_line(stdin())
+    else:
+        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+    if chosen.report:
+        note(report(printer.output.written, learned))
+
+
+def _training_codes(path: Path, *, needed: bool) -> Codes | None:
+    """Read the code points of the training text; where it is gone and not needed, say so and return None."""
     from charrnn.checkpoints import model_file, training_corpus
 
-    lost = "Put it back, or leave out --no-copy" if needed else "So nothing can be said of what was copied"
+    advice = "Put it back, or leave out --no-copy." if needed else "So nothing can be said of what was copied."
     try:
-        return training_corpus.find(model_file.read_header(path), path, f"{lost}.", say=_note).training.codes
+        return training_corpus.find(model_file.read_header(path), path, advice, say=note).training.codes
     except CharRNNError as error:
         if needed:
             raise
-        _note(str(error))
+        note(str(error))
         return None

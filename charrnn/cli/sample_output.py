@@ -1,5 +1,5 @@
-"""What models write on its way to stdout: streamed, in batches, line by line or as JSON.
-Each is flushed as it is made."""
+"""Generated text on its way to stdout: streamed, in batches, line by line or as JSON.
+Each piece is flushed as it is generated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charrnn.cli.console import escaped, put
 from charrnn.data.decoding import decode
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation import beam_search, infill
-from charrnn.generation.copying import Copies
+from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
@@ -21,28 +21,28 @@ from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models.interface import LanguageModel
 
 _SHOWN = 60  # characters of a run
-_LANES = 64
+_ROWS = 64  # lines continued side by side
 _BATCH = 256  # more samples than this come in several batches, so that memory is bounded
 _UTF8 = "Lines are read as UTF-8."
 
 
 def report(samples: Sequence[str], codes: Codes | None) -> str:
-    """Say what the longest run is that samples have of a text, if it is known, and that one of them has twice."""
-    told = [] if codes is None else [_told("copied from the training text", longest_shared(codes, samples))]
+    """Describe the longest run that samples share with a text, if that is known, and the longest that one repeats."""
+    found = [] if codes is None else [_run("copied from the training text", longest_shared(codes, samples))]
     repeated = max((longest_repeated(sample) for sample in samples), key=len, default="")
-    return "\n".join([*told, _told("that a sample has twice", repeated)])
+    return "\n".join([*found, _run("repeated within a sample", repeated)])
 
 
-def _told(what: str, run: str) -> str:
+def _run(what: str, run: str) -> str:
     if not run:
         return f"Longest run {what}: none"
     half = _SHOWN // 2
-    shown = run if len(run) <= _SHOWN else f"{run[:half]}...{run[-half:]}"
-    return f"Longest run {what}: {len(run):,} character{'s' * (len(run) > 1)}: {escaped(shown)}"
+    text = run if len(run) <= _SHOWN else f"{run[:half]}...{run[-half:]}"
+    return f"Longest run {what}: {len(run):,} character{'s' * (len(run) > 1)}: {escaped(text)}"
 
 
-class _Printer:
-    """Prints samples as text or as JSON, and keeps what was written."""
+class _Output:
+    """Print samples as text or as JSON, and keep what was written."""
 
     def __init__(self, *, no_prime: bool, as_json: bool) -> None:
         self.no_prime, self.as_json = no_prime, as_json
@@ -53,20 +53,20 @@ class _Printer:
         for made in samples:
             self.written.append(made.text)
             between = "" if made.index == 0 else "\n"
-            put(_json(_fields(made)) if self.as_json else between + _ended(self.whole(made)))
+            put(_json(_fields(made)) if self.as_json else between + _ended(self._text(made)))
 
     def lines(self, samples: Iterable[Sample]) -> None:
         """Print samples that end where their line does."""
         for made in samples:
             self.written.append(made.text)
-            put(_json(_fields(made)) if self.as_json else self.whole(made) + "\n")
+            put(_json(_fields(made)) if self.as_json else self._text(made) + "\n")
 
-    def whole(self, made: Sample) -> str:
+    def _text(self, made: Sample) -> str:
         return made.text if self.no_prime else made.prime + made.text
 
 
 class SamplePrinter:
-    """Draws samples and writes them to stdout as the options ask; hands to `say` which of them ended early."""
+    """Print samples as they are drawn; `say` hears which of them ended early."""
 
     def __init__(
         self,
@@ -78,25 +78,25 @@ class SamplePrinter:
         *,
         no_prime: bool,
         as_json: bool,
-        no_copy: Copies | None = None,
+        no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
         say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed, self.printer = length, seed, _Printer(no_prime=no_prime, as_json=as_json)
+        self.length, self.seed, self.output = length, seed, _Output(no_prime=no_prime, as_json=as_json)
         self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
 
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
-        if self.printer.as_json or num > 1:
+        if self.output.as_json or num > 1:
             for first in range(0, num, _BATCH):
-                sampler = self._writer(
+                sampler = self._sampler(
                     [prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until
                 )
-                self.printer.batch(self._finished(sampler))
+                self.output.batch(self._finished(sampler))
             return
-        sampler = self._writer([prime], [0], until)
-        last = "" if self.printer.no_prime else prime
+        sampler = self._sampler([prime], [0], until)
+        last = "" if self.output.no_prime else prime
         put(last)
         for (shown,) in sampler:
             if shown:
@@ -104,15 +104,15 @@ class SamplePrinter:
                 last = shown
         if not last.endswith("\n"):
             put("\n")
-        self.printer.written += [made.text for made in self._told(sampler.samples)]
+        self.output.written += [made.text for made in self._reported(sampler.samples)]
 
     def each_line(self, stdin: BinaryIO) -> None:
         """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
-        lanes = 1 if stdin.isatty() else _LANES
-        for first, primes in _blocks(stdin, lanes):
-            self.printer.lines(self._finished(self._writer(primes, range(first, first + len(primes)), "\n")))
+        rows = 1 if stdin.isatty() else _ROWS
+        for first, primes in _blocks(stdin, rows):
+            self.output.lines(self._finished(self._sampler(primes, range(first, first + len(primes)), "\n")))
 
-    def _writer(self, primes: list[str], indices: Iterable[int], until: str | None) -> Sampler:
+    def _sampler(self, primes: list[str], indices: Iterable[int], until: str | None) -> Sampler:
         return Sampler(
             self.model,
             self.vocabulary,
@@ -129,40 +129,40 @@ class SamplePrinter:
     def _finished(self, sampler: Sampler) -> list[Sample]:
         for _ in sampler:
             pass
-        return self._told(sampler.samples)
+        return self._reported(sampler.samples)
 
-    def _told(self, samples: list[Sample]) -> list[Sample]:
+    def _reported(self, samples: list[Sample]) -> list[Sample]:
         for made in samples:
             if made.ended_early:
                 self.say(
                     f"Sample {made.index + 1} ended early, {len(made.text):,} of {self.length:,} characters long:"
-                    " all that it could go on with is barred by --no-copy or --no-repeat. A larger number bars less."
+                    " every continuation is excluded by --no-copy or --no-repeat. A larger number excludes less."
                 )
         return samples
 
 
 class BeamPrinter:
-    """Writes the likeliest continuations to stdout, found by beam search."""
+    """Print the likeliest continuations, found by beam search."""
 
     def __init__(
         self, model: LanguageModel, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
-        self.printer = _Printer(no_prime=no_prime, as_json=as_json)
+        self.output = _Output(no_prime=no_prime, as_json=as_json)
 
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write the `num` best continuations, best first."""
-        self.printer.batch(beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, until)[:num])
+        self.output.batch(beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, until)[:num])
 
     def each_line(self, stdin: BinaryIO) -> None:
         """Continue every line in the best way, as it comes."""
         for first, (prime,) in _blocks(stdin, 1):
             best = beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, "\n")[0]
-            self.printer.lines([replace(best, index=first)])
+            self.output.lines([replace(best, index=first)])
 
 
 class InfillPrinter:
-    """Writes texts whose gaps are filled to stdout: the best one whole, or several with their prices."""
+    """Print texts whose gaps are filled: the best one as it is, or several with their bits per character."""
 
     def __init__(
         self, model: LanguageModel, vocabulary: Vocabulary, num: int, width: int | None, *, as_json: bool
@@ -170,7 +170,7 @@ class InfillPrinter:
         self.model, self.vocabulary, self.num, self.as_json = model, vocabulary, num, as_json
         self.width = infill.WIDTH if width is None else width
 
-    def whole(self, text: str, blank: str | None) -> None:
+    def text(self, text: str, blank: str | None) -> None:
         """Fill all gaps of one text."""
         gapped = Gapped.parse(text, blank or infill.BLANKS)
         self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width))

@@ -14,43 +14,37 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     history = finished.history
     if not history:
         return f"Stopped at step {finished.step:,}, before the first evaluation."
-    top = min(history, key=lambda evaluated: evaluated.judged_bits)
+    top = min(history, key=lambda record: record.judged_bits)
     if config.model.counted:
-        return f"Done: order {top.step}, validation score {top.bits_per_character:.4f} bits/char, in {best}."
+        return f"Done: order {top.step}, validation {top.bits_per_character:.4f} bits/char, in {best}."
     first = {
         "done": "Done",
         "time": "The time is used up",
-        "patience": f"Stopped early: no better for {config.train.patience} evaluations",
+        "patience": f"Stopped early, after {config.train.patience} evaluations without a better one",
         "stopped": "Stopped and saved",
     }[finished.reason]
     score = f"best validation score {top.bits_per_character:.4f} bits/char (epoch {top.epoch:.2f})"
     if top.cloze is not None:
         score = (
-            f"best validation scores (their mean counts) {top.bits_per_character:.4f} bits/char forwards,"
+            f"best validation scores (their mean decides) {top.bits_per_character:.4f} bits/char forwards,"
             f" {top.cloze.bits_per_character:.4f} given both sides (epoch {top.epoch:.2f})"
         )
     return f"{first}: {score}, in {best}. {_advice(history, top, config, finished)}"
 
 
-def _training(evaluated: EvaluationRecord) -> str:
-    """Say what the training part cost, if that is known."""
-    bits = evaluated.training_bits_per_character
-    return "" if bits is None else f", training {bits:.4f}"
-
-
 def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config: Config, finished: Finished) -> str:
-    """Tell too little time, too small, overfitting and levelled off apart, and name one setting to try.
+    """Tell too little time, underfitting, overfitting and levelling off apart, and name one setting to try.
 
-    The gap is judged at the best evaluation; training's cost is with dropout, and so too high. Where the rate has
+    The gap is judged at the best evaluation; the training score is with dropout, and so too high. Where the rate has
     annealed the curve is flat whatever the reason: few epochs and no gap mean that more time would have helped.
     """
     model, last = config.model, history[-1]
     if last.step == 0:
-        return "It has learnt nothing yet."
+        return "It has not been trained yet."
     if top.step == 0:
         return (
-            "That is the model that it started from: what it learnt made it no better"
-            f" ({last.bits_per_character:.4f} at the end). Try more text, or a lower -s train.learning_rate."
+            f"The model it started from is still the best; fine-tuning made it worse ({last.bits_per_character:.4f} at"
+            " the end). Try more text, or a lower -s train.learning_rate."
         )
     training = top.training_bits_per_character
     gap = 1 - training / top.bits_per_character if top.nats and training is not None else 0.0
@@ -61,21 +55,20 @@ def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config
         other = f"hidden_size={max(1, model.hidden_size // 2)}"
         if not isinstance(model.dropout, str):
             other = f"dropout={min(round(model.dropout + 0.15, 2), 0.7):g}"
-        return (
-            f"It was overfitting (validation {last.bits_per_character:.4f}{_training(last)} at the end):"
-            f" try -s model.{other}, or more text."
-        )
+        bits = last.training_bits_per_character
+        scores = f"validation {last.bits_per_character:.4f}" + ("" if bits is None else f", training {bits:.4f}")
+        return f"The model was overfitting ({scores} at the end): try -s model.{other}, or more text."
     if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
-        return f"It was still improving, or would be with a longer schedule: try {_longer(config, finished)}."
+        return f"Validation loss was still falling, or would with a longer schedule: try {_longer(config, finished)}."
     if history[0].step == 0:  # fine-tuned: what it starts from fixes its size
-        return "It has levelled off: more text would make it better, or a larger model to start from."
+        return "Validation loss has levelled off: try more text, or a larger model to start from."
     if gap < 0.05:
         return (
-            "It learnt all that it could hold (training and validation agree):"
-            f" a larger one should do better, try -s model.hidden_size={2 * model.hidden_size}."
+            "The model is underfitting (training and validation agree): try a larger one,"
+            f" -s model.hidden_size={2 * model.hidden_size}."
         )
     same = "" if isinstance(model.dropout, str) else " with the same dropout"
-    return f"It has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2}{same}."
+    return f"Validation loss has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2}{same}."
 
 
 def _longer(config: Config, finished: Finished) -> str:

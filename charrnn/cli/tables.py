@@ -1,75 +1,72 @@
-"""Scores and models described in text: tables, tab-separated lines, the page of `charrnn info`. Prints nothing."""
+"""Scores laid out in columns, to fit a terminal. Prints nothing."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from charrnn.cli.console import clipped, columns, padded
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay scores out in columns, a line a model and text, and below them what simpler models need for the texts."""
+Scores = dict[str, Any]  # a row of `charrnn evaluate`, as in its JSON
+_NUMBERS: dict[str, Callable[[Scores], str]] = {
+    "bits/char": lambda row: f"{row['bits_per_character']:.4f}",
+    "accuracy": lambda row: f"{row['accuracy']:.2%}",
+    "perplexity": lambda row: f"{row['perplexity']:.3f}",
+}
+_BOTH_SIDES: dict[str, Callable[[Scores], str]] = {
+    "given both sides": lambda row: f"{row['cloze_bits_per_character']:.4f}",
+    "right": lambda row: f"{row['cloze_accuracy']:.2%}",
+    "backwards": lambda row: f"{row['backward_bits_per_character']:.4f}",
+}
+_LEAST_NAME = 12  # columns
+
+
+def table(rows: Sequence[Scores], width: int = 80) -> str:
+    """Lay scores out, a block a text: its name, a line a model, and below them the baselines.
+
+    Perplexity, and then accuracy, is left out where the lines would be wider than `width` columns.
+    """
+    return "\n\n".join(_block([row for row in rows if row["text"] == text], width) for text in _texts(rows))
+
+
+def _texts(rows: Sequence[Scores]) -> list[str]:
+    return list(dict.fromkeys(row["text"] for row in rows))
+
+
+def _block(rows: list[Scores], width: int) -> str:
+    title = f"{rows[0]['text']}, {rows[0]['characters']:,} characters"
     dynamic = any("dynamic_rate" in row for row in rows)
-    heads = ["model", "text", *(["mode"] if dynamic else []), "characters", "bits/char", "perplexity", "accuracy"]
-    body = [
-        [
-            row["model"],
-            row["text"],
-            *([row["mode"]] if dynamic else []),
-            f"{row['characters']:,}",
-            f"{row['bits_per_character']:.4f}",
-            f"{row['perplexity']:.3f}",
-            f"{row['accuracy']:.2%}",
-        ]
-        for row in rows
-    ]
-    return _laid_out([heads, *body, *_simpler(rows, dynamic)])
+    names = [f"{row['model']} (dynamic)" if row.get("mode") == "dynamic" else row["model"] for row in rows]
+    numbers = {heading: [number(row) for row in rows] for heading, number in _NUMBERS.items()}
+    if any("cloze_accuracy" in row for row in rows):
+        for heading, number in _BOTH_SIDES.items():
+            numbers[heading] = [number(row) if "cloze_accuracy" in row else "" for row in rows]
+    baselines = _baselines(rows)
+    name_size = max(columns(name) for name in ("model", *names, *(f"  {name}" for name, _ in baselines)))
+    sizes = {heading: max(columns(cell) for cell in (heading, *cells)) for heading, cells in numbers.items()}
+    for heading in ("perplexity", "accuracy"):
+        if max(_LEAST_NAME, min(name_size, 2 * _LEAST_NAME)) + sum(size + 2 for size in sizes.values()) > width:
+            del sizes[heading]
+    name_size = max(_LEAST_NAME, min(name_size, width - sum(size + 2 for size in sizes.values())))
 
+    def line(name: str, cells: Sequence[str]) -> str:
+        aligned = [padded(cell, -size) for cell, size in zip(cells, sizes.values(), strict=False)]
+        return "  ".join((padded(clipped(name, name_size, start=True), name_size), *aligned)).rstrip()
 
-def _simpler(rows: Sequence[dict[str, Any]], dynamic: bool) -> list[list[str]]:
-    """Give the lines of the baselines, each once; where models differ in them, whose they are."""
-    lines: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        for kind, needs in row.get("baselines", {}).items():
-            name, bits = f"n-gram of order {needs['order']}" if kind == "ngram" else kind, needs["bits_per_character"]
-            mode = [""] if dynamic else []
-            line = [row["text"], *mode, f"{row['characters']:,}", f"{bits:.4f}", f"{2.0 ** min(bits, 1000):.3f}", ""]
-            if lines.setdefault((name, row["text"]), [name, *line])[1:] != line:
-                lines[(f"{name} ({row['model']})", row["text"])] = [f"{name} ({row['model']})", *line]
-    return list(lines.values())
-
-
-def two_sided_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay out what bidirectional models make of each character given those on both sides, or those after it alone."""
-    heads = ["given both sides (cloze)", "text", "characters", "cloze bits/char", "accuracy", "backward bits/char"]
-    body = [
-        [
-            row["model"],
-            row["text"],
-            f"{row['characters']:,}",
-            f"{row['cloze_bits_per_character']:.4f}",
-            f"{row['cloze_accuracy']:.2%}",
-            f"{row['backward_bits_per_character']:.4f}",
-        ]
-        for row in rows
-        if "cloze_accuracy" in row
-    ]
-    return _laid_out([heads, *body])
-
-
-def _laid_out(table: list[list[str]]) -> str:
-    """Align columns: the first two to the left, numbers to the right."""
-    widths = [max(columns(line[place]) for line in table) for place in range(len(table[0]))]
-    lines = []
-    for line in table:
-        cells = [
-            cell + " " * (width - columns(cell)) if place < 2 else " " * (width - columns(cell)) + cell
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = [clipped(title, width, start=True), line("model", list(sizes))]
+    lines += [line(name, [numbers[heading][place] for heading in sizes]) for place, name in enumerate(names)]
+    if baselines:
+        lines.append("baselines" + (" (static)" if dynamic else ""))
+        lines += [line(f"  {name}", [bits]) for name, bits in baselines]
     return "\n".join(lines)
 
 
-def columns(text: str) -> int:
-    """Count terminal columns: Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+def _baselines(rows: Sequence[Scores]) -> list[tuple[str, str]]:
+    """Name each baseline once, with its bits per character; where models differ in one, whose it is."""
+    found: dict[str, str] = {}
+    for row in rows:
+        for kind, score in row.get("baselines", {}).items():
+            name, bits = f"{score['order']}-gram" if kind == "ngram" else kind, f"{score['bits_per_character']:.4f}"
+            if found.setdefault(name, bits) != bits:
+                found[f"{name} ({row['model']})"] = bits
+    return list(found.items())

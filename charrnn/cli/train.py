@@ -15,46 +15,65 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrnn.callbacks import silent
-from charrnn.cli.console import CONTEXT, _note, _stdin
+from charrnn.cli.console import note, stdin
+from charrnn.cli.options import (
+    CONTEXT,
+    COUNT,
+    Command,
+    check_together,
+    complete_presets,
+    device_option,
+    model_option,
+    option,
+)
 from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
     from charrnn.training.job import TrainingJob
 
 
+_EXCLUDES = (("resume", "config run init_from", "--resume continues a run as it is"),)
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT, short_help="Train a model on texts.")
 @click.argument("texts", nargs=-1, metavar="TEXT...")
-@click.option("-c", "--config", metavar="NAME|FILE", help="A preset by name, or a YAML file of settings.")
-@click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; wins over the file.")
-@click.option(
-    "-o", "--run", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Run folder [checkpoints/<text>]."
+@option("Input", "--encoding", "Encoding of the texts. [default: utf-8]", metavar="NAME")
+@option("Settings", "-c --config", "A preset, or a YAML file.", metavar="NAME|FILE", shell_complete=complete_presets)
+@option("Settings", "-s --set settings", "One setting; overrides the file.", multiple=True, metavar="KEY=VALUE")
+@option("Settings", "--time budget", "Wall-clock budget. [default: about 15 minutes are planned]", metavar="10m")
+@option("Settings", "--seed", "Random seed. [default: drawn and printed]", type=COUNT, metavar="N")
+@option("Settings", "--init-from", "Fine-tune: start from a model's weights on a new text.", metavar="MODEL")
+@option(
+    "Run",
+    "-o --run folder",
+    "Run folder. [default: checkpoints/<text>]",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
 )
-@click.option("--resume", is_flag=True, help="Go on exactly where a run stopped (-m, or the newest).")
-@click.option("-m", "--model", metavar="RUN", help="With --resume: the run to go on with.")
-@click.option("--init-from", metavar="MODEL", help="Fine-tune: start from a model's weights on a new text.")
-@click.option("--time", "budget", metavar="10m", help="Wall-clock budget; without it about 15 minutes are planned.")
-@click.option("--encoding", metavar="NAME", help="Encoding of the texts [utf-8].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where to learn.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed; drawn and printed if unset.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and warnings.")
+@option("Run", "--resume", "Continue a run exactly where it stopped.", is_flag=True)
+@model_option("Run", "With --resume: the run to continue. [default: the newest run]")
+@option(
+    "Output", "--samples", "Lines of sample shown at each evaluation. [default: 1]", type=COUNT, default=1, metavar="N"
+)
+@option("Output", "-q --quiet", "Print errors and warnings only.", is_flag=True)
+@device_option()
 def train(
     texts: tuple[str, ...],
+    encoding: str | None,
     config: str | None,
     settings: tuple[str, ...],
+    budget: str | None,
+    seed: int | None,
+    init_from: str | None,
     folder: Path | None,
     resume: bool,
     model: str | None,
-    init_from: str | None,
-    budget: str | None,
-    encoding: str | None,
-    device: str,
-    seed: int | None,
+    samples: int,
     quiet: bool,
+    device: str,
 ) -> None:
-    """Learn texts: files, folders (every .txt below) or '-'; .gz, .bz2 and .xz are read through.
+    """Train a model on TEXT: files, folders (every .txt below) or '-' for stdin; .gz, .bz2 and .xz are decompressed.
 
     The best model's path is printed on stdout.
 
@@ -70,23 +89,20 @@ def train(
     given += [f"data.encoding={encoding}"] if encoding is not None else []
     if model is not None and not resume:
         raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
-    say = silent if quiet else _note
-    if resume:
-        for value, name in ((config, "-c"), (folder, "-o"), (init_from, "--init-from")):
-            if value is not None:
-                raise MisuseError(f"--resume goes on with a run as it is; leave out {name}.")
+    say = silent if quiet else note
+    check_together({"resume": resume, "config": config, "run": folder, "init_from": init_from}, _EXCLUDES)
     with _Stopper() as stopper:
         if resume:
             job = _resumed(texts, model, given, device, say)
         else:
-            job = _fresh(texts, config, given, folder, init_from, device, say)
+            job = _new(texts, config, given, folder, init_from, device, say)
         stopper.saves = job.saves
-        code = _run(job, quiet, stopper)
+        code = _run(job, quiet, samples, stopper)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _fresh(
+def _new(
     texts: tuple[str, ...],
     source: str | None,
     settings: list[str],
@@ -95,7 +111,7 @@ def _fresh(
     device: str,
     say: Callable[[str], None],
 ) -> TrainingJob[Any]:
-    began = time.perf_counter()  # loading torch is part of the time that a user waits
+    began = time.perf_counter()  # the user waits while torch is loaded, too
     from charrnn.config import loading
 
     base, start = {}, None
@@ -109,7 +125,7 @@ def _fresh(
         config = loading.load(source, settings, base)
     except MisuseError:
         other = [setting for setting in settings if setting.replace(" ", "") in {"model.cell=ngram", "model.cell=hmm"}]
-        if start is not None and other:  # what it complains of are settings of the other model
+        if start is not None and other:  # the settings that do not fit belong to the other model
             raise MisuseError(f"--init-from keeps the architecture of {start}; leave out {other[0]}.") from None
         raise
     if texts:
@@ -124,9 +140,9 @@ def _fresh(
     if config.model.counted:
         if device not in {"auto", "cpu"}:
             raise MisuseError(f"An n-gram model is counted on the CPU; leave out --device {device}.")
-        return new_run.start_counting(config, folder, stdin=_stdin(), say=say)
+        return new_run.start_counting(config, folder, stdin=stdin(), say=say)
     return new_run.start(
-        config, folder, choose_device(device, say), init_from=start, stdin=_stdin(), say=say, began=began
+        config, folder, choose_device(device, say), init_from=start, stdin=stdin(), say=say, began=began
     )
 
 
@@ -142,13 +158,13 @@ def _resumed(
     return resume.resume(run, chosen, settings=settings, texts=texts, say=say)
 
 
-def _run(job: TrainingJob[Any], quiet: bool, stopper: _Stopper) -> int:
-    """Draw a training to its end; gives the exit code."""
+def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) -> int:
+    """Run a training to its end and show it; returns the exit code."""
     from charrnn.cli import progress, summary
     from charrnn.training.events import Finished
 
     training, run = job.training, job.run
-    screen = progress.Display(quiet=quiet, began_at=training.progress)
+    screen = progress.Display(quiet=quiet, began_at=training.progress, samples=samples)
     finished: Finished | None = None
     try:
         for report in job.learn(stopper.stopped):
@@ -161,16 +177,16 @@ def _run(job: TrainingJob[Any], quiet: bool, stopper: _Stopper) -> int:
     assert finished is not None
     best = run.best if run.best.exists() else run.last
     if not quiet:
-        _note(summary.closing(finished, training.config, best))
+        note(summary.closing(finished, training.config, best))
         if finished.reason == "stopped":
-            _note(f"Go on with: charrnn train --resume -m {run.folder}")
+            note(f"Continue with: charrnn train --resume -m {run.folder}")
     click.echo(str(best))
     return stopper.exit_code if finished.reason == "stopped" else 0
 
 
 class _Stopper:
-    """Catches the first Ctrl-C or SIGTERM, so that what has begun is undone, or once there is something to save,
-    training saves and ends; the second ends at once."""
+    """Catch the first Ctrl-C or SIGTERM: what has begun is undone, or once there is something to save, training saves
+    and ends. The second one ends at once."""
 
     def __init__(self) -> None:
         self.exit_code = 0
@@ -195,7 +211,7 @@ class _Stopper:
             os._exit(code)
         self.exit_code = code
         if not self.saves:
-            # no Exception: someone on the way might take it for a device's failure
+            # not an Exception: code on the way might take it for a failing device
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(code)
         # a bare write: the handler may have interrupted a print
         with contextlib.suppress(OSError):

@@ -1,3 +1,3 @@
-"""Settings: what there is to choose, its default, and how it is read from YAML, KEY=VALUE and presets.
+"""Settings: their names, types and defaults, and how they are read from YAML, KEY=VALUE and presets.
 
-Owns names, types, defaults and messages about them. Refuses to know torch, texts and models."""
+Owns the schema and the messages about invalid settings. Refuses to know torch, texts and models."""

@@ -1,10 +1,10 @@
-"""Settings from YAML, KEY=VALUE and presets; all mistakes are reported at once, with a suggestion.
+"""Settings from YAML, KEY=VALUE and presets; all mistakes are reported at once, with suggestions.
 Knows no models."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ _HERE = Path(__file__).parent.parent
 PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
 
 
-def _shown(value: object) -> str:
-    """Write a setting's value as a user would."""
+def format_value(value: object) -> str:
+    """Format a setting's value as YAML has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -29,9 +29,9 @@ def presets() -> list[str]:
 
 
 def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
-    """Read a preset or YAML file, lay KEY=VALUE settings over it, and check all.
+    """Read a preset or YAML file, override it with KEY=VALUE settings, and validate the result.
 
-    `base` lies below both. Raises MisuseError naming every mistake at once.
+    Both override `base`. Raises MisuseError that lists every mistake.
     """
     tree = {section: dict(values) for section, values in (base or {}).items()}
     mistakes: list[str] = []
@@ -43,7 +43,7 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
         key, equals, value = assignment.partition("=")
         section, dot, name = key.strip().partition(".")
         if not equals or not dot:
-            owners = [f"{owner}.{section}" for owner, kind in Config.SECTIONS.items() if section in kind.model_fields]
+            owners = _owners(section)
             example = f"{owners[0]}={value or 'VALUE'}" if owners else "model.hidden_size=512"
             mistakes.append(f"-s {assignment}: settings are written section.name=value, e.g. -s {example}")
             continue
@@ -61,17 +61,17 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Give all settings as plain values, to store in a file; without those that mean nothing to this model."""
+    """Return the settings as plain values to store in a file, without those that do not apply to the model."""
     training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
-    return config.model_dump(mode="json", exclude={"model": set(config.model.foreign), "train": training})
+    return config.model_dump(mode="json", exclude={"model": set(config.model.inapplicable), "train": training})
 
 
 def from_dict(values: Mapping[str, Any], name: str) -> Config:
-    """Check settings that were stored in a file; raises CharRNNError naming that file."""
+    """Validate settings that were stored in the file `name`. Raises CharRNNError naming that file."""
     model, train = (values.get(name) if isinstance(values, Mapping) else None for name in ("model", "train"))
-    # all settings were stored once, at the defaults of that time
-    if isinstance(model, Mapping) and isinstance(own := ModelConfig.OWN.get(str(model.get("cell"))), str):
-        values = {**values, "model": {name: model[name] for name in ("cell", own) if name in model}}
+    # earlier versions stored inapplicable settings as well, at the defaults of their time
+    if isinstance(model, Mapping) and isinstance(only := ModelConfig.ONLY_SETTING.get(str(model.get("cell"))), str):
+        values = {**values, "model": {name: model[name] for name in ("cell", only) if name in model}}
         if isinstance(train, Mapping) and model["cell"] == "ngram":
             values["train"] = {"seed": train.get("seed")}
     try:
@@ -81,7 +81,7 @@ def from_dict(values: Mapping[str, Any], name: str) -> Config:
 
 
 def dump(config: Config) -> str:
-    """Write a configuration as YAML that `load` reads back to the same, without settings that mean nothing to it."""
+    """Return a configuration as YAML that `load` reads back, without settings that do not apply to the model."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
@@ -98,9 +98,9 @@ def _find(source: str) -> Path:
         return path
     preset = PRESETS / f"{source}.yaml"
     if source not in presets():
-        raise MisuseError(
-            f"{source} is no preset and no file.{_did_you_mean(source, presets())} Presets are: {', '.join(presets())}."
-        )
+        names = presets()
+        hint = _did_you_mean(source, names)
+        raise MisuseError(f"{source} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
     return preset
 
 
@@ -111,13 +111,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise MisuseError(f"{path}: not valid YAML at line {line} ({error.problem}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MisuseError(f"{path}: not a YAML text in UTF-8.") from error
+        raise MisuseError(f"{path}: not YAML in UTF-8.") from error
     except OSError as error:
         raise MisuseError(f"{path}: cannot be read ({error.strerror}).") from error
     if tree in (None, ""):
         return {}
     if not isinstance(tree, dict):
-        raise MisuseError(f"{path}: sections are expected (data:, model:, train:), not a list or a word.")
+        raise MisuseError(f"{path}: expected sections (data:, model:, train:), not a list or a single value.")
     return tree
 
 
@@ -128,36 +128,33 @@ def _merge(
     mistakes: list[str],
     origins: dict[str, str],
 ) -> None:
-    """Lay settings over others, noting every unknown name with the nearest known one."""
+    """Override settings in `tree` with new ones; append each unknown name to `mistakes`, with the nearest valid one."""
     for section, values in new.items():
         if section not in Config.SECTIONS:
-            owners = [f"{name}.{section}" for name, kind in Config.SECTIONS.items() if section in kind.model_fields]
-            hint = f" Did you mean {owners[0]}?" if owners else _did_you_mean(section, Config.SECTIONS)
+            hint = _did_you_mean(section, Config.SECTIONS, _owners(section))
             mistakes.append(f"{where}{section} is not a section.{hint}")
             continue
         if values in (None, ""):
             continue
         if not isinstance(values, Mapping):
-            mistakes.append(f"{where}{section} holds settings, one a line, e.g. {_example(section)}")
+            mistakes.append(f"{where}{section} must contain settings, one per line, e.g. {_example(section)}")
             continue
-        known = Config.SECTIONS[section].model_fields
+        fields = Config.SECTIONS[section].model_fields
         for name, value in values.items():
-            if name in known:
+            if name in fields:
                 tree.setdefault(section, {})[name] = value
                 origins[f"{section}.{name}"] = origins[section] = where
             else:
-                mistakes.append(f"{where}{section}.{name} is not a setting.{_elsewhere(section, name)}")
+                hint = _did_you_mean(name, fields, _owners(name))
+                mistakes.append(f"{where}{section}.{name} is not a setting.{hint}")
 
 
-def _elsewhere(section: str, name: str) -> str:
-    for other, kind in Config.SECTIONS.items():
-        if other != section and name in kind.model_fields:
-            return f" Did you mean {other}.{name}?"
-    return _did_you_mean(name, Config.SECTIONS[section].model_fields)
+def _owners(name: str) -> list[str]:
+    return [f"{section}.{name}" for section, kind in Config.SECTIONS.items() if name in kind.model_fields]
 
 
-def _did_you_mean(word: str, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+def _did_you_mean(word: str, choices: Iterable[str], exact: Sequence[str] = ()) -> str:
+    near = exact or difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
 
 
@@ -165,27 +162,26 @@ def _example(section: str) -> str:
     return {"data": "min_count: 2", "model": "hidden_size: 512"}.get(section, "epochs: 20")
 
 
-def takes(section: str, name: str) -> str:
-    """Say in words what a setting takes."""
+def allowed_values(section: str, name: str) -> str:
+    """Return the allowed values of a setting, in words."""
     extra = Config.SECTIONS[section].model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
-    return str(extra["takes"])
+    return str(extra["allowed"])
 
 
 def _sentence(item: Any, origins: Mapping[str, str]) -> str:
-    """Turn one of pydantic's findings into a sentence that names the setting, the value and what would do."""
-    place = [str(part) for part in item["loc"]]
-    key = ".".join(place[:2])
-    if item["type"] == "value_error" and len(place) < 2:
-        where = origins.get(place[0], "") if place else ""
+    """Turn one of pydantic's errors into a sentence that names the setting, its value and the allowed values."""
+    location = [str(name) for name in item["loc"]]
+    key = ".".join(location[:2])
+    if item["type"] == "value_error" and len(location) < 2:
+        where = origins.get(key, "")
         return f"{where}{item['ctx']['error']}."
-    known = Config.SECTIONS.get(place[0]) if place else None
-    if known is None or len(place) < 2 or place[1] not in known.model_fields:
+    section = Config.SECTIONS.get(location[0]) if location else None
+    if section is None or len(location) < 2 or location[1] not in section.model_fields:
         return f"{key or 'the configuration'} is not a setting."
-    where = origins.get(key, "")
-    return f"{where}{key} is {item['input']!r}; it takes {takes(place[0], place[1])}."
+    return f"{origins.get(key, '')}{key} is {item['input']!r}; it must be {allowed_values(*location[:2])}."
 
 
 def _join(mistakes: Iterable[str]) -> str:
-    """Put several mistakes into one message, each once (a union reports one value several times)."""
+    """Join mistakes into one message, each once (pydantic reports a value for each type of a union)."""
     return "\n       ".join(dict.fromkeys(mistakes))

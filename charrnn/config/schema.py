@@ -1,47 +1,55 @@
-"""Every setting: its name, type, default and a sentence. Defaults live here and nowhere else.
-`auto` is settled in `training.auto_config`; None means off."""
+"""Every setting: its name, type, default and description. Defaults live here and nowhere else.
+`auto` is resolved in `training.auto_config`; None means off or unlimited."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
-NOTHING = {"null", "none", "~", ""}
+Value = TypeVar("Value")
+NULLS = {"null", "none", "~", ""}
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a number is needed, not yes or no")
+        raise ValueError("expected a number, not true or false")
     return value
 
 
 def _optional(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in NOTHING else value
+    return None if isinstance(value, str) and value.lower() in NULLS else value
 
 
 def _seconds(value: Any) -> Any:
-    """Read 90, 90s, 10m, 1.5h or 1h30m as seconds."""
+    """Parse 90, 90s, 10m, 1.5h or 1h30m as seconds."""
     if not isinstance(value, str):
         return value
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms]?)", value.lower())
     if not parts or "".join(number + unit for number, unit in parts) != value.lower().replace(" ", ""):
-        raise ValueError("a time is needed, e.g. 90s, 10m or 1h30m")
+        raise ValueError("expected a time such as 90s, 10m or 1h30m")
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
 def _kernel(value: Any) -> Any:
-    """Read the name that charrnn's kernel had in files of earlier versions."""
+    """Accept the name that the custom kernel has in files of earlier versions."""
     return "custom" if value == "own" else value
 
 
-def setting(default: Any, *, takes: str, description: str) -> Any:
-    """Declare a setting: its default, what it takes in words, and a sentence on what it does."""
-    return Field(default, description=description, json_schema_extra={"takes": takes})
+def resolved(value: Value | Auto | None) -> Value:
+    """Return a setting's value where it must be neither `auto` nor unset any more."""
+    if value is None or value == "auto":
+        raise ValueError("the configuration is not resolved")
+    return value
+
+
+def setting(default: Any, *, allowed: str, description: str) -> Any:
+    """Declare a setting: its default, its allowed values in words, and a sentence on what it does."""
+    return Field(default, description=description, json_schema_extra={"allowed": allowed})
 
 
 Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10**12)]
@@ -51,7 +59,7 @@ Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=Fa
 
 
 class Section(BaseModel):
-    """A group of settings; unknown names are refused."""
+    """A group of settings; unknown names are rejected."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -63,119 +71,122 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """What to read and how to part it."""
+    """The texts and how to split them."""
 
     texts: list[str] = setting(
         [],
-        takes="a list of files",
-        description="The texts to learn: files, folders, or '-'; the command line names them.",
+        allowed="a list of files",
+        description="The texts to train on: files, folders, or '-' for standard input; named on the command line.",
     )
-    encoding: str = setting("utf-8", takes="an encoding's name", description="The texts' encoding, e.g. gb18030.")
+    encoding: str = setting(
+        "utf-8", allowed="the name of an encoding", description="Encoding of the texts, e.g. gb18030."
+    )
     split: tuple[Amount, Amount, Amount] = setting(
         (0.9, 0.05, 0.05),
-        takes="three shares that add up to 1, e.g. [0.9,0.05,0.05]",
-        description="Shares of training, validation and test part; they add up to 1.",
+        allowed="three shares that add up to 1, e.g. [0.9,0.05,0.05]",
+        description="Shares of the training, validation and test splits; they add up to 1.",
     )
     documents: Literal["none", "line", "blank-line", "file"] = setting(
         "none",
-        takes="none, line, blank-line or file",
-        description="What a document is: dealt to the parts at random and shuffled every epoch; "
-        "none splits the text in one piece, in order.",
+        allowed="none, line, blank-line or file",
+        description="What a document is. Documents are assigned to the splits at random and shuffled every epoch; "
+        "none cuts the text in order instead.",
     )
     min_count: Positive = setting(
         1,
-        takes="a whole number from 1",
-        description="Characters seen less often in the training part are left out of the vocabulary, "
-        "except those that the model of --init-from knows.",
+        allowed="a positive integer",
+        description="Leave characters that occur less often in the training split out of the vocabulary, "
+        "except those in the vocabulary of the --init-from model.",
     )
 
     @model_validator(mode="after")
-    def _shares(self) -> DataConfig:
+    def _check_shares(self) -> DataConfig:
         train, validation, _ = self.split
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
-            raise ValueError("data.split must add up to 1, with a training and a validation part, e.g. [0.9,0.05,0.05]")
+            raise ValueError("data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]")
         return self
 
 
 class ModelConfig(Section):
-    """The network, or what stands in its place: an n-gram model, a hidden Markov model."""
+    """The model: a recurrent network, an n-gram model or a hidden Markov model."""
 
-    # what a model without a recurrent stack takes; all else is refused
-    OWN: ClassVar[dict[str, str]] = {"ngram": "order", "hmm": "hidden_size"}
+    # the only setting of a model without recurrent layers
+    ONLY_SETTING: ClassVar[dict[str, str]] = {"ngram": "order", "hmm": "hidden_size"}
 
     cell: Literal["lstm", "gru", "rnn", "ngram", "hmm"] = setting(
         "lstm",
-        takes="lstm, gru, rnn, ngram or hmm",
-        description="The recurrent cell; or ngram, which counts and takes `order` alone; or hmm, a hidden Markov model "
-        "of `hidden_size` states, which takes that alone.",
+        allowed="lstm, gru, rnn, ngram or hmm",
+        description="The recurrent cell; or ngram, a model of counts, whose only setting is `order`; or hmm, a hidden "
+        "Markov model of `hidden_size` states, which is its only setting.",
     )
     activation: Literal["tanh", "relu", "leaky_relu"] = setting(
-        "tanh", takes="tanh, relu or leaky_relu", description="The rnn cell's nonlinearity."
+        "tanh", allowed="tanh, relu or leaky_relu", description="Nonlinearity of the rnn cell."
     )
     hidden_size: Positive | Auto = setting(
-        "auto", takes="a whole number from 1, or auto", description="Units of a layer."
+        "auto", allowed="a positive integer, or auto", description="Hidden units per layer."
     )
     order: Annotated[Positive, Field(le=10)] | Auto = setting(
         "auto",
-        takes="a whole number from 1 to 10, or auto",
-        description="For ngram: the characters of a gram, the foretold one with them; auto tries them on validation.",
+        allowed="an integer from 1 to 10, or auto",
+        description="For ngram: characters per n-gram, including the predicted one; auto chooses by validation loss.",
     )
     num_layers: Positive | Auto = setting(
-        "auto", takes="a whole number from 1, or auto", description="Recurrent layers, one on the other."
+        "auto", allowed="a positive integer, or auto", description="Stacked recurrent layers."
     )
     embedding_size: Positive | Auto = setting(
-        "auto", takes="a whole number from 1, or auto", description="Numbers that stand for one character."
+        "auto", allowed="a positive integer, or auto", description="Dimensions of a character's embedding."
     )
     bidirectional: bool = setting(
         False,
-        takes="true or false",
-        description="Learn to read backwards as well, and what stands between both sides; sizes are those of one half.",
+        allowed="true or false",
+        description="Train a backward network as well, and a head that predicts a character from both sides; "
+        "sizes are those of one direction.",
     )
     dropout: Share | Auto = setting(
         "auto",
-        takes="a number from 0 up to but not 1, or auto",
-        description="Share of values dropped in training, between the layers and before the head.",
+        allowed="a number from 0 to below 1, or auto",
+        description="Probability of dropping a value in training, between layers and before the head.",
     )
     residual: bool = setting(
         False,
-        takes="true or false",
-        description="Add each layer's input to its output, where the sizes agree; a tied embedding is not added.",
+        allowed="true or false",
+        description="Add each layer's input to its output where the sizes agree, except a tied embedding.",
     )
-    layer_norm: bool = setting(False, takes="true or false", description="Normalise each layer's output.")
+    layer_norm: bool = setting(False, allowed="true or false", description="Apply layer normalisation to each output.")
     leak: Annotated[
         Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=1.0)] | None, BeforeValidator(_optional)
     ] = setting(
         None,
-        takes="a number above 0 and at most 1, or null",
-        description="Leaky units: h = (1-leak) h_before + leak h_new; null is off.",
+        allowed="a number above 0 and at most 1, or null",
+        description="Leaky units: h = (1 - leak) h_previous + leak h_new; null is off.",
     )
     time_skip: Annotated[Annotated[int, BeforeValidator(_number), Field(ge=2)] | None, BeforeValidator(_optional)] = (
         setting(
             None,
-            takes="a whole number from 2, or null",
-            description="Feed the hidden state of so many steps ago to every gate as well; null is off.",
+            allowed="an integer of at least 2, or null",
+            description="Feed the hidden state from this many steps ago to every gate as well; null is off.",
         )
     )
     tie_weights: bool | Auto = setting(
         "auto",
-        takes="true, false or auto",
-        description="Let the head share the embedding's weights; auto does above 2,000 distinct characters, "
-        "unless the embedding is below 128.",
+        allowed="true, false or auto",
+        description="Share the embedding's weights with the head; auto does so above 2,000 distinct characters, "
+        "unless embedding_size is below 128.",
     )
     init: Literal["orthogonal", "identity", "xavier", "torch"] = setting(
         "orthogonal",
-        takes="orthogonal, identity, xavier or torch",
-        description="How recurrent weights start; identity with relu is the IRNN.",
+        allowed="orthogonal, identity, xavier or torch",
+        description="Initialisation of the recurrent weights; identity with relu is the IRNN.",
     )
 
     @property
     def counted(self) -> bool:
-        """Say whether the model is made by counting, not by gradients."""
+        """Whether the model is fitted by counting, not by gradients."""
         return self.cell == "ngram"
 
     @property
     def kind(self) -> str:
-        """Say in a few words what the model is."""
+        """A short description of the model."""
         if self.cell == "ngram":
             return f"ngram of order {self.order}"
         if self.cell == "hmm":
@@ -184,40 +195,40 @@ class ModelConfig(Section):
 
     @property
     def tied(self) -> bool:
-        """Say whether the head shares the embedding's weights."""
+        """Whether the head shares the embedding's weights."""
         return self.tie_weights is True
 
     @property
-    def foreign(self) -> list[str]:
-        """Name the settings that this kind of model does not take; all of them have their defaults."""
-        if self.cell not in self.OWN:
+    def inapplicable(self) -> list[str]:
+        """The names of the settings that do not apply to this kind of model; all have their defaults."""
+        if self.cell not in self.ONLY_SETTING:
             return ["order"]
-        return [name for name in type(self).model_fields if name not in ("cell", self.OWN[self.cell])]
+        return [name for name in type(self).model_fields if name not in ("cell", self.ONLY_SETTING[self.cell])]
 
     @property
-    def unsettled(self) -> list[str]:
-        """Name what is still `auto` and means something to this model."""
-        return [name for name, value in self.model_dump(exclude=set(self.foreign)).items() if value == "auto"]
+    def unresolved(self) -> list[str]:
+        """The names of the settings that apply to this model and are still `auto`."""
+        return [name for name, value in self.model_dump(exclude=set(self.inapplicable)).items() if value == "auto"]
 
     @model_validator(mode="after")
-    def _options_are_for_their_cells(self) -> ModelConfig:
+    def _check_applicable(self) -> ModelConfig:
         fields = type(self).model_fields
-        chosen = {name: getattr(self, name) for name in self.foreign}
-        # off is off, even where auto is the default
+        values = {name: getattr(self, name) for name in self.inapplicable}
+        # false is off, even where auto is the default
         others = [
-            f"model.{name}" for name, value in chosen.items() if value is not False and value != fields[name].default
+            f"model.{name}" for name, value in values.items() if value is not False and value != fields[name].default
         ]
-        if others and self.cell not in self.OWN:
+        if others and self.cell not in self.ONLY_SETTING:
             raise ValueError("model.order is for model.cell=ngram; leave it out, or set ngram")
         if others:
             raise ValueError(
-                f"model.cell={self.cell} has no recurrent stack and takes model.{self.OWN[self.cell]} alone;"
-                f" leave out {', '.join(others)}"
+                f"model.cell={self.cell} has no recurrent layers; its only setting is"
+                f" model.{self.ONLY_SETTING[self.cell]}. Leave out {', '.join(others)}"
             )
         return self
 
     @model_validator(mode="after")
-    def _activation_is_for_rnn(self) -> ModelConfig:
+    def _check_activation(self) -> ModelConfig:
         if self.cell != "rnn" and self.activation != "tanh":
             raise ValueError(
                 f"model.activation is for model.cell=rnn; {self.cell} has its own. Leave it out, or set rnn"
@@ -226,26 +237,26 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """How to learn."""
+    """How to train."""
 
     batch_size: Positive | Auto = setting(
         "auto",
-        takes="a whole number from 1, or auto",
-        description="Lanes: places of the text read at the same time.",
+        allowed="a positive integer, or auto",
+        description="Sequences per batch: places of the text read in parallel.",
     )
     sequence_length: Positive = setting(
         128,
-        takes="a whole number from 1",
-        description="Characters a step, and how far gradients reach back (truncated BPTT).",
+        allowed="a positive integer",
+        description="Characters per sequence and step: how far gradients reach back (truncated BPTT).",
     )
     epochs: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
         "auto",
-        takes="a whole number from 1, auto or null",
-        description="Passes over the training part; auto fits the time, and what the text bears before a "
-        "network knows it by heart; null leaves it to steps or time.",
+        allowed="a positive integer, auto or null",
+        description="Passes over the training split; auto fits them to the time, and stops before the model would "
+        "overfit; null leaves the length to steps or time.",
     )
     steps: Annotated[Positive | None, BeforeValidator(_optional)] = setting(
-        None, takes="a whole number from 1, or null", description="Optimizer steps in all, instead of epochs."
+        None, allowed="a positive integer, or null", description="Total optimizer steps, instead of epochs."
     )
     time: Annotated[
         Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)] | None,
@@ -253,78 +264,88 @@ class TrainConfig(Section):
         BeforeValidator(_optional),
     ] = setting(
         None,
-        takes="a time such as 90s, 10m or 1h30m, or null",
-        description="Wall-clock budget, e.g. 10m; the schedule anneals to it, or to auto epochs where these take less.",
+        allowed="a time such as 90s, 10m or 1h30m, or null",
+        description="Wall-clock budget, e.g. 10m; the learning rate anneals to its end, or to that of auto epochs "
+        "if these take less time.",
     )
-    learning_rate: Rate | Auto = setting("auto", takes="a number above 0, or auto", description="The peak rate.")
+    learning_rate: Rate | Auto = setting(
+        "auto", allowed="a positive number, or auto", description="Peak learning rate."
+    )
     optimizer: Literal["adamw", "rmsprop", "sgd"] = setting(
-        "adamw", takes="adamw, rmsprop or sgd", description="The optimizer; sgd has momentum 0.9."
+        "adamw", allowed="adamw, rmsprop or sgd", description="The optimizer; sgd uses momentum 0.9."
     )
     schedule: Literal["cosine", "constant", "linear"] = setting(
         "cosine",
-        takes="cosine, constant or linear",
-        description="How the rate falls from its peak to a hundredth of it.",
+        allowed="cosine, constant or linear",
+        description="How the learning rate falls from its peak to 1% of it.",
     )
     warmup_steps: Annotated[int, BeforeValidator(_number), Field(ge=0)] = setting(
         100,
-        takes="a whole number from 0",
-        description="Steps in which the rate climbs to its peak; never more than a tenth of all steps.",
+        allowed="a non-negative integer",
+        description="Steps of linear warm-up to the peak learning rate; at most a tenth of all steps.",
     )
     weight_decay: Amount | Auto = setting(
         "auto",
-        takes="a number from 0, or auto",
-        description="L2 as decoupled weight decay: a step takes the rate times this off every matrix but an "
-        "embedding that is not tied; auto goes by epochs, the steps of one, rate and optimizer.",
+        allowed="a non-negative number, or auto",
+        description="Decoupled weight decay (L2): each step shrinks every matrix but an untied embedding "
+        "by the learning rate times this; auto depends on epochs, steps per epoch, learning rate and optimizer.",
     )
     distillation: Share | Auto = setting(
         "auto",
-        takes="a number from 0 to below 1, or auto",
-        description="With --init-from: the share of what is learnt that is not the text but what the model that it "
-        "starts from expects there; auto is 0.3, less or 0 where that model foretells the text much worse than an "
-        "n-gram model of it, 0 for more than 2 million characters; 0 is off.",
+        allowed="a number from 0 to below 1, or auto",
+        description="With --init-from: share of the loss that is distillation from the initial model; auto "
+        "is 0.3, less or 0 if that model predicts the text much worse than an n-gram model does, and 0 above "
+        "2 million characters; 0 is off.",
     )
     l1: Amount = setting(
         0.0,
-        takes="a number from 0",
-        description="Weight of the summed absolute weights in the loss, on matrices only.",
+        allowed="a non-negative number",
+        description="Factor of the L1 norm of all weight matrices in the loss.",
     )
     clip_norm: Annotated[Rate | None, BeforeValidator(_optional)] = setting(
         1.0,
-        takes="a number above 0, or null",
-        description="Scale the gradient down to this norm; null is off.",
+        allowed="a positive number, or null",
+        description="Clip the gradient's global norm to this; null is off.",
     )
     clip_value: Annotated[Rate | None, BeforeValidator(_optional)] = setting(
-        None, takes="a number above 0, or null", description="Cut each gradient to this size; null is off."
+        None,
+        allowed="a positive number, or null",
+        description="Clip each gradient element to this size; null is off.",
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto",
-        takes="auto, fp32 or bf16",
-        description="Number format of the products; auto tries what the device has and takes the faster.",
+        allowed="auto, fp32 or bf16",
+        description="Number format of matrix products; auto benchmarks those of the device and uses the faster.",
     )
     kernel: Annotated[Literal["auto", "torch", "custom"], BeforeValidator(_kernel)] = setting(
         "auto",
-        takes="auto, torch or custom",
-        description="Which kernel runs the layers through time: torch's, where there is one, or charrnn's custom one; "
-        "auto tries both on a CPU.",
+        allowed="auto, torch or custom",
+        description="The kernel that runs the recurrent layers: torch's, where there is one, or charrnn's custom one; "
+        "auto benchmarks both on a CPU.",
     )
     eval_every: Positive | Auto = setting(
-        "auto", takes="a whole number from 1, or auto", description="Steps between evaluations."
+        "auto", allowed="a positive integer, or auto", description="Steps between evaluations."
     )
     patience: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
         "auto",
-        takes="a whole number from 1, auto or null",
-        description="Stop after so many evaluations without a better one; null never stops.",
+        allowed="a positive integer, auto or null",
+        description="Stop after this many evaluations without improvement; null never stops early.",
     )
     seed: Annotated[
         Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)] | None, BeforeValidator(_optional)
     ] = setting(
         None,
-        takes="a whole number from 0, or null",
-        description="Seed of all that is random; drawn and printed if null.",
+        allowed="a non-negative integer, or null",
+        description="Random seed; null draws one and prints it.",
     )
 
+    @property
+    def step_characters(self) -> int:
+        """Return the characters of one optimizer step."""
+        return resolved(self.batch_size) * self.sequence_length
+
     @model_validator(mode="after")
-    def _one_length(self) -> TrainConfig:
+    def _check_length(self) -> TrainConfig:
         if isinstance(self.epochs, int) and self.steps is not None:
             raise ValueError("train.epochs and train.steps are both set; set one of them")
         if self.epochs is None and self.steps is None and self.time is None:
@@ -346,19 +367,19 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
-    def _counting_takes_no_training(self) -> Config:
+    def _check_counted(self) -> Config:
         fields = type(self.train).model_fields.items()
         changed = [f"train.{name}" for name, field in fields if getattr(self.train, name) != field.default]
         others = [name for name in changed if name != "train.seed"]
         if self.model.counted and others:
             raise ValueError(
-                f"model.cell={self.model.cell} counts the text once and takes no setting of training but the seed;"
-                f" leave out {', '.join(others)}"
+                f"model.cell={self.model.cell} counts the text once; its only train setting is the seed."
+                f" Leave out {', '.join(others)}"
             )
         return self
 
     def with_values(self, **sections: Mapping[str, Any]) -> Config:
-        """Give a copy with some settings replaced and all checked anew, e.g. with_values(train={"epochs": 3})."""
+        """Return a validated copy with some settings replaced, e.g. with_values(train={"epochs": 3})."""
         values = self.model_dump()
         for section, changes in sections.items():
             values[section].update(changes)

@@ -1,3 +1,3 @@
-"""Texts: from files and streams to a vocabulary, splits, and windows of a batch on the training device.
+"""Texts: from files and streams to a vocabulary, splits, and batches on the training device.
 
-Owns encodings, the vocabulary, the split and the order in which training reads. Refuses to know models."""
+Owns encodings, the vocabulary, the splits and the order in which training reads. Refuses to know models."""

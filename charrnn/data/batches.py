@@ -1,23 +1,26 @@
-"""A training part read as a batch of contiguous rows, a window at a time.
-Shapes: N characters, D documents, B rows, T steps."""
+"""The training split as batches of contiguous rows, one window of characters at a time.
+Shapes: N characters, D documents, B batch rows, T steps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.data.corpus import Tokens
-from charrnn.data.splits import _end, _ends
+from charrnn.data.splits import BLOCK, ends_in_order, ends_in_text
 
+# independent random streams of the seed
 _SHUFFLING, _OFFSET, _LOOKAHEAD = 2, 3, 4
 
 
 class Window(NamedTuple):
-    """Hold one window of every lane, as tokens: each target's own place, the one before (`inputs`), and the one after
-    (`following`), which goes on beyond the window; None where no lookahead was asked for."""
+    """The tokens of one window: the targets, the character before each (`inputs`) and the one after each (`following`).
+
+    `following` goes on beyond the window by the lookahead; None if there is no lookahead.
+    """
 
     inputs: npt.NDArray[np.int64]  # (B, T)
     targets: npt.NDArray[np.int64]  # (B, T)
@@ -25,19 +28,31 @@ class Window(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Say which characters of each lane a window has, from `first` to before `last`, and where its lookahead ends."""
+    """The part of each row that a window covers, from `first` to before `last`, and where its lookahead ends."""
 
     first: int
     last: int
-    end: int | None = None  # None where no lookahead was asked for
+    end: int | None = None  # None if there is no lookahead
+
+
+class EpochOrder(NamedTuple):
+    """Where the first row of an epoch starts, and, if documents are shuffled, where they lie.
+
+    The character at position p of the epoch's text is the one at p + shifts[d] of the split, where d is the first
+    document with p < ends[d].
+    """
+
+    offset: int
+    ends: npt.NDArray[np.int64] | None = None  # (D)
+    shifts: npt.NDArray[np.int64] | None = None  # (D)
 
 
 @dataclass
 class ContiguousBatches:
-    """Read a training part as B contiguous lanes, about T characters a window, in another way each epoch.
+    """Read the training split as B contiguous rows, in windows of at most T characters, cut elsewhere each epoch.
 
-    The part is a ring: an epoch begins at an offset of its own, so that lanes and windows are cut elsewhere
-    each time, and covers every character once but for fewer than B. Windows share the lane evenly (none is a stub).
+    The split is a ring. An epoch starts at a random offset and covers every character once, except for fewer than B.
+    The windows of an epoch have equal lengths, up to one character.
     """
 
     tokens: Tokens
@@ -47,59 +62,58 @@ class ContiguousBatches:
     sequence_length: int
     seed: int
     shuffled: bool = False
-    lookahead: int = 0  # characters after a window that are shown as well, at most
-    _epoch: int = -1
+    lookahead: int = 0  # maximum number of characters to show after a window
+    _latest: tuple[int, EpochOrder] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         assert self.batch_size <= len(self.tokens)
-        self.lane_length = len(self.tokens) // self.batch_size
-        self.windows = -(-self.lane_length // self.sequence_length)
+        self.row_length = len(self.tokens) // self.batch_size
+        self.windows = -(-self.row_length // self.sequence_length)
 
     def window(self, epoch: int, index: int) -> Window:
-        """Give one window; a newline stands before the part's first character and after its last.
-
-        How much lookahead it has is drawn for each window, from none to all, so that whoever reads backwards learns
-        to begin anywhere, and to speak after few characters as after many.
-        """
-        first, last, end = self.span(epoch, index)
-        lanes, size = self.offset + self.lane_length * np.arange(self.batch_size), len(self.tokens)
-        places = (lanes[:, None] + np.arange(first - 1, last)[None, :]) % size  # (B, 1 + T)
-        read = self._read(places)
-        targets = np.ascontiguousarray(read[:, 1:])
-        inputs = np.where(places[:, 1:] == 0, self.newline, read[:, :-1])
+        """Return one window of an epoch; a newline stands before the split's first character and after its last."""
+        order, (first, last, end), size = self.order(epoch), self.span(epoch, index), len(self.tokens)
+        rows = order.offset + self.row_length * np.arange(self.batch_size)[:, None]  # (B, 1)
+        positions = (rows + np.arange(first - 1, last)) % size  # (B, 1 + T)
+        tokens = self._tokens_at(positions, order)
+        targets = np.ascontiguousarray(tokens[:, 1:])
+        inputs = np.where(positions[:, 1:] == 0, self.newline, tokens[:, :-1])
         if end is None:
             return Window(inputs, targets)
-        later = (lanes[:, None] + np.arange(first, end)[None, :] + 1) % size  # (B, T + lookahead)
-        return Window(inputs, targets, np.where(later == 0, self.newline, self._read(later)))
+        positions = (rows + np.arange(first + 1, end + 1)) % size  # (B, T + lookahead)
+        return Window(inputs, targets, np.where(positions == 0, self.newline, self._tokens_at(positions, order)))
 
     def span(self, epoch: int, index: int) -> Span:
-        """Give where a window lies in each lane, and put the lanes in that epoch's order."""
-        if epoch != self._epoch:
-            self._begin(epoch)
-        first = index * self.lane_length // self.windows
-        last = (index + 1) * self.lane_length // self.windows
+        """Return which part of each row a window covers.
+
+        The length of its lookahead is drawn uniformly, so that a backward network learns to start anywhere, and to
+        predict after few characters as well as after many.
+        """
+        first = index * self.row_length // self.windows
+        last = (index + 1) * self.row_length // self.windows
         if self.lookahead == 0:
             return Span(first, last)
-        draw = np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index])
-        # in a text so short that the ring would come round to the window, there is less of it
-        most = max(0, len(self.tokens) - 1 - (last - first))
-        return Span(first, last, last + min(int(draw.integers(self.lookahead + 1)), most))
+        length = int(np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index]).integers(self.lookahead + 1))
+        # less in a text so short that the ring would come round to the window
+        return Span(first, last, last + min(length, max(0, len(self.tokens) - 1 - (last - first))))
 
-    def arrangement(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Give where documents end in this epoch's order (D), and how far each lies in the text from there (D)."""
-        return self._ends, _end(self.starts, len(self.tokens), self._order) - self._ends
+    def order(self, epoch: int) -> EpochOrder:
+        """Return in which order an epoch reads the split; that of the latest epoch is cached."""
+        if self._latest is None or self._latest[0] != epoch:
+            offset = int(np.random.default_rng([self.seed, _OFFSET, epoch]).integers(len(self.tokens)))
+            self._latest = epoch, EpochOrder(offset, *(self._shuffle(epoch) if self.shuffled else ()))
+        return self._latest[1]
 
-    def _read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Give the tokens at places of the ring: of the text, or of its documents in this epoch's order."""
-        if self.shuffled:
-            # looked up and not put together anew: a text may be larger than memory
-            document = np.searchsorted(self._ends, places, "right")
-            places = places - self._ends[document] + _end(self.starts, len(self.tokens), self._order[document])
-        return self.tokens[places].astype(np.int64)
+    def _shuffle(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        order = np.random.default_rng([self.seed, _SHUFFLING, epoch]).permutation(len(self.starts))
+        ends = ends_in_order(self.starts, len(self.tokens), order)
+        for first in range(0, len(order), BLOCK):  # in place: there may be very many documents
+            block = slice(first, first + BLOCK)
+            order[block] = ends_in_text(self.starts, len(self.tokens), order[block]) - ends[block]
+        return ends, order
 
-    def _begin(self, epoch: int) -> None:
-        if self.shuffled:
-            self._order = np.random.default_rng([self.seed, _SHUFFLING, epoch]).permutation(len(self.starts))
-            self._ends = _ends(self.starts, len(self.tokens), self._order)
-        self.offset = int(np.random.default_rng([self.seed, _OFFSET, epoch]).integers(len(self.tokens)))
-        self._epoch = epoch
+    def _tokens_at(self, positions: npt.NDArray[np.int64], order: EpochOrder) -> npt.NDArray[np.int64]:
+        """Look up the tokens at positions of the epoch's text; building that text could take more than memory."""
+        if order.ends is not None and order.shifts is not None:
+            positions = positions + order.shifts[np.searchsorted(order.ends, positions, "right")]
+        return self.tokens[positions].astype(np.int64)

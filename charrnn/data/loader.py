@@ -1,5 +1,5 @@
-"""How windows of training reach the device where the model is, without the loop ever waiting for it.
-Knows lanes and devices, not models. Shapes: N characters, D documents, B lanes, T steps."""
+"""How training windows reach the model's device without blocking the training loop.
+Knows batches and devices, not models. Shapes: N characters, D documents, B batch rows, T steps."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from charrnn.data.batches import ContiguousBatches
+from charrnn.data.batches import ContiguousBatches, EpochOrder
 
-_SHARE = 4  # of the free memory a training part may take one in so many
-_BLOCK = 1 << 24  # tokens that go to the device at a time
+_SHARE = 4  # the training split may take 1/_SHARE of the device's free memory
+_BLOCK = 1 << 24  # tokens per copy to the device
 
 
 class Batch(NamedTuple):
-    """Hold a window as tensors of int64 on the model's device; see `corpus.Window`."""
+    """A window as int64 tensors on the model's device; see `batches.Window`."""
 
     inputs: Tensor  # (B, T)
     targets: Tensor  # (B, T)
     following: Tensor | None = None  # (B, T + 0 to lookahead)
 
 
-BatchLoader = Callable[[int, int], Batch]  # epoch and index to a window
+BatchLoader = Callable[[int, int], Batch]  # from epoch and index to a window
 
 
-def feed(batches: ContiguousBatches, device: torch.device) -> BatchLoader:
-    """Choose how to bring windows to a device: from its own memory where the text fits there, else one by one."""
+def make_loader(batches: ContiguousBatches, device: torch.device) -> BatchLoader:
+    """Return a loader that gathers windows on the device if the split fits there, else sends them one by one."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if DeviceBatches.size(batches) * _SHARE <= free:
@@ -38,13 +38,14 @@ def feed(batches: ContiguousBatches, device: torch.device) -> BatchLoader:
 
 
 def load_batch(batches: ContiguousBatches, epoch: int, index: int, device: torch.device) -> Batch:
-    """Read a window on the CPU, and send it to the device."""
+    """Read a window on the CPU and send it to the device."""
     inputs, targets, following = batches.window(epoch, index)
-    return Batch(send(inputs, device), send(targets, device), None if following is None else send(following, device))
+    after = None if following is None else to_device(following, device)
+    return Batch(to_device(inputs, device), to_device(targets, device), after)
 
 
-def send(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Bring an array to a device. From pinned memory a GPU fetches it when it is ready, and nobody waits."""
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device; to a GPU from pinned memory, without waiting for it."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -52,53 +53,48 @@ def send(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 class DeviceBatches:
-    """Hold a training part on the device, and gather its windows there; the same windows as those of `lanes`."""
+    """Hold the training split on the device and gather its windows there; they equal those of `batches`."""
 
     def __init__(self, batches: ContiguousBatches, device: torch.device) -> None:
         self.batches, self.device = batches, device
-        # torch's wider unsigned types are not good for much
+        # torch's wider unsigned types support few operations
         narrow = batches.tokens.dtype == np.uint8
-        dtype = torch.uint8 if narrow else torch.int32
-        self.tokens = torch.empty(len(batches.tokens), dtype=dtype, device=device)
+        self.tokens = torch.empty(len(batches.tokens), dtype=torch.uint8 if narrow else torch.int32, device=device)
         for first in range(0, len(batches.tokens), _BLOCK):
             block = batches.tokens[first : first + _BLOCK].astype(np.uint8 if narrow else np.int32)
             self.tokens[first : first + len(block)].copy_(torch.from_numpy(block))
-        self.begins = batches.lane_length * torch.arange(batches.batch_size, device=device)[:, None]  # (B, 1)
-        self.ends: Tensor | None = None  # of documents in the order of an epoch (D)
-        self.shifts: Tensor | None = None  # from a place in that order to one in the text (D)
-        self._epoch = -1
+        self._rows = batches.row_length * torch.arange(batches.batch_size, device=device)[:, None]  # (B, 1)
+        self._order: EpochOrder | None = None  # the one that these two come from
+        self._ends: Tensor | None = None  # (D)
+        self._shifts: Tensor | None = None  # (D)
 
     @staticmethod
     def size(batches: ContiguousBatches) -> int:
-        """Give the bytes that a training part takes on a device."""
+        """Compute the bytes that a training split takes on a device."""
         documents = 2 * 8 * len(batches.starts) if batches.shuffled else 0
         return len(batches.tokens) * (1 if batches.tokens.dtype == np.uint8 else 4) + documents
 
     def window(self, epoch: int, index: int) -> Batch:
-        """Give one window; see `Lanes.window`."""
-        span = self.batches.span(epoch, index)
-        if epoch != self._epoch:
-            self._begin(epoch)
-        places = self._places(span.first - 1, span.last)  # (B, 1 + T)
-        read = self._read(places)
-        targets = read[:, 1:].contiguous()
-        inputs = read[:, :-1].masked_fill(places[:, 1:] == 0, self.batches.newline)
-        if span.end is None:
+        """Return one window of an epoch; see `ContiguousBatches.window`."""
+        order, (first, last, end) = self.batches.order(epoch), self.batches.span(epoch, index)
+        if order is not self._order:
+            self._order, (_, ends, shifts) = order, order
+            self._ends = None if ends is None else to_device(ends, self.device)
+            self._shifts = None if shifts is None else to_device(shifts, self.device)
+        positions = self._positions(order.offset, first - 1, last)  # (B, 1 + T)
+        tokens = self._tokens_at(positions)
+        targets = tokens[:, 1:].contiguous()
+        inputs = tokens[:, :-1].masked_fill(positions[:, 1:] == 0, self.batches.newline)
+        if end is None:
             return Batch(inputs, targets)
-        later = self._places(span.first + 1, span.end + 1)  # (B, T + lookahead)
-        return Batch(inputs, targets, self._read(later).masked_fill(later == 0, self.batches.newline))
+        positions = self._positions(order.offset, first + 1, end + 1)  # (B, T + lookahead)
+        return Batch(inputs, targets, self._tokens_at(positions).masked_fill(positions == 0, self.batches.newline))
 
-    def _places(self, first: int, last: int) -> Tensor:
-        steps = torch.arange(first + self.batches.offset, last + self.batches.offset, device=self.device)
-        return (self.begins + steps) % len(self.batches.tokens)
+    def _positions(self, offset: int, first: int, last: int) -> Tensor:
+        steps = torch.arange(first + offset, last + offset, device=self.device)
+        return (self._rows + steps) % len(self.batches.tokens)
 
-    def _read(self, places: Tensor) -> Tensor:
-        if self.ends is not None and self.shifts is not None:
-            places = places + self.shifts[torch.searchsorted(self.ends, places, right=True)]
-        return self.tokens[places].long()
-
-    def _begin(self, epoch: int) -> None:
-        if self.batches.shuffled:
-            ends, shifts = self.batches.arrangement()
-            self.ends, self.shifts = send(ends, self.device), send(shifts, self.device)
-        self._epoch = epoch
+    def _tokens_at(self, positions: Tensor) -> Tensor:
+        if self._ends is not None and self._shifts is not None:
+            positions = positions + self._shifts[torch.searchsorted(self._ends, positions, right=True)]
+        return self.tokens[positions].long()

@@ -1,4 +1,4 @@
-"""Cutting a text into training, validation and test part, in order or by documents at random.
+"""Splitting a text into training, validation and test data, in order or by documents at random.
 Shapes: N characters, D documents."""
 
 from __future__ import annotations
@@ -16,88 +16,87 @@ from charrnn.data.spool import Codes, TextSpool
 
 SplitName = Literal["training", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-# independent random streams of one seed
-_DEALING = 1
-_BLOCK = 1 << 20  # documents, or characters, at a time
+_ASSIGNMENT = 1  # a random stream of the seed; those of batches are independent of it
+BLOCK = 1 << 20  # documents or characters processed at a time, to bound memory
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Say which part each document belongs to: `owners` (D), 0 to 2, and `bounds` (D+1), where each begins and ends.
+    """The split of each document: `splits` (D), indices into SPLITS, and `bounds` (D+1), where each starts and ends.
 
-    A text that is cut in order is three documents.
+    A text that is cut in order counts as three documents.
     """
 
-    owners: npt.NDArray[np.uint8]
+    splits: npt.NDArray[np.uint8]
     bounds: npt.NDArray[np.int64]
 
     def split_text(self, source: TextSpool) -> Iterator[tuple[int, Codes]]:
-        """Walk through a text, a chunk at a time; gives whose code points these are."""
+        """Yield a text in order, as pairs of a split's index and code points of it."""
         first = 0
         for codes in source.chunks():
             last = first + len(codes)
             begin = int(np.searchsorted(self.bounds, first, "right")) - 1
             end = int(np.searchsorted(self.bounds, last, "left"))
-            owners = self.owners[begin:end]
-            if (owners == owners[0]).all():
-                yield int(owners[0]), codes
+            splits = self.splits[begin:end]
+            if (splits == splits[0]).all():
+                yield int(splits[0]), codes
             else:
                 bounds = np.clip(self.bounds[begin : end + 1], first, last)
-                owned = np.repeat(owners, bounds[1:] - bounds[:-1])
-                for part in range(len(SPLITS)):
-                    yield part, codes[owned == part]
+                split_of = np.repeat(splits, np.diff(bounds))
+                for split in range(len(SPLITS)):
+                    yield split, codes[split_of == split]
             first = last
 
-    def starts(self, part: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Give where documents begin in a part, block by block."""
+    def starts(self, split: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield where documents start in a split, block by block."""
         end = 0
-        for first in range(0, len(self.owners), _BLOCK):
-            lengths = np.diff(self.bounds[first : first + _BLOCK + 1])[self.owners[first : first + _BLOCK] == part]
+        for first in range(0, len(self.splits), BLOCK):
+            lengths = np.diff(self.bounds[first : first + BLOCK + 1])[self.splits[first : first + BLOCK] == split]
             ends = end + np.cumsum(lengths)
             yield ends - lengths
             end = int(ends[-1]) if len(ends) else end
 
 
-def split(source: TextSpool, data: DataConfig, seed: int) -> SplitPlan:
-    """Deal a text to its three parts: cut in order, or by documents at random, as `data` says."""
+def plan_split(source: TextSpool, data: DataConfig, seed: int) -> SplitPlan:
+    """Assign a text to its three splits, in order or by documents at random, as `data` says."""
     train, validation, test = data.split
     if data.documents == "none":
         first = int(source.length * train + 1e-6)
         second = source.length if test == 0.0 else int(source.length * (train + validation) + 1e-6)
         return SplitPlan(np.arange(3, dtype=np.uint8), np.array([0, first, second, source.length], dtype=np.int64))
 
-    bounds = documents(source, data.documents)
-    order = np.random.default_rng([seed, _DEALING]).permutation(len(bounds) - 1)
-    # dealt by number of characters: long documents must not starve a part
-    split_text = _ends(bounds[:-1], source.length, order)
+    bounds = find_documents(source, data.documents)
+    order = np.random.default_rng([seed, _ASSIGNMENT]).permutation(len(bounds) - 1)
+    # shares are of characters: a few long documents must not make up for many short ones
+    ends = ends_in_order(bounds[:-1], source.length, order)
 
     def count_to(share: float) -> int:
-        # 1e-9: a document that ends exactly at a border lies before it, whatever a share's last bit says
-        return bisect.bisect_right(split_text, share + 1e-9, key=lambda end: float(end) / source.length)
+        # 1e-9: a document that ends exactly at the share is within it, whatever the share's rounding
+        return bisect.bisect_right(ends, share + 1e-9, key=lambda end: float(end) / source.length)
 
     first, second = count_to(train), count_to(train + validation)
-    # few and long documents: each part that has a share gets one, where there are enough
+    # few and long documents: each split with a share gets one, if there are enough
     tested = 0 if test == 0.0 else 1 if len(order) > 2 else 0
     first = min(max(first, 1), max(len(order) - 1 - tested, 1))
     second = len(order) if test == 0.0 else min(max(second, first + 1), len(order) - tested)
-    owners = np.full(len(order), 2, dtype=np.uint8)
-    owners[order[:first]] = 0
-    owners[order[first:second]] = 1
-    return SplitPlan(owners, bounds)
+    splits = np.full(len(order), 2, dtype=np.uint8)
+    splits[order[:first]] = 0
+    splits[order[first:second]] = 1
+    return SplitPlan(splits, bounds)
 
 
-def documents(source: TextSpool, kind: str) -> npt.NDArray[np.int64]:
-    """Find where documents begin, and where the last one ends (D+1); each keeps the newlines that end it.
+def find_documents(source: TextSpool, kind: str) -> npt.NDArray[np.int64]:
+    """Return where documents start, and where the last one ends (D+1); each includes the newlines that end it.
 
-    The last one may lack them in the file; it gets them, so that shuffling never joins two documents.
+    Those that the last document lacks are appended to the text, so that shuffling never joins two documents.
     """
     if kind == "file":
         source.append("\n")
         return np.array([*source.starts, source.length], dtype=np.int64)
-    wanted = 1 if kind == "line" else 2
-    source.append("\n" * (wanted - (len(source.tail) - len(source.tail.rstrip("\n")))))
+    required = 1 if kind == "line" else 2
+    source.append("\n" * (required - (len(source.tail) - len(source.tail.rstrip("\n")))))
     newlines = sum(int(np.count_nonzero(codes == ord("\n"))) for codes in source.chunks())
-    bounds, found, first = np.zeros(newlines + 1, dtype=np.int64), 1, 0  # there are no more documents than newlines
+    bounds, found, first = np.zeros(newlines + 1, dtype=np.int64), 1, 0  # at most one document per newline
     before = np.zeros(2, dtype=bool)  # whether the last two characters were newlines
     for codes in source.chunks():
         newline = np.concatenate((before, codes == ord("\n")))
@@ -109,17 +108,17 @@ def documents(source: TextSpool, kind: str) -> npt.NDArray[np.int64]:
     return bounds[: found + 1]
 
 
-def _ends(starts: npt.NDArray[np.int64], size: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Give where documents end (D) when they are put one after another in another order."""
+def ends_in_order(starts: npt.NDArray[np.int64], size: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where documents end (D) if they are joined in the given order."""
     ends, end = np.empty(len(order), dtype=np.int64), 0
-    for first in range(0, len(order), _BLOCK):
-        chosen = order[first : first + _BLOCK]
-        block = end + np.cumsum(_end(starts, size, chosen) - starts[chosen])
-        ends[first : first + _BLOCK], end = block, int(block[-1])
+    for first in range(0, len(order), BLOCK):
+        documents = order[first : first + BLOCK]
+        block = end + np.cumsum(ends_in_text(starts, size, documents) - starts[documents])
+        ends[first : first + BLOCK], end = block, int(block[-1])
     return ends
 
 
-def _end(starts: npt.NDArray[np.int64], size: int, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Give where the chosen documents end in the text: where the next one begins."""
+def ends_in_text(starts: npt.NDArray[np.int64], size: int, documents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where the given documents end in the text: where the next one starts."""
     last = len(starts) - 1
-    return np.where(chosen < last, starts[np.minimum(chosen + 1, last)], size)
+    return np.where(documents < last, starts[np.minimum(documents + 1, last)], size)

@@ -1,6 +1,5 @@
-"""A long text's tokens in a file: written once, in bounded memory, and mapped into memory ever after.
-The file is of the safetensors format; it is trusted only where it says that it is of this very text and settings, and
-where its bytes are those that were written."""
+"""The tokens of a long text in a file: written once, in bounded memory, and memory-mapped from then on.
+The file is in safetensors format. It is used only if it names the same text and settings, and its checksums match."""
 
 from __future__ import annotations
 
@@ -15,42 +14,42 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from charrnn.atomic_files import writing
+from charrnn.atomic_files import atomic_writer
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus
 from charrnn.data.corpus import Corpus, CorpusCard, Layout, SplitText
 from charrnn.data.splits import SPLITS
-from charrnn.data.spool import no_room
+from charrnn.data.spool import cannot_store
 from charrnn.data.text_files import Stamp, stamp
 from charrnn.data.vocabulary import Vocabulary
 
 FORMAT = 1
-LONG = 1 << 26  # bytes of tokens from which on they are kept in a file
+MIN_FILE_BYTES = 1 << 26  # a corpus of fewer bytes stays in memory
 _NAMES = {"<i8": "I64", "<u4": "U32", "<u2": "U16", "|u1": "U8"}
 _LONGEST_HEADER = 100_000_000
-_BLOCK = 1 << 20  # bytes checked at a time
+_BLOCK = 1 << 20  # bytes summed at a time
 
 
-def keep(split_text: SplitText, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
-    """Encode a text, a long one into a file, a short one into memory; `stamps` are its files' before they were read.
+def write(split_text: SplitText, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
+    """Encode a text, a long one into the file `path`, a short one into memory.
 
-    Raises CharRNNError when the disk is full.
+    `stamps` are those of its files before they were read. Raises CharRNNError if the disk is full.
     """
-    if split_text.layout.size < LONG:
+    if split_text.layout.size < MIN_FILE_BYTES:
         return split_text.in_memory()
-    about = _about(split_text.source.digest, data, seed, _from(path.parent, stamps), split_text.vocabulary)
-    header = _header(split_text.layout, about, {})
-    with writing(path, len(header) + split_text.layout.size) as file:
+    identity = _identity(split_text.source.digest, data, seed, _relative(stamps, path.parent), split_text.vocabulary)
+    header = _header(split_text.layout, identity, {})
+    with atomic_writer(path, len(header) + split_text.layout.size) as file:
         file.write(header)
         checksums = split_text.write(file)
-        file.seek(0)  # its length is the same, whatever the sums are
-        file.write(_header(split_text.layout, about, checksums))
+        file.seek(0)  # the header's length does not depend on the checksums
+        file.write(_header(split_text.layout, identity, checksums))
     return _mapped(path, len(header), split_text.layout, split_text.vocabulary, split_text.shuffled)
 
 
-def hold(split_text: SplitText) -> Corpus:
-    """Encode a text: a long one into a file without a name, which is gone with the process, a short one into memory."""
-    if split_text.layout.size < LONG:
+def in_memory_or_temporary(split_text: SplitText) -> Corpus:
+    """Encode a text, a long one into an unnamed file that vanishes with the process, a short one into memory."""
+    if split_text.layout.size < MIN_FILE_BYTES:
         return split_text.in_memory()
     try:
         with tempfile.TemporaryFile() as file:
@@ -58,12 +57,12 @@ def hold(split_text: SplitText) -> Corpus:
             file.flush()
             return _mapped(file, 0, split_text.layout, split_text.vocabulary, split_text.shuffled)
     except OSError as error:
-        raise no_room(None, error) from error
+        raise cannot_store(None, error) from error
 
 
-def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: Vocabulary) -> Corpus | None:
-    """Map a file that `keep` made; give None if it is not whole and sound, not of the text of `card` parted as `data`
-    says, or if the text's files have been touched since."""
+def load(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: Vocabulary) -> Corpus | None:
+    """Map a file that `write` made. Return None if there is none, if it is damaged, is not of the text of `card` split
+    as `data` says, or if the text's files were modified since."""
     stamps = [stamp(name) for name in data.texts]
     characters = (card.training, card.validation, card.test)
     try:
@@ -73,17 +72,17 @@ def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: 
             raw = start + file.read(min(length, _LONGEST_HEADER))
             tree = json.loads(raw[8:])
             documents, unknown = (
-                tuple(int(tree[f"{part}/{name}"]["shape"][0]) for part in SPLITS) for name in ("starts", "unknown")
+                tuple(int(tree[f"{split}/{name}"]["shape"][0]) for split in SPLITS) for name in ("starts", "unknown")
             )
             layout = Layout(documents, unknown, characters, np.dtype(vocabulary.dtype))
             names = [name for name, *_ in layout.fields()]
-            sums = [int(each, 16) for each in tree["__metadata__"]["crc32"].split()]
-            checksums = dict(zip(names, sums, strict=True))
-            about = _about(card.sha256, data, seed, _from(path.parent, stamps), vocabulary)
-            if None in stamps or raw != _header(layout, about, checksums):
+            stored = [int(checksum, 16) for checksum in tree["__metadata__"]["crc32"].split()]
+            checksums = dict(zip(names, stored, strict=True))
+            identity = _identity(card.sha256, data, seed, _relative(stamps, path.parent), vocabulary)
+            if None in stamps or raw != _header(layout, identity, checksums):
                 return None
-            # before what it says is believed: a disk that failed, or a crash, may have left other bytes in their place
-            if os.fstat(file.fileno()).st_size != len(raw) + layout.size or _summed(file, layout) != checksums:
+            # a failed disk or a crash may have left other bytes
+            if os.fstat(file.fileno()).st_size != len(raw) + layout.size or _checksums(file, layout) != checksums:
                 return None
             return _mapped(file, len(raw), layout, vocabulary, data.documents != "none")
     except (
@@ -100,8 +99,8 @@ def find(path: Path, data: DataConfig, seed: int, card: CorpusCard, vocabulary: 
         return None
 
 
-def _summed(file: BinaryIO, layout: Layout) -> dict[str, int]:
-    """Give the CRC-32 of each array of a store, from where a file stands, in bounded memory."""
+def _checksums(file: BinaryIO, layout: Layout) -> dict[str, int]:
+    """Compute the CRC-32 of each array of a store at a file's current position, in bounded memory."""
     checksums = {}
     for name, dtype, _, length in layout.fields():
         checksum, left = 0, length * dtype.itemsize
@@ -111,8 +110,8 @@ def _summed(file: BinaryIO, layout: Layout) -> dict[str, int]:
     return checksums
 
 
-def _from(folder: Path, stamps: Sequence[Stamp | None]) -> list[Stamp | None]:
-    """Name files that lie in a run folder by their names there: a run that was moved has the same ones."""
+def _relative(stamps: Sequence[Stamp | None], folder: Path) -> list[Stamp | None]:
+    """Make the paths in a run folder relative to it, so that the run can be moved."""
     folder = folder.absolute()
     return [
         (Path(stamp[0]).name, *stamp[1:]) if stamp is not None and Path(stamp[0]).parent == folder else stamp
@@ -120,10 +119,10 @@ def _from(folder: Path, stamps: Sequence[Stamp | None]) -> list[Stamp | None]:
     ]
 
 
-def _about(
+def _identity(
     digest: str, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Say all that the tokens depend on, and by what to see that the texts are still the same."""
+    """Return all that the tokens depend on, and the stamps that show whether the texts have changed."""
     return {
         "format": FORMAT,
         "sha256": digest,
@@ -138,20 +137,19 @@ def _about(
     }
 
 
-def _header(layout: Layout, about: dict[str, Any], checksums: Mapping[str, int]) -> bytes:
-    """Say what lies where; of the same length whatever the checksums of the arrays are, also where they are not known
-    yet."""
+def _header(layout: Layout, identity: dict[str, Any], checksums: Mapping[str, int]) -> bytes:
+    """Return the safetensors header. Its length does not depend on the checksums, which may still be missing."""
     sums = " ".join(f"{checksums.get(name, 0):08x}" for name, *_ in layout.fields())
-    tree: dict[str, Any] = {"__metadata__": {"tokens": json.dumps(about, ensure_ascii=False), "crc32": sums}}
-    for name, dtype, place, length in layout.fields():
-        offsets = [place, place + length * dtype.itemsize]
+    tree: dict[str, Any] = {"__metadata__": {"tokens": json.dumps(identity, ensure_ascii=False), "crc32": sums}}
+    for name, dtype, offset, length in layout.fields():
+        offsets = [offset, offset + length * dtype.itemsize]
         tree[name] = {"dtype": _NAMES[dtype.str], "shape": [length], "data_offsets": offsets}
     raw = json.dumps(tree, ensure_ascii=False).encode()
-    raw += b" " * (-len(raw) % 8)  # so that the numbers lie where a processor likes them
+    raw += b" " * (-len(raw) % 8)  # aligns the arrays
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _mapped(file: Path | BinaryIO, place: int, layout: Layout, vocabulary: Vocabulary, shuffled: bool) -> Corpus:
-    store = np.memmap(file, dtype=np.uint8, mode="r", offset=place, shape=(layout.size,))
-    # a plain array: a memmap's every slice costs more
+def _mapped(file: Path | BinaryIO, offset: int, layout: Layout, vocabulary: Vocabulary, shuffled: bool) -> Corpus:
+    store = np.memmap(file, dtype=np.uint8, mode="r", offset=offset, shape=(layout.size,))
+    # a plain array: slicing a memmap is slower
     return corpus.view(np.asarray(store), layout, vocabulary, shuffled)

@@ -1,5 +1,5 @@
-"""The characters a model knows, and the price of those it does not.
-One character is one token, always: V known characters are tokens 0 to V-1, every other is token V, the escape."""
+"""The characters of a model, and the probability of all others.
+One character is always one token: the V characters are tokens 0 to V-1, every other one is token V, the escape."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-SCALARS = 0x110000 - 0x800  # all Unicode code points less the surrogates
+SCALARS = 0x110000 - 0x800  # all Unicode code points except surrogates
 _Tokens = npt.NDArray[np.unsignedinteger]
 Counts = npt.NDArray[np.int64]  # by code point
 _CHUNK = 1 << 22
-_BLOCK = 1 << 16  # characters whose places in a table stay in a processor's cache
-_PAIRED = 1 << 18  # characters from which on it pays to count them in pairs
+_BLOCK = 1 << 16  # characters looked up at a time, to stay in a CPU's cache
+_PAIRED = 1 << 18  # characters from which on counting in pairs is faster
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Map characters to tokens and back.
 
-    `characters` are the V known ones, most frequent first; `seen` is N, the characters of the training part; `novel`
-    is how many of those were seen once or left out, the Good-Turing count of novelty. The last `unseen` characters are
-    not in the training part: the model began as another one, which knows them.
+    `characters` are the V known ones, most frequent first. `seen` is N, the characters of the training split, and
+    `novel` how many of them occur once or are left out (the Good-Turing count). The last `unseen` characters do not
+    occur in the training split: they are inherited from the model that training started from.
     """
 
     characters: str
@@ -35,42 +35,44 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         codes = _codes(self.characters)
-        # one entry a code point up to the highest known, and one for all above it
+        # one entry per code point up to the highest known one, and one for all above it
         table = np.full(int(codes.max()) + 2, self.escape, dtype=self.dtype)
         table[codes] = np.arange(len(codes), dtype=self.dtype)
         object.__setattr__(self, "_table", table)
 
     @classmethod
-    def of(cls, text: str, min_count: int = 1) -> Vocabulary:
-        """Collect the characters of a training text seen at least min_count times, and always the newline."""
+    def from_text(cls, text: str, min_count: int = 1) -> Vocabulary:
+        """Collect the characters that occur at least min_count times in a training text, and always the newline."""
         counts = empty_counts()
         for start in range(0, len(text), _CHUNK):
-            count(_codes(text[start : start + _CHUNK]), counts)
-        return cls.counted(counts, min_count)
+            add_counts(_codes(text[start : start + _CHUNK]), counts)
+        return cls.from_counts(counts, min_count)
 
     @classmethod
-    def counted(cls, counts: Counts, min_count: int = 1, known: str = "") -> Vocabulary:
-        """Do the same for a training text whose characters were counted.
+    def from_counts(cls, counts: Counts, min_count: int = 1, inherited: str = "") -> Vocabulary:
+        """Collect the characters of a training text from their counts by code point.
 
-        Characters `known` from before are kept, however seldom they are, and are no news when they are seen once.
+        `inherited` characters are included however rare they are, and are not novel if they occur once.
         """
-        kept = counts >= min_count
-        kept[_codes(known)] = True
-        kept &= counts > 0
-        kept[ord("\n")] = True
+        included = counts >= min_count
+        included[_codes(inherited)] = True
+        included &= counts > 0
+        included[ord("\n")] = True
         novel = counts == 1
-        novel |= ~kept
-        novel[_codes(known)] = False
-        codes = np.flatnonzero(kept)
+        novel |= ~included
+        novel[_codes(inherited)] = False
+        codes = np.flatnonzero(included)
         order = np.lexsort((codes, -counts[codes]))
         characters = codes[order].astype("<u4").tobytes().decode("utf-32-le")
-        have = set(characters)
-        before = "".join(character for character in known if character not in have)
-        return cls(characters + before, int(counts.sum()), int(counts[novel].sum()), len(before))
+        occurring = set(characters)
+        unseen = "".join(character for character in inherited if character not in occurring)
+        return cls(characters + unseen, int(counts.sum()), int(counts[novel].sum()), len(unseen))
 
-    def alone(self, counts: Sequence[int]) -> Vocabulary:
-        """Give the vocabulary of the training part, where characters come so often (V), without those that only an
-        earlier model knew. Token t is min(t, V') there, since all that is unseen becomes the escape."""
+    def without_inherited(self, counts: Sequence[int]) -> Vocabulary:
+        """Return the vocabulary without inherited characters; `counts` are those of the training split (V).
+
+        Token t becomes min(t, V'), since unseen characters become the escape.
+        """
         own = self.characters[: len(self) - self.unseen]
         return Vocabulary(own, self.seen, self.seen - sum(times for times in counts[: len(own)] if times > 1))
 
@@ -79,52 +81,52 @@ class Vocabulary:
 
     @property
     def escape(self) -> int:
-        """Give the token of every unknown character, V."""
+        """The token of every unknown character, V."""
         return len(self.characters)
 
     @property
     def newline(self) -> int:
-        """Give the token of the newline, which comes before the first character of every text."""
+        """The token of the newline, which stands before the first character of every text."""
         return int(self._table[ord("\n")])
 
     @property
     def escape_probability(self) -> float:
-        """Estimate the probability that the next character is an unknown one (Good 1953, Turing): (novel+1)/(N+1).
+        """The Good-Turing estimate (Good 1953) of the probability that the next character is unknown: (novel+1)/(N+1).
 
-        Where every character was new that would be 1 and leave the known ones nothing: N/(N+1) is the most.
+        At most N/(N+1): if every character was novel, it would be 1 and leave nothing to the known ones.
         """
         return min(self.novel + 1, max(self.seen, 1)) / (self.seen + 1)
 
     @property
     def escape_nats(self) -> float:
-        """Give the price of one unknown character: the escape, then one of all other Unicode scalar values."""
+        """The nats of an unknown character: those of the escape, then of one of all other Unicode scalar values."""
         return -math.log(self.escape_probability) + math.log(SCALARS - len(self))
 
     @property
     def known_nats(self) -> float:
-        """Give what every known character pays on top of the softmax: that it was not the escape."""
+        """The nats to add to the softmax for a known character: that it is not the escape."""
         return -math.log1p(-self.escape_probability)
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
-        """Give the smallest type that holds every token, the escape included."""
+        """The smallest type that holds every token, including the escape."""
         return np.uint8 if self.escape <= 0xFF else np.uint16 if self.escape <= 0xFFFF else np.uint32
 
     def encode(self, text: str) -> _Tokens:
-        """Turn a text of N characters into N tokens; unknown characters become the escape."""
-        chunks = [self.tokens(_codes(text[start : start + _CHUNK])) for start in range(0, len(text), _CHUNK)]
+        """Return the N tokens of a text of N characters; unknown characters become the escape."""
+        chunks = [self.encode_codes(_codes(text[start : start + _CHUNK])) for start in range(0, len(text), _CHUNK)]
         return np.concatenate(chunks) if chunks else np.empty(0, dtype=self.dtype)
 
-    def tokens(self, codes: _Tokens) -> _Tokens:
-        """Turn N code points into N tokens."""
+    def encode_codes(self, codes: _Tokens) -> _Tokens:
+        """Return the tokens of N code points."""
         tokens = np.empty(len(codes), dtype=self.dtype)
         for start in range(0, len(codes), _BLOCK):
             self._table.take(codes[start : start + _BLOCK], mode="clip", out=tokens[start : start + _BLOCK])
         return tokens
 
     def decode(self, tokens: npt.ArrayLike, unknown: npt.ArrayLike = 0xFFFD) -> str:
-        """Turn tokens (N) back into a text; an escape shows as U+FFFD, the replacement character, or as what it stood
-        for, if `unknown` has the code points of all that there are, in order."""
+        """Return the text of tokens (N). Escapes become U+FFFD, the replacement character, or `unknown`, their code
+        points in order."""
         tokens = np.asarray(tokens, dtype=np.int64)
         codes: npt.NDArray[np.uint32] = np.append(_codes(self.characters), np.uint32(0)).astype("<u4")[tokens]
         codes[tokens == self.escape] = unknown
@@ -132,14 +134,14 @@ class Vocabulary:
 
 
 def empty_counts() -> Counts:
-    """Give a count of 0 for every code point."""
+    """Return a count of 0 for every code point."""
     return np.zeros(0x110000, dtype=np.int64)
 
 
-def count(codes: _Tokens, counts: Counts) -> None:
-    """Add to `counts` how often each code point comes."""
+def add_counts(codes: _Tokens, counts: Counts) -> None:
+    """Add the number of occurrences of each code point to `counts`."""
     if codes.itemsize == 1 and len(codes) >= _PAIRED:
-        # two at a time: half as many steps, and seldom the same counter twice in a row, which must wait for itself
+        # two at a time: half as many steps, and fewer stalls on the same counter twice in a row
         even = len(codes) // 2 * 2
         pairs = np.bincount(codes[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
         counts[:256] += pairs.sum(0) + pairs.sum(1)

@@ -1,3 +1,3 @@
-"""Evaluation: bits per character of any text, by any model, and the baselines beside it.
+"""Evaluation: bits per character of any text under any model, and baselines to compare with.
 
-Owns scoring, one-sided, two-sided and dynamic. Refuses to know optimizers and the terminal."""
+Owns scoring: forward, two-sided (cloze) and dynamic. Refuses to know optimizers and the terminal."""

@@ -1,6 +1,6 @@
-"""Scoring text by what stands on both sides: each character of it as if it alone were missing (cloze, Taylor 1953).
-Knows bidirectional models and tokens, not files. Never to be compared with the score of a text read forwards.
-Shapes: N characters, K lanes of n characters, T steps of a window, F features."""
+"""Two-sided scoring: the likelihood of each character given all others, as if it alone were missing (cloze, Taylor
+1953). Such scores must not be compared with those of forward models. Knows bidirectional models and tokens, not files.
+Shapes: N characters, K segments of n characters, T steps of a window, F features."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation import scoring
 from charrnn.evaluation.scoring import WARMUP
+from charrnn.evaluation.segments import join, segment_count
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.layers import State
 from charrnn.models.losses import target_nats
 from charrnn.scores import Score
 
 _WINDOW = 256
-_LOGITS = 1 << 24  # numbers at a time, at most: 64 MB
+_MAX_FLOATS = 1 << 24  # of logits or hidden units at a time: 64 MB
 
 
 @dataclass(frozen=True)
 class TwoSided:
-    """Hold what a bidirectional model's other two heads make of a text: `backward`, each character by those after it,
-    and `cloze`, each by all others. `warmup` is what to begin with another time for the backward half."""
+    """Scores of a bidirectional model's other two heads: `backward`, each character given those after it, and `cloze`,
+    given all others. `warmup` is the backward warm-up for the next evaluation of this model."""
 
     backward: Score
     cloze: Score
@@ -37,7 +38,7 @@ class TwoSided:
 
 
 def fields(backward: Score, cloze: Score) -> dict[str, float]:
-    """Give both scores under the names that JSON has for them."""
+    """Return both scores under their names in JSON."""
     return {
         "cloze_bits_per_character": cloze.bits_per_character,
         "cloze_accuracy": cloze.accuracy,
@@ -56,92 +57,91 @@ def score(
     warmup: int = WARMUP,
     progress: Progress = no_progress,
 ) -> TwoSided:
-    """Score N tokens as one text between two newlines, whose forward evaluation is known.
+    """Score N tokens as one text between two newlines, given its forward evaluation.
 
-    Backwards the text is read as `evaluate` reads it, from the end; the cloze score is taken in lanes only where both
-    halves found lanes to agree with a single pass, and after as many characters as each of them was found to remember.
+    The backward score is that of `scoring.evaluate` on the reversed text. The cloze score is computed in segments only
+    if both halves agreed with a single pass in segments, with warm-ups as long as each half was found to need.
     """
     half = model.backward_half
     backward = scoring.evaluate(half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, progress=progress)
-    reader = _BothSides(model, vocabulary, tokens, progress)
+    scorer = _ClozeScorer(model, vocabulary, tokens, progress)
     warmups = [found.memory for found in (forward, backward) if found.memory is not None]
-    lanes = min(scoring.segment_count(len(tokens)), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
-    cloze = reader.score(lanes, *warmups) if lanes > 1 else reader.score(1, 0, 0)
+    count = min(segment_count(len(tokens), WARMUP), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
+    cloze = scorer.score(count, *warmups) if count > 1 else scorer.score(1, 0, 0)
     return TwoSided(backward.score, cloze, backward.warmup)
 
 
-class _BothSides:
-    """Reads windows of one text with both halves of one model."""
+class _ClozeScorer:
+    """Reads windows of one text with both halves of one model. Position p is character p - 1: 0 is a newline."""
 
     def __init__(self, model: BidirectionalRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
         self.model, self.vocabulary, self.tokens, self.progress = model.eval(), vocabulary, tokens, progress
-        self.size = len(tokens) + 2  # with the newlines around it: character t is at t + 1
+        self.size = len(tokens) + 2  # with a newline at each end
 
-    def score(self, lanes: int, before: int, after: int) -> Score:
-        """Score each character once, in lanes whose forward and backward states were warmed up on so many characters.
+    def score(self, count: int, forward_warmup: int, backward_warmup: int) -> Score:
+        """Score each character once, in `count` segments.
 
-        Lanes are equally long, and the last ones may overlap a little: what was scored is not scored again. The
-        backward stack goes first, and leaves its state at every window's end; from there each window's features are
-        made anew when the forward stack arrives, so that memory does not grow with the text but by those states.
+        Segments are equally long, and the last ones may overlap a little: no character is scored twice. The backward
+        stack runs first and keeps its state at the end of each window; from there the features of a window are computed
+        again when the forward stack arrives, so only these states take memory that grows with the text.
         """
-        size = len(self.tokens)
-        length = -(-size // lanes)
-        starts = (np.arange(lanes) * (size - length) // max(lanes - 1, 1)).astype(np.int64)
-        window = _WINDOW if lanes > 1 else 4 * _WINDOW
-        # of a window's features, as many steps at a time as the joint head has memory for
-        steps = max(1, _LOGITS // (lanes * max(len(self.vocabulary), 4 * self.model.feature_size)))
-        cuts = [*range(0, length, window), length]
-        behind = self._warmed_after(starts + length, after)
-        states = [behind]
-        for first, last in zip(cuts[-2:0:-1], cuts[:1:-1], strict=True):
-            _, behind = self._after(starts, first, last, behind)
-            states.append(behind)
-        state = self._warmed_before(starts, before)
+        n = -(-len(self.tokens) // count)
+        starts = (np.arange(count) * (len(self.tokens) - n) // max(count - 1, 1)).astype(np.int64)
+        window = _WINDOW if count > 1 else 4 * _WINDOW
+        # as many steps of a window at a time as the joint head has memory for
+        steps = max(1, _MAX_FLOATS // (count * max(len(self.vocabulary), 4 * self.model.feature_size)))
+        bounds = [*range(0, n, window), n]
+        state = self._warm_up_backward(starts + n, backward_warmup)
+        states = [state]
+        for first, last in zip(bounds[-2:0:-1], bounds[:1:-1], strict=True):
+            _, state = self._read_after(starts, first, last, state)
+            states.append(state)
+        state = self._warm_up_forward(starts, forward_warmup)
+        unscored = np.concatenate(([0], starts[:-1] + n))[:, None]  # (K, 1): ends of the segments before
         total = Score()
-        fresh = starts + length  # where each lane's text was scored up to, by the lane before
-        for first, last in pairwise(cuts):
-            places = starts[:, None] + np.arange(first, last)[None]  # (K, T)
-            beyond, _ = self._after(starts, first, last, states.pop())
-            known, state = self.model.read(self._read(places), state)
-            inside = torch.from_numpy(places >= np.concatenate(([0], fresh[:-1]))[:, None])
+        for first, last in pairwise(bounds):
+            positions = starts[:, None] + np.arange(first, last)[None]  # (K, T)
+            after, _ = self._read_after(starts, first, last, states.pop())
+            before, state = self.model.read(self._inputs(positions), state)
+            inside = torch.from_numpy(positions >= unscored)
             for step in range(0, last - first, steps):
-                part = slice(step, step + steps)
-                targets = self._read(places[:, part] + 1)
-                logits = self.model.joint_logits(known[:, part], beyond[:, part])
-                costs = target_nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
-                correct = (logits.argmax(-1) == targets).cpu() & inside[:, part]
-                spent = float((costs.cpu().double() * inside[:, part]).sum())
-                total += Score(spent, int(inside[:, part].sum()), int(correct.sum()))
-            self.progress(places.size)
+                block = slice(step, step + steps)
+                targets = self._inputs(positions[:, block] + 1)
+                logits = self.model.joint_logits(before[:, block], after[:, block])
+                nats = target_nats(logits, targets, self.vocabulary.known_nats, self.vocabulary.escape_nats)
+                correct = (logits.argmax(-1) == targets).cpu() & inside[:, block]
+                summed = float((nats.cpu().double() * inside[:, block]).sum())
+                total += Score(summed, int(inside[:, block].sum()), int(correct.sum()))
+            self.progress(positions.size)
         return total
 
-    def _read(self, places: npt.NDArray[np.int64]) -> Tensor:
-        inside = self.tokens[np.clip(places - 1, 0, len(self.tokens) - 1)].astype(np.int64)
-        framed = np.where((places == 0) | (places == self.size - 1), self.vocabulary.newline, inside)
+    def _inputs(self, positions: npt.NDArray[np.int64]) -> Tensor:
+        tokens = self.tokens[np.clip(positions - 1, 0, len(self.tokens) - 1)].astype(np.int64)
+        framed = np.where((positions == 0) | (positions == self.size - 1), self.vocabulary.newline, tokens)
         return torch.from_numpy(framed).to(self.model.embedding.device)
 
-    def _after(self, starts: npt.NDArray[np.int64], first: int, last: int, behind: State) -> tuple[Tensor, State]:
-        """Give what the backward stack knows after each target of a window (K, T, F), and its state before it."""
-        return self.model.read_back(self._read(starts[:, None] + np.arange(first, last)[None] + 2), behind)
+    def _read_after(self, starts: npt.NDArray[np.int64], first: int, last: int, state: State) -> tuple[Tensor, State]:
+        """Return the backward stack's features after each target of a window (K, T, F), and its state before it."""
+        return self.model.read_back(self._inputs(starts[:, None] + np.arange(first, last)[None] + 2), state)
 
-    def _warmed_before(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
-        """Give the forward states in which lanes begin: the first knows that nothing is before it."""
+    def _warm_up_forward(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
+        """Return the forward states at the starts of segments: the first is the initial state."""
         state = self.model.initial_state(len(starts))
         if len(starts) > 1:
             warmed = self.model.initial_state(len(starts) - 1)
             for first in range(-warmup, 0, _WINDOW):
-                places = starts[1:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
-                _, warmed = self.model.read(self._read(np.maximum(places, 0)), warmed)
-            state = scoring.join(state.select(slice(0, 1)), warmed)
+                positions = starts[1:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
+                _, warmed = self.model.read(self._inputs(np.maximum(positions, 0)), warmed)
+            state = join(state.select(slice(0, 1)), warmed)
         return state
 
-    def _warmed_after(self, ends: npt.NDArray[np.int64], warmup: int) -> State:
-        """Give the backward states in which lanes end: the last knows that nothing is after it."""
+    def _warm_up_backward(self, ends: npt.NDArray[np.int64], warmup: int) -> State:
+        """Return the backward states at the ends of segments: the last is the initial state."""
         state = self.model.backward_stack.initial_state(len(ends))
         if len(ends) > 1:
             warmed = self.model.backward_stack.initial_state(len(ends) - 1)
             for last in range(warmup, 0, -_WINDOW):
-                places = ends[:-1, None] + np.arange(max(last - _WINDOW, 0), last)[None] + 2
-                _, warmed = self.model.read_back(self._read(np.minimum(places, self.size - 1)), warmed)
-            state = scoring.join(warmed, state.select(slice(0, 1)))
+                positions = ends[:-1, None] + np.arange(max(last - _WINDOW, 0), last)[None] + 2
+                _, warmed = self.model.read_back(self._inputs(np.minimum(positions, self.size - 1)), warmed)
+            state = join(warmed, state.select(slice(0, 1)))
         return state

@@ -1,5 +1,5 @@
-"""How fast a model's weights follow a text: chosen on the validation part of its own corpus, and kept beside the run.
-Knows runs and files; the following itself is the business of `dynamic`."""
+"""The update rule of a model's dynamic evaluation: tuned on its validation split and saved in the run folder.
+Knows runs and files; evaluation itself belongs to `dynamic`."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from charrnn.errors import CharRNNError
 from charrnn.evaluation import dynamic
 from charrnn.evaluation.dynamic import DynamicEvaluator, UpdateRule
 
-KEPT = "dynamic.json"
-_LEAST = 1000  # characters: on fewer, chance would choose
+RULE_FILE = "dynamic.json"
+_MIN_CHARACTERS = 1000  # on fewer, the choice would be left to chance
 
 
-def choose(
+def tune(
     path: Path, header: Header, evaluator: DynamicEvaluator, *, say: Say, progress: Progress = no_progress
 ) -> UpdateRule | None:
-    """Give the rule that scores the validation part of a model's corpus best; None where that part is not at hand.
+    """Return the rule that scores the validation split of a model's corpus best; None where that is not available.
 
-    What was chosen is kept in the run folder, so that it is chosen once for each model file.
+    The rule is saved in the run folder, so that each model file is tuned once.
     """
-    rule = kept(path)
+    rule = load_rule(path)
     if rule is not None:
         return rule
     try:
         validation = training_corpus.find(header, path, "", say=say).validation.tokens
     except CharRNNError:
         return None
-    if len(validation) < _LEAST:
+    if len(validation) < _MIN_CHARACTERS:
         return None
-    length = min(len(validation), dynamic.CHOOSING)
+    length = min(len(validation), dynamic.TUNING_CHARACTERS)
     once = ", once," if (path.parent / LOCK).exists() else ""
-    say(f"Choosing how fast the weights follow{once} on {length:,} characters of the validation part ...")
-    rule, tried = evaluator.choose(validation, progress)
+    say(f"Tuning dynamic evaluation{once} on {length:,} characters of the validation split ...")
+    rule, tried = evaluator.tune(validation, progress)
     scores = [
         {"rate": each.rate, "decay": each.decay, "bits_per_character": score.bits_per_character}
         for each, score in tried
-        if math.isfinite(score.nats)  # the weights did not run away
+        if math.isfinite(score.nats)  # it did not diverge
     ]
-    _keep(path, rule, scores, length)
+    _save_rule(path, rule, scores, length)
     return rule
 
 
-def kept(path: Path) -> UpdateRule | None:
-    """Give what was chosen for a model file before; None if it has changed since, or if nothing sound is there."""
+def load_rule(path: Path) -> UpdateRule | None:
+    """Read the saved rule of a model file; None if there is no valid one, or the model has changed since."""
     try:
-        entry = json.loads((path.parent / KEPT).read_text("utf-8"))[path.name]
+        entry = json.loads((path.parent / RULE_FILE).read_text("utf-8"))[path.name]
         rule = UpdateRule(float(entry["rate"]), float(entry["decay"]))
         same = entry["segment"] == dynamic.SEGMENT and entry["sha256"] == _digest(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -62,13 +62,13 @@ def kept(path: Path) -> UpdateRule | None:
     return rule if same and math.isfinite(rule.rate) and rule.rate >= 0 and 0 <= rule.decay <= 1 else None
 
 
-def _keep(path: Path, rule: UpdateRule, tried: list[dict[str, float]], characters: int) -> None:
-    """Write down a choice, if the model lies in a run folder: elsewhere nobody asked for a file."""
+def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], characters: int) -> None:
+    """Save a rule if the model is in a run folder: elsewhere nobody asked for a file."""
     if not (path.parent / LOCK).exists():
         return
-    place = path.parent / KEPT
+    file = path.parent / RULE_FILE
     try:
-        entries = json.loads(place.read_text("utf-8"))
+        entries = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         entries = {}
     entry = {
@@ -80,9 +80,9 @@ def _keep(path: Path, rule: UpdateRule, tried: list[dict[str, float]], character
         "tried": tried,
     }
     entries = {**entries, path.name: entry} if isinstance(entries, dict) else {path.name: entry}
-    # where a folder may only be read, it is chosen anew another time
+    # in a read-only folder, the model is tuned again next time
     with contextlib.suppress(CharRNNError):
-        write_atomically(place, (json.dumps(entries, indent=1) + "\n").encode())
+        write_atomically(file, (json.dumps(entries, indent=1) + "\n").encode())
 
 
 def _digest(path: Path) -> str:

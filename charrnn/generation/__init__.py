@@ -1,3 +1,3 @@
-"""Generation: writing text with a model, by sampling, beam search or infilling, under constraints.
+"""Generation: sampling, beam search and infilling, and the constraints on them.
 
 Owns the choice of each character. Refuses to know files, the terminal and torch."""

@@ -1,6 +1,6 @@
-"""Going back from a dead end: the last places of a sample, and at which of them to turn off.
-A dead end is a place where all that may be written is unlikely, the model being sure of a character that would complete
-a run. Something else there would be an error; so the sample turns off at an earlier place, where there was a choice.
+"""Backtracking from dead ends: the latest choices of a sample, and which of them to make differently.
+At a dead end every permitted character is unlikely, because the model is sure of one that would complete a forbidden
+run. Writing another one there would be a mistake, so the sample returns to an earlier choice that had alternatives.
 Knows tokens, not characters. Shapes: V vocabulary."""
 
 from __future__ import annotations
@@ -13,87 +13,83 @@ import numpy.typing as npt
 from charrnn.models.cells import Probabilities
 from charrnn.models.interface import ModelState
 
-LAG = 64  # characters that can be taken back, at most
-TRIES = 200  # dead ends without anything being settled, until a sample is given up
-_CHOICE = 0.1  # the probability that must be left at a place for it to be no dead end
-_OUTSIDE = 1e-9  # what a character that the filters leave out counts for: something only where there is nothing else
+MAX_BACKTRACK = 64  # characters that can be taken back
+MAX_DEAD_ENDS = 200  # without a character becoming final; then the sample ends
+_MIN_REMAINING = 0.1  # probability; a position with less left is a dead end
+_FILTERED_WEIGHT = 1e-9  # of a token that the filters remove: it counts only where nothing else is left
 
 
 @dataclass
-class Place:
-    """One place of a sample: how to read up to it, and what was found there.
+class ChoicePoint:
+    """A position of a sample at which a token is chosen.
 
-    `before` and `row` are the state before `token`, the one that stands before this place.
+    `token` is the one before that position, and row `row` of `state` the model's state before it.
     """
 
-    before: ModelState
+    state: ModelState
     row: int
     token: int
     chosen: int = -1
-    barred: list[int] = field(default_factory=list)  # chosen before, and led to dead ends
-    spare: float = 0.0  # the probability of all that may be written here and was not chosen
+    rejected: list[int] = field(default_factory=list)  # earlier choices, which led to dead ends
+    remaining: float = 0.0  # probability of the permitted tokens that were not chosen
 
 
-class Trail:
-    """The places of one sample that can still be taken back; the last is the one to be written next."""
+class BacktrackStack:
+    """The choice points of one sample that can still be returned to; the last is the position to write next."""
 
-    def __init__(self, lag: int) -> None:
-        self.places: list[Place] = []
-        self.lag = lag
-        self.tries = 0  # dead ends since something was settled
+    def __init__(self, depth: int) -> None:
+        self.points: list[ChoicePoint] = []
+        self.depth = depth
+        self.dead_ends = 0  # since a character became final
 
-    def arrive(self, place: Place) -> None:
-        """Come to a new place."""
-        self.places.append(place)
-        del self.places[: -(self.lag + 1)]
+    def push(self, point: ChoicePoint) -> None:
+        """Add the next position, and forget those out of reach."""
+        self.points.append(point)
+        del self.points[: -(self.depth + 1)]
 
     def choose(
-        self,
-        filtered: Probabilities,
-        unfiltered: Probabilities,
-        forbidden: npt.NDArray[np.integer],
-        draw: float | None,
+        self, filtered: Probabilities, unfiltered: Probabilities, forbidden: npt.NDArray[np.integer], draw: float | None
     ) -> int | None:
-        """Choose a token for the last place, by inverting the cumulative distribution, or if `draw` is None the
-        likeliest; give None at a dead end.
+        """Return a token for the last position, or None at a dead end.
 
-        All of `filtered` (V) but the forbidden and the barred may be written; of `unfiltered` (V) if none is left.
+        The token is drawn by inverting the cumulative distribution at `draw`, or is the likeliest where that is None:
+        among all of `filtered` (V) but the forbidden and the rejected ones, or of `unfiltered` (V) if none is left.
         """
-        here = self.places[-1]
+        point = self.points[-1]
         inside, outside = filtered.copy(), unfiltered.copy()
         for weights in (inside, outside):
-            weights[forbidden] = weights[here.barred] = 0.0
-        here.spare = _worth(inside, outside)
-        if here.spare < _CHOICE and self._turn() != len(self.places) - 1:
+            weights[forbidden] = weights[point.rejected] = 0.0
+        point.remaining = _remaining(inside, outside)
+        if point.remaining < _MIN_REMAINING and self._best_point() != len(self.points) - 1:
             return None
         weights = inside if inside.any() else outside
         if draw is None:
-            here.chosen = int(weights.argmax())
+            point.chosen = int(weights.argmax())
         else:
             cumulative = weights.cumsum()
-            here.chosen = int((cumulative > draw * cumulative[-1]).argmax())
-        inside[here.chosen] = outside[here.chosen] = 0.0
-        here.spare = _worth(inside, outside)
-        return here.chosen
+            point.chosen = int((cumulative > draw * cumulative[-1]).argmax())
+        inside[point.chosen] = outside[point.chosen] = 0.0
+        point.remaining = _remaining(inside, outside)
+        return point.chosen
 
-    def go_back(self) -> int | None:
-        """Turn off at an earlier place; gives how many characters are taken back, or None where there is no way on."""
-        turn = self._turn()
-        self.tries += 1
-        if turn is None or self.tries > TRIES:
+    def backtrack(self) -> int | None:
+        """Return to an earlier choice and reject it; return how many characters that takes back, None to give up."""
+        best = self._best_point()
+        self.dead_ends += 1
+        if best is None or self.dead_ends > MAX_DEAD_ENDS:
             return None
-        count = len(self.places) - 1 - turn
-        del self.places[turn + 1 :]
-        self.places[turn].barred.append(self.places[turn].chosen)
+        count = len(self.points) - 1 - best
+        del self.points[best + 1 :]
+        self.points[best].rejected.append(self.points[best].chosen)
         return count
 
-    def _turn(self) -> int | None:
-        """Find the last place that leaves a choice, else the one that leaves most; None if nothing is left at any."""
-        spares = [place.spare for place in self.places]
-        choices = [index for index, spare in enumerate(spares) if spare >= _CHOICE]
-        best = choices[-1] if choices else int(np.argmax(spares))
-        return best if spares[best] > 0.0 else None
+    def _best_point(self) -> int | None:
+        """Find the last point with enough probability left, else the one with most; None if none has any."""
+        remaining = [point.remaining for point in self.points]
+        enough = [index for index, left in enumerate(remaining) if left >= _MIN_REMAINING]
+        best = enough[-1] if enough else int(np.argmax(remaining))
+        return best if remaining[best] > 0.0 else None
 
 
-def _worth(inside: Probabilities, outside: Probabilities) -> float:
-    return float(inside.sum() + _OUTSIDE * outside.sum())
+def _remaining(inside: Probabilities, outside: Probabilities) -> float:
+    return float(inside.sum() + _FILTERED_WEIGHT * outside.sum())

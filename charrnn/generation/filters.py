@@ -1,5 +1,5 @@
-"""What the sampler may choose from: pure functions from probabilities to probabilities.
-Shapes: (..., V), each row adding up to 1. Applied in the order temperature, top-k, top-p, min-p."""
+"""Sampling filters: pure functions from probabilities to probabilities.
+Applied in the order temperature, top-k, top-p, min-p. Shapes: (..., V); each row sums to 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charrnn.models.cells import Probabilities, softmax
 
 
 def top_k(probabilities: Probabilities, k: int) -> Probabilities:
-    """Keep the k likeliest of (..., V); of equals at the border, the lower index."""
+    """Keep the k largest of (..., V); among ties, the lower index."""
     if k >= probabilities.shape[-1]:
         return probabilities
     order = np.argsort(-probabilities, axis=-1, kind="stable")
@@ -21,18 +21,18 @@ def top_k(probabilities: Probabilities, k: int) -> Probabilities:
 
 
 def top_p(probabilities: Probabilities, p: float) -> Probabilities:
-    """Keep the smallest set of likeliest of (..., V) that holds at least p (Holtzman et al. 2020)."""
-    if p >= 1.0:  # off: what is too unlikely to change a sum may still be drawn
+    """Keep the smallest set of the largest of (..., V) that sums to at least p (Holtzman et al. 2020)."""
+    if p >= 1.0:  # off: a probability too small to change the sum may still be drawn
         return probabilities
     order = np.argsort(-probabilities, axis=-1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, -1)
     before = np.cumsum(ranked, axis=-1) - ranked
-    # 1e-12: a sum of tenths that should be 0.9 must not let one more in for a rounding error
+    # 1e-12: a sum of tenths that should be 0.9 must not admit one more because of rounding
     return _only(probabilities, order, before <= max(p - 1e-12, 0.0))
 
 
 def min_p(probabilities: Probabilities, p: float) -> Probabilities:
-    """Keep those of (..., V) at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    """Keep those of (..., V) that are at least p times the largest (Nguyen et al. 2024)."""
     kept = np.where(probabilities >= p * probabilities.max(-1, keepdims=True), probabilities, 0.0)
     return np.asarray(kept / kept.sum(-1, keepdims=True))
 
@@ -46,9 +46,9 @@ def _only(
     return np.asarray(kept / kept.sum(-1, keepdims=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Say how to choose; None is off. Raises MisuseError for a value out of range."""
+    """Sampling settings; None is off. Raises MisuseError for a value out of range."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -69,7 +69,7 @@ class Filters:
             raise MisuseError(f"min-p is {self.min_p:g}; it must lie between 0 and 1.")
 
     def __call__(self, logits: Probabilities) -> Probabilities:
-        """Turn logits (..., V) into the probabilities (..., V) to draw from."""
+        """Return the probabilities (..., V) to draw from, given logits (..., V)."""
         if self.greedy:
             best = logits.argmax(-1)
             return np.asarray(np.arange(logits.shape[-1]) == best[..., None], dtype=np.float64)

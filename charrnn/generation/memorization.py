@@ -1,6 +1,6 @@
-"""The longest run of characters that texts share, or that one has twice; exact, and in bounded memory.
-Runs of one length get names, equal runs equal ones; those of two shorter runs make the name of both together (Karp,
-Miller and Rosenberg 1972). Shapes: N characters of the text, M of all samples, K names."""
+"""The longest run of characters that samples share with a text, or that one has twice; exact, in bounded memory.
+Runs of one length get names, numbers that are equal for equal runs; the names of two adjacent runs make that of their
+concatenation (Karp, Miller and Rosenberg 1972). Shapes: N characters of the text, M of all samples."""
 
 from __future__ import annotations
 
@@ -12,79 +12,80 @@ import numpy.typing as npt
 Codes = npt.NDArray[np.unsignedinteger]
 Names = npt.NDArray[np.signedinteger]  # -1: no name
 _BLOCK = 1 << 20  # characters of a long text at a time
-_DENSE = 1 << 22  # pairs of names that are looked up in a table, at most
-_SEED = 8  # characters of a run that is looked for first: texts have few of this length in common; a power of two
-_BITS = 20
+_MAX_TABLE = 1 << 22  # pairs of names; more are found by binary search
+_SEED = 8  # characters of the runs that are looked for first, since few are shared by chance; a power of two
+_BITS = 20  # of a hash, so that a table of all of them fits into a cache
 
 
-class _Runs:
-    """The runs of some samples, and the names of those that another text has as well."""
+class _SampleRuns:
+    """The runs of some samples and their names, and how to find them in another text."""
 
     def __init__(self, samples: Sequence[str]) -> None:
-        # no run goes on from one sample to the next: a surrogate is no character
+        # a surrogate is no character, so that no run extends from one sample into the next
         self.text = "\ud800".join(samples)
         codes = _codes(self.text)
         self.alphabet, names = np.unique(codes, return_inverse=True)
         names[codes == 0xD800] = -1
-        self.named: dict[int, Names] = {1: names}  # by length, at each place of the samples (M)
+        self.names: dict[int, Names] = {1: names}  # (M) by length, of the run from each position on
         self._pairs: dict[tuple[int, int], tuple[Names, int, Names | None]] = {}
 
     def seeds(self, codes: Codes) -> npt.NDArray[np.intp]:
-        """Find where a text (N code points) may have a run of SEED characters of the samples: everywhere where it has,
-        and at few other places."""
-        known = np.zeros(1 << _BITS, dtype=bool)
-        known[_hashes(_codes(self.text))] = True
-        return np.flatnonzero(known[_hashes(codes)])
+        """Return the positions where a text (N code points) may have a run of _SEED characters of the samples: all
+        where it has one, and few others."""
+        seen = np.zeros(1 << _BITS, dtype=bool)
+        seen[_hashes(_codes(self.text))] = True
+        return np.flatnonzero(seen[_hashes(codes)])
 
-    def at(self, codes: Codes, places: npt.NDArray[np.intp], length: int) -> Names:
-        """Name runs of a power of two that begin at places of a text."""
+    def at(self, codes: Codes, positions: npt.NDArray[np.intp], length: int) -> Names:
+        """Return the names of a text's runs at the given positions, whose length is a power of two."""
         if length > 1:
             half = length // 2
-            return self.join(half, half, self.at(codes, places, half), self.at(codes, places + half, half))
-        inside = places < len(codes)
-        asked = codes[np.where(inside, places, 0)]
-        found = np.minimum(self.alphabet.searchsorted(asked), len(self.alphabet) - 1)
-        return np.where(inside & (self.alphabet[found] == asked), found, -1)
+            return self.join(half, half, self.at(codes, positions, half), self.at(codes, positions + half, half))
+        inside = positions < len(codes)
+        characters = codes[np.where(inside, positions, 0)]
+        found = np.minimum(self.alphabet.searchsorted(characters), len(self.alphabet) - 1)
+        return np.where(inside & (self.alphabet[found] == characters), found, -1)
 
-    def join(self, left: int, right: int, one: Names, other: Names) -> Names:
-        """Name runs made of a left and a right one, whose lengths and names (...) are given."""
-        keys, base, table = self._pair(left, right)
-        joined = np.full(len(one), -1)
-        both = np.flatnonzero((one >= 0) & (other >= 0))
-        asked = one[both] * base + other[both]
+    def join(self, left: int, right: int, left_names: Names, right_names: Names) -> Names:
+        """Return the names of concatenated runs, whose parts have the lengths `left` and `right`."""
+        keys, base, table = self._keys(left, right)
+        joined = np.full(len(left_names), -1)
+        both = np.flatnonzero((left_names >= 0) & (right_names >= 0))
+        pairs = left_names[both] * base + right_names[both]
         if table is not None:
-            joined[both] = table[asked]
+            joined[both] = table[pairs]
         elif len(keys):
-            places = np.minimum(keys.searchsorted(asked), len(keys) - 1)
-            joined[both] = np.where(keys[places] == asked, places, -1)
+            found = np.minimum(keys.searchsorted(pairs), len(keys) - 1)
+            joined[both] = np.where(keys[found] == pairs, found, -1)
         return joined
 
-    def _pair(self, left: int, right: int) -> tuple[Names, int, Names | None]:
-        """Name the samples' own runs of a length; gives the pairs of names that they are made of, as numbers."""
+    def _keys(self, left: int, right: int) -> tuple[Names, int, Names | None]:
+        """Name the samples' runs of length `left` + `right` by the rank of their key, left name * base + right name;
+        return the keys, the base, and a table from keys to names where it is small."""
         if (left, right) not in self._pairs:
-            other = self.named[right][left:]
-            one = self.named[left][: len(other)]
-            most, base = (int(self.named[length].max(initial=0)) + 1 for length in (left, right))
-            both = (one >= 0) & (other >= 0)
-            keys, names = np.unique(one[both] * base + other[both], return_inverse=True)
-            self.named[left + right] = np.full(len(one), -1)
-            self.named[left + right][both] = names
+            right_names = self.names[right][left:]
+            left_names = self.names[left][: len(right_names)]
+            count, base = (int(self.names[length].max(initial=0)) + 1 for length in (left, right))
+            both = (left_names >= 0) & (right_names >= 0)
+            keys, names = np.unique(left_names[both] * base + right_names[both], return_inverse=True)
+            self.names[left + right] = np.full(len(left_names), -1)
+            self.names[left + right][both] = names
             table = None
-            if most * base <= _DENSE:
-                table = np.full(most * base, -1)
+            if count * base <= _MAX_TABLE:
+                table = np.full(count * base, -1)
                 table[keys] = np.arange(len(keys))
             self._pairs[left, right] = keys, base, table
         return self._pairs[left, right]
 
     def run(self, length: int, name: int) -> str:
-        """Give the run of a name."""
-        place = int(np.flatnonzero(self.named[length] == name)[0])
-        return self.text[place : place + length]
+        """Return the run of a name."""
+        start = int(np.flatnonzero(self.names[length] == name)[0])
+        return self.text[start : start + length]
 
 
 def longest_shared(codes: Codes, samples: Sequence[str]) -> str:
-    """Find the longest run that any of the samples has of a text (N code points), the first of equals there."""
-    runs, best = _Runs(samples), ""
+    """Return the longest run that a text (N code points) shares with any of the samples; of ties, the first in it."""
+    runs, best = _SampleRuns(samples), ""
     longest = max((len(sample) for sample in samples), default=0)
     for seed in (_SEED, 1):
         for start in range(0, len(codes) if longest >= seed else 0, _BLOCK):
@@ -95,39 +96,42 @@ def longest_shared(codes: Codes, samples: Sequence[str]) -> str:
     return best
 
 
-def _shared(runs: _Runs, codes: Codes, seed: int) -> str:
-    """Find the longest run of at least `seed` characters, a power of two; "" if there is none."""
-    places = np.arange(len(codes)) if seed == 1 else runs.seeds(codes)
-    names, length = runs.at(codes, places, seed), seed
-    powers: dict[int, Names] = {}  # names (N) of runs from each place on
-    while (found := names >= 0).any():  # twice as long as long as there is one
-        places, names = places[found], names[found]
+def _shared(runs: _SampleRuns, codes: Codes, seed: int) -> str:
+    """Return the longest shared run of at least `seed` characters, a power of two; "" if there is none.
+
+    Doubles the length while a shared run has it, then extends it by smaller and smaller powers of two.
+    """
+    positions = np.arange(len(codes)) if seed == 1 else runs.seeds(codes)
+    names, length = runs.at(codes, positions, seed), seed
+    powers: dict[int, Names] = {}  # (N) by length, names of the runs from each position on
+    while (found := names >= 0).any():
+        positions, names = positions[found], names[found]
         powers[length] = np.full(len(codes), -1, dtype=np.int32)
-        powers[length][places] = names
-        reached, longest = (places, names), length
-        names = runs.join(length, length, names, _named(powers[length], places + length))
+        powers[length][positions] = names
+        reached, longest = (positions, names), length
+        names = runs.join(length, length, names, _at(powers[length], positions + length))
         length *= 2
     if not powers:
         return ""
-    (places, names), length = reached, longest
+    (positions, names), length = reached, longest
     step = length
-    while step > 1:  # and then by smaller and smaller steps
+    while step > 1:
         step //= 2
-        following = places + length
-        others = _named(powers[step], following) if step in powers else runs.at(codes, following, step)
-        joined = runs.join(length, step, names, others)
+        ends = positions + length
+        extensions = _at(powers[step], ends) if step in powers else runs.at(codes, ends, step)
+        joined = runs.join(length, step, names, extensions)
         if (found := joined >= 0).any():
-            places, names, length = places[found], joined[found], length + step
+            positions, names, length = positions[found], joined[found], length + step
     return runs.run(length, int(names[0]))
 
 
-def _named(power: Names, places: npt.NDArray[np.intp]) -> Names:
-    inside = places < len(power)
-    return np.where(inside, power[np.where(inside, places, 0)], -1)
+def _at(names: Names, positions: npt.NDArray[np.intp]) -> Names:
+    inside = positions < len(names)
+    return np.where(inside, names[np.where(inside, positions, 0)], -1)
 
 
 def _hashes(codes: Codes) -> npt.NDArray[np.uint32]:
-    """Hash every run of SEED characters (N - SEED + 1), into so few bits that a table of all stays in a cache."""
+    """Hash every run of _SEED characters into _BITS bits (N - _SEED + 1)."""
     hashes, length, factor = codes.astype(np.uint32), 1, 0x9E3779B1
     while length < _SEED:
         hashes = hashes[:-length] * np.uint32(factor) + hashes[length:]
@@ -136,32 +140,32 @@ def _hashes(codes: Codes) -> npt.NDArray[np.uint32]:
 
 
 def longest_repeated(text: str) -> str:
-    """Find the longest run that a text has twice, the first of equals; the two may overlap."""
+    """Return the longest run that a text has twice, the first of ties; the two may overlap."""
     codes = _codes(text)
     names = np.unique(codes, return_inverse=True)[1]
     powers, length = {0: names[:0], 1: names}, 1
     if len(names) == 0 or names.max() + 1 == len(names):
         return ""
-    while (joined := _twice(names, names, length)) is not None:
+    while (joined := _join_repeated(names, names, length)) is not None:
         names, length = joined, 2 * length
         powers[length] = names
     step = length
     while step > 1:
         step //= 2
-        joined = _twice(names, powers[step], length)
+        joined = _join_repeated(names, powers[step], length)
         if joined is not None:
             names, length = joined, length + step
     counts = np.bincount(names)
-    place = int(np.argmax(counts[names] > 1))
-    return text[place : place + length]
+    start = int(np.argmax(counts[names] > 1))
+    return text[start : start + length]
 
 
-def _twice(names: Names, others: Names, length: int) -> Names | None:
-    """Name runs made of one of `length` and another; None if no two are equal."""
-    others = others[length:]
-    if not len(others):
+def _join_repeated(left: Names, right: Names, length: int) -> Names | None:
+    """Return the names of runs concatenated from one of `length` and another; None if no two are equal."""
+    right = right[length:]
+    if not len(right):
         return None
-    found, joined = np.unique(names[: len(others)] * (int(others.max()) + 1) + others, return_inverse=True)
+    found, joined = np.unique(left[: len(right)] * (int(right.max()) + 1) + right, return_inverse=True)
     return joined if len(found) < len(joined) else None
 
 

@@ -1,5 +1,5 @@
-"""Writing text: streaming, in batches, from any prime, until a text would appear.
-Knows readers and characters, not files. Shapes: B lanes, V vocabulary."""
+"""Sampling: text drawn from a model, streamed, in batches, from any prime, until a given text appears.
+Knows models and characters, not files. Shapes: B batch rows, T steps, V vocabulary."""
 
 from __future__ import annotations
 
@@ -13,91 +13,102 @@ import numpy.typing as npt
 from charrnn.data.decoding import check_characters
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
-from charrnn.generation.backtracking import LAG, Place, Trail
-from charrnn.generation.copying import Copies, Repeats
+from charrnn.generation.backtracking import MAX_BACKTRACK, BacktrackStack, ChoicePoint
+from charrnn.generation.copying import CopyIndex, RepeatTracker
 from charrnn.generation.filters import Filters
 from charrnn.models import likelihood
 from charrnn.models.cells import softmax
-from charrnn.models.interface import LanguageModel, ModelState
+from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 from charrnn.scores import NATS_PER_BIT
 
-# what samples are nearest to real text with (docs/results.md)
+# the settings whose samples are closest to real text (docs/results.md)
 TEMPERATURE = 1.0
 MIN_P = 0.02
 _WINDOW = 1024
-_MAX_UNSCORED = 1 << 16  # logits that wait for their price, at most
-_NOTHING = (-1, 0, 0)  # written in no lane
+_MAX_UNSCORED = 1 << 16  # logits
+
+Logits = npt.NDArray[np.float64]
+_Written = tuple["_PartialSample | None", int, int]  # a sample, a position in it, the token there
+_NOTHING: _Written = (None, 0, 0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Hold one finished continuation, and its price in nats under the unfiltered model at temperature 1."""
+    """One finished continuation, with its negative log-likelihood under the unfiltered model at temperature 1."""
 
     prime: str
     text: str
     nats: float
     seed: int | None  # None where nothing was drawn
     index: int
-    ended_early: bool = False  # everything else would have been a copy
+    ended_early: bool = False  # every other continuation would have been a copy
 
     @property
     def bits_per_character(self) -> float | None:
-        """Give the mean price of a written character; None where nothing was written."""
+        """Return the mean over the written characters; None where there are none."""
         return self.nats / NATS_PER_BIT / len(self.text) if self.text else None
 
 
 class _PartialSample:
-    """What one sample has written: `pending` is held back because it may begin the text to stop before, or may still be
-    taken back."""
+    """One sample as it grows.
 
-    def __init__(self, prime: str, until: str | None, no_repeat: int | None, lag: int) -> None:
-        self.prime, self.until, self.lag = prime, until, lag
+    `pending` is held back: it may be the beginning of `until`, or may still be taken back.
+    """
+
+    def __init__(
+        self, prime: str, until: str | None, no_repeat: int | None, depth: int, draws: Iterator[float]
+    ) -> None:
+        self.prime, self.until, self.depth, self.draws = prime, until, depth, draws
+        self.unread = deque[int]()  # tokens of the prime
         self.released, self.pending, self.done, self.ended_early = "", "", False, False
+        self.streamed = 0  # characters of `released` that were streamed
         self.length = 0  # characters written
-        self.nats: list[float] = []  # their prices, as far as they are known
-        self.trail = Trail(lag) if lag else None
-        self.repeats = None if no_repeat is None else Repeats(no_repeat)
+        self.nats: list[float] = []  # of each character scored so far
+        self.stack = BacktrackStack(depth) if depth else None
+        self.repeats = None if no_repeat is None else RepeatTracker(no_repeat)
         if self.repeats is not None:
             self.repeats.add(prime)
 
-    def write(self, character: str, length: int) -> str:
-        """Add a character, of so many in all; gives what may be shown now."""
+    def write(self, character: str, length: int) -> None:
+        """Append a character; the sample ends at `until` or when it has `length` characters."""
         self.pending += character
         self.length += 1
         if self.repeats is not None:
             self.repeats.add(character)
         if self.until is not None and self.pending.endswith(self.until):
-            show, self.pending, self.done = self.pending[: -len(self.until)], "", True
+            self.pending = self.pending[: -len(self.until)]
+            self._finish()
         elif self.length == length:
-            show, self.pending, self.done = self.pending, "", True
-        else:
-            keep = max(self._overlap(), min(self.lag, len(self.pending)))
-            show, self.pending = self.pending[: len(self.pending) - keep], self.pending[len(self.pending) - keep :]
-        self.released += show
-        if show and self.trail is not None:
-            self.trail.tries = 0
-        return show
+            self._finish()
+        elif released := len(self.pending) - max(self._overlap(), min(self.depth, len(self.pending))):
+            self.released, self.pending = self.released + self.pending[:released], self.pending[released:]
+            if self.stack is not None:
+                self.stack.dead_ends = 0
 
-    def go_back(self) -> Place | None:
-        """Take back its last characters at a dead end; gives the place to write anew, or None where there is none."""
-        assert self.trail is not None
-        count = self.trail.go_back()
+    def backtrack(self) -> ChoicePoint | None:
+        """Take back its last characters at a dead end; return the position to write anew, or None after giving up."""
+        assert self.stack is not None
+        count = self.stack.backtrack()
         if count is None:
+            self.ended_early = True
+            self._finish()
             return None
         self.pending, self.length = self.pending[: len(self.pending) - count], self.length - count
         if self.repeats is not None:
             self.repeats.remove(count)
-        return self.trail.places[-1]
+        return self.stack.points[-1]
 
-    def end(self) -> str:
-        """End before its time; gives what may be shown now."""
-        show, self.pending, self.done, self.ended_early = self.pending, "", True, True
-        self.released += show
-        return show
+    def stream(self) -> str:
+        """Return what was released since the last call."""
+        first, self.streamed = self.streamed, len(self.released)
+        return self.released[first:]
 
     def last(self, count: int) -> str:
-        """Give its last characters, the prime's included, fewer where there are no more."""
+        """Return the last characters, the prime's included; fewer where there are fewer."""
         return (self.prime[-count:] + self.released[-count:] + self.pending)[-count:]
+
+    def _finish(self) -> None:
+        self.released, self.pending, self.done = self.released + self.pending, "", True
 
     def _overlap(self) -> int:
         if self.until is None:
@@ -106,21 +117,30 @@ class _PartialSample:
         return next((size for size in range(longest, 0, -1) if self.pending.endswith(self.until[:size])), 0)
 
 
-def _draws(seed: int, index: int) -> Iterator[float]:
-    """Give the uniform numbers of one stream, drawn in blocks."""
+def check_request(primes: Sequence[str], length: int, until: str | None) -> None:
+    """Raise MisuseError for a length below 1 or an empty `until`, CharRNNError for a prime with a lone surrogate."""
+    if length < 1:
+        raise MisuseError(f"length is {length}; it must be at least 1.")
+    if until == "":
+        raise MisuseError("until is empty; name the text to stop before, or leave it out.")
+    for prime in primes:
+        check_characters(prime, "prime")
+
+
+def _uniform(seed: int, index: int) -> Iterator[float]:
+    """Yield the uniform numbers of one stream, drawn in blocks."""
     stream = np.random.default_rng([seed, index])
     while True:
         yield from stream.random(256).tolist()
 
 
 class Sampler:
-    """Write on from B primes side by side; iterate for what each lane shows at each step, then read `samples`.
+    """Continue B primes in one batch; iterate for what each sample adds at each step, then read `samples`.
 
-    Lane i draws from the random stream (seed, indices[i]) alone: what it writes does not depend on its neighbours.
-    No character completes a run that `no_copy` knows, nor one of `no_repeat` characters that the sample has already; at
-    a dead end a lane goes back, and shows what it writes up to LAG characters later.
-    Raises MisuseError for a length below 1, an empty `until`, or a `no_repeat` below 2; CharRNNError for a prime with a
-    lone surrogate.
+    Sample i draws from the random stream (seed, indices[i]) alone, so it does not depend on the rest of the batch.
+    No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
+    At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
+    Raises MisuseError for a `no_repeat` below 2, and what `check_request` raises.
     """
 
     def __init__(
@@ -134,137 +154,133 @@ class Sampler:
         seed: int,
         indices: Sequence[int],
         until: str | None = None,
-        no_copy: Copies | None = None,
+        no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
     ) -> None:
-        if length < 1:
-            raise MisuseError(f"length is {length}; it must be at least 1.")
-        if until == "":
-            raise MisuseError("until is empty; name the text to stop before, or leave it out.")
-        for prime in primes:
-            check_characters(prime, "prime")
+        check_request(primes, length, until)
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.primes, self.length, self.seed, self.indices = primes, length, seed, indices
-        self.no_copy = no_copy
-        lag = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), LAG)
-        self.lanes = [_PartialSample(prime, until, no_repeat, lag) for prime in primes]
-        self._avoiding = lag > 0
-        # steps not yet priced: logits of their rows (B, V), and for each row the lane, its place, and the token chosen
-        self._unscored: list[tuple[npt.NDArray[np.float64], list[tuple[int, int, int]]]] = []
+        self.length, self.seed, self.indices, self.no_copy = length, seed, indices, no_copy
+        depth = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), MAX_BACKTRACK)
+        self._backtracks = depth > 0
+        self.partial_samples = [
+            _PartialSample(prime, until, no_repeat, depth, _uniform(seed, index))
+            for prime, index in zip(primes, indices, strict=True)
+        ]
+        self._unscored: list[tuple[Logits, list[_Written]]] = []  # logits (B, V) and what was written by each row
 
     @property
     def samples(self) -> list[Sample]:
-        """Give what was written, a sample a lane."""
+        """Return what was written, in the order of the primes."""
         self._score_pending()
         return [
             Sample(
-                lane.prime,
-                lane.released,
-                float(sum(lane.nats[: len(lane.released)])),
-                self.seed,
-                index,
-                lane.ended_early,
+                one.prime, one.released, float(sum(one.nats[: len(one.released)])), self.seed, index, one.ended_early
             )
-            for lane, index in zip(self.lanes, self.indices, strict=True)
+            for one, index in zip(self.partial_samples, self.indices, strict=True)
         ]
 
     def __iter__(self) -> Iterator[list[str]]:
-        draws = [_draws(self.seed, index) for index in self.indices]
-        logits, state, queues = self._read_primes()
-        rows = list(range(len(self.lanes)))  # lane of each row that still runs
+        logits, state = self._read_primes()
+        rows = self.partial_samples  # the sample in each batch row
         while True:
-            drawn = np.array([0.0 if queues[index] else next(draws[index]) for index in rows])
-            writing = [None if queues[index] else self.lanes[index] for index in rows]  # lanes beyond their primes
-            chosen = self._choose_allowed(logits, drawn, writing) if self._avoiding else self._choose(logits, drawn)
-            shown = [""] * len(self.lanes)
-            written, again = [_NOTHING] * len(rows), dict[int, Place]()  # again: rows that go back, and where to
-            for row, (index, lane) in enumerate(zip(rows, writing, strict=True)):
-                if lane is None:
-                    chosen[row] = queues[index].popleft()
-                elif chosen[row] >= 0:
-                    written[row] = index, lane.length, int(chosen[row])
-                    shown[index] = lane.write(self.vocabulary.characters[chosen[row]], self.length)
-                else:
-                    place = lane.go_back()
-                    if place is None:
-                        shown[index] = lane.end()
-                    else:
-                        again[row], chosen[row] = place, place.token
-            self._unscored.append((logits, written))
-            if len(self._unscored) * logits.size >= _MAX_UNSCORED:
-                self._score_pending()
-            yield shown
-            running = [row for row, index in enumerate(rows) if not self.lanes[index].done]
+            tokens = self._choose(logits, rows)
+            returns = self._write(logits, tokens, rows)
+            yield [partial.stream() for partial in self.partial_samples]
+            running = [row for row, partial in enumerate(rows) if not partial.done]
             if not running:
                 return
-            earlier = list[ModelState]()  # states of rows that go back
-            source = list(range(len(rows)))
-            for row, place in again.items():
-                source[row] = len(rows) + len(earlier)
-                earlier.append(place.before.select(np.array([place.row])))
-            if again:
-                state = state.joined(earlier)
-            if again or len(running) < len(rows):
-                state = state.select(np.array(source)[running])
-                rows, chosen = [rows[row] for row in running], chosen[running]
+            if returns or len(running) < len(rows):
+                state = _next_state(state, returns, running, len(rows))
+                rows, tokens = [rows[row] for row in running], tokens[running]
             before = state
-            logits, state = self._step(chosen[:, None], before)
-            for row, (old, index) in enumerate(zip(running, rows, strict=True)):
-                trail = self.lanes[index].trail
-                if trail is not None and old not in again and not queues[index]:
-                    trail.arrive(Place(before, row, int(chosen[row])))
+            logits, state = self._step(tokens[:, None], before)
+            if self._backtracks:
+                for row, (earlier_row, partial) in enumerate(zip(running, rows, strict=True)):
+                    if earlier_row not in returns and not partial.unread and partial.stack is not None:
+                        partial.stack.push(ChoicePoint(before, row, int(tokens[row])))
 
-    def _read_primes(self) -> tuple[npt.NDArray[np.float64], ModelState, list[deque[int]]]:
-        """Read at once what all primes share; gives the logits after it, and the rest that each lane is fed."""
+    def _read_primes(self) -> tuple[Logits, ModelState]:
+        """Read at once what all primes share, and leave the rest unread; return logits (B, V) and the state."""
         newline = [self.vocabulary.newline]
-        encoded = [newline + self.vocabulary.encode(prime).tolist() for prime in self.primes]
+        encoded = [newline + self.vocabulary.encode(partial.prime).tolist() for partial in self.partial_samples]
         shared = len(encoded[0]) if all(tokens == encoded[0] for tokens in encoded) else 1
-        shared -= self._avoiding  # to go back to the first place is to read the last of the prime again
+        shared -= self._backtracks  # returning to the first position reads the prime's last token again
         logits, state = np.zeros((1, len(self.vocabulary))), self.model.initial_state(1)
         for first in range(0, shared, _WINDOW):
             logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
-        lanes = np.zeros(len(encoded), dtype=np.int64)
-        return np.repeat(logits, len(encoded), 0), state.select(lanes), [deque(tokens[shared:]) for tokens in encoded]
+        for partial, tokens in zip(self.partial_samples, encoded, strict=True):
+            partial.unread.extend(tokens[shared:])
+        return np.repeat(logits, len(encoded), 0), state.select(np.zeros(len(encoded), dtype=np.int64))
 
-    def _step(self, tokens: npt.NDArray[np.int64], state: ModelState) -> tuple[npt.NDArray[np.float64], ModelState]:
+    def _step(self, tokens: Tokens, state: ModelState) -> tuple[Logits, ModelState]:
         logits, state = self.model.step(tokens, state)
         return logits.astype(np.float64), state
 
-    def _choose(self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Draw one token a row (B) by inverting the cumulative distribution."""
+    def _choose(self, logits: Logits, rows: Sequence[_PartialSample]) -> Tokens:
+        """Draw a token for each row (B) by inverting the cumulative distribution; -1 at a dead end."""
+        draws = np.array([0.0 if partial.unread else next(partial.draws) for partial in rows])
+        if self._backtracks:
+            return self._choose_permitted(logits, draws, rows)
         cumulative = self.filters(logits).cumsum(-1)
         return np.asarray((cumulative > draws[:, None] * cumulative[:, -1:]).argmax(-1))
 
-    def _choose_allowed(
-        self, logits: npt.NDArray[np.float64], draws: npt.NDArray[np.float64], writing: Sequence[_PartialSample | None]
-    ) -> npt.NDArray[np.int64]:
-        """Draw one token a row (B) that completes no run that must not be; -1 at a dead end, and where nothing is to be
-        written."""
-        contexts = ["" if lane is None or self.no_copy is None else lane.last(self.no_copy.size) for lane in writing]
-        none = np.empty(0, dtype=np.uint32)
-        copies = [none] * len(writing) if self.no_copy is None else self.no_copy.following(contexts)
+    def _choose_permitted(self, logits: Logits, draws: Floats, rows: Sequence[_PartialSample]) -> Tokens:
+        """Do the same among the tokens that complete no forbidden run."""
+        copies = [np.empty(0, dtype=np.uint32)] * len(rows)
+        if self.no_copy is not None:
+            copies = self.no_copy.completions(["" if one.unread else one.last(self.no_copy.size) for one in rows])
         filtered, unfiltered = self.filters(logits), softmax(logits, self.filters.temperature)
-        chosen = np.full(len(writing), -1)
-        for row, lane in enumerate(writing):
-            if lane is None:
+        chosen = np.full(len(rows), -1)
+        for row, partial in enumerate(rows):
+            if partial.unread:
                 continue
-            forbidden = self.vocabulary.tokens(copies[row])
-            if lane.repeats is not None:
-                forbidden = np.append(forbidden, self.vocabulary.encode(lane.repeats.following()))
+            forbidden = self.vocabulary.encode_codes(copies[row])
+            if partial.repeats is not None:
+                forbidden = np.append(forbidden, self.vocabulary.encode(partial.repeats.completions()))
             forbidden = forbidden[forbidden != self.vocabulary.escape]
-            assert lane.trail is not None
+            assert partial.stack is not None
             draw = None if self.filters.greedy else float(draws[row])
-            token = lane.trail.choose(filtered[row], unfiltered[row], forbidden, draw)
+            token = partial.stack.choose(filtered[row], unfiltered[row], forbidden, draw)
             chosen[row] = -1 if token is None else token
         return chosen
 
+    def _write(self, logits: Logits, tokens: Tokens, rows: Sequence[_PartialSample]) -> dict[int, ChoicePoint]:
+        """Write the chosen tokens; return the rows that backtrack, and where each returns to.
+
+        Changes `tokens` (B) in place to what each row reads next, which may also belong to its prime.
+        """
+        written, returns = [_NOTHING] * len(rows), dict[int, ChoicePoint]()
+        for row, partial in enumerate(rows):
+            if partial.unread:
+                tokens[row] = partial.unread.popleft()
+            elif tokens[row] >= 0:
+                written[row] = partial, partial.length, int(tokens[row])
+                partial.write(self.vocabulary.characters[tokens[row]], self.length)
+            elif (point := partial.backtrack()) is not None:
+                returns[row], tokens[row] = point, point.token
+        self._unscored.append((logits, written))
+        if len(self._unscored) * logits.size >= _MAX_UNSCORED:
+            self._score_pending()
+        return returns
+
     def _score_pending(self) -> None:
-        """Price what was written since the last time: many steps at once, since each call costs as much as a step."""
+        """Score what was written since the last time, many steps at once: each call costs as much as a step."""
         if self._unscored:
             logits = np.concatenate([each for each, _ in self._unscored])
-            written = [pair for _, pairs in self._unscored for pair in pairs]
-            costs = likelihood.target_nats(self.vocabulary, logits, np.array([token for _, _, token in written]))
-            for (index, place, _), cost in zip(written, costs.tolist(), strict=True):
-                if index >= 0:
-                    self.lanes[index].nats[place:] = [cost]  # what was there was taken back
+            written = [entry for _, entries in self._unscored for entry in entries]
+            nats = likelihood.target_nats(self.vocabulary, logits, np.array([token for _, _, token in written]))
+            for (partial, position, _), one in zip(written, nats.tolist(), strict=True):
+                if partial is not None:
+                    partial.nats[position:] = [one]  # what stood there was taken back
             self._unscored.clear()
+
+
+def _next_state(state: ModelState, returns: dict[int, ChoicePoint], running: list[int], count: int) -> ModelState:
+    """Select the running ones of `count` rows; those that backtrack come from the states that they return to."""
+    source, earlier = list(range(count)), list[ModelState]()
+    for row, point in returns.items():
+        source[row] = count + len(earlier)
+        earlier.append(point.state.select(np.array([point.row])))
+    if earlier:
+        state = state.joined(earlier)
+    return state.select(np.array(source)[running])

@@ -1,4 +1,4 @@
-"""Models: the equations of every cell, the modules and kernels that run them, and what a prediction costs.
+"""Models: the equations of every cell, the modules and kernels that run them, and the losses.
 
-Owns what turns tokens into logits, in NumPy and in torch, and likelihoods. Refuses to know files, optimizers
-and sampling."""
+Owns the way from tokens to logits and likelihoods, in NumPy and in torch. Refuses to know files, optimizers and
+sampling."""

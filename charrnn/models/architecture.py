@@ -1,10 +1,10 @@
-"""What a model is but its weights: sizes, options, and the shape of every weight."""
+"""The architecture of a network: its sizes and options, and the shape of every weight. Holds no weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
 from charrnn.models import cells
@@ -14,40 +14,39 @@ if TYPE_CHECKING:
     from charrnn.config.schema import ModelConfig
 
 
-_BACKWARD = "backward_stack."
+BACKWARD_STACK = "backward_stack."  # prefix of the names of its weights
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Hold what a model is but its weights: the resolved settings `model.*` that a step depends on."""
+    """The resolved settings `model.*` that a step depends on."""
 
     cell: str
     hidden_size: int
     num_layers: int
     embedding_size: int
+    tie_weights: bool
     activation: str = "tanh"
     bidirectional: bool = False
     residual: bool = False
     layer_norm: bool = False
     leak: float | None = None
     time_skip: int | None = None
-    tie_weights: bool = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Architecture:
-        """Take it from settings as a model file has them, one left out having its default.
+        """Read it from the settings in a model file, with defaults for the options that are missing.
 
-        Raises KeyError for a size, cell or tie left out, ValueError naming a setting that cannot be.
+        Raises KeyError if `cell`, a size or `tie_weights` is missing, and ValueError naming a setting that is invalid.
         """
         if not isinstance(settings, dict):
             raise ValueError("config.model")
-        sizes = {
-            name: settings[name] for name in ("cell", "hidden_size", "num_layers", "embedding_size", "tie_weights")
+        chosen = {
+            name: settings[name] if field.default is MISSING else settings.get(name, field.default)
+            for name, field in cls.__dataclass_fields__.items()
         }
-        own = {name: field.default for name, field in cls.__dataclass_fields__.items() if name not in sizes}
-        chosen = sizes | {name: settings.get(name, default) for name, default in own.items()}
         checks = {
-            "cell": chosen["cell"] in cells.GATES,
+            "cell": chosen["cell"] in cells.CELLS,
             "activation": chosen["activation"] in cells.ACTIVATIONS,
             **{
                 name: type(chosen[name]) is int and chosen[name] >= 1
@@ -58,19 +57,19 @@ class Architecture:
             "time_skip": chosen["time_skip"] is None
             or (type(chosen["time_skip"]) is int and 2 <= chosen["time_skip"] <= 1_000_000),
         }
-        for name, sound in checks.items():
-            if not sound:
+        for name, valid in checks.items():
+            if not valid:
                 raise ValueError(f"model.{name}")
         return cls(**chosen)
 
     @property
     def input_scale(self) -> float:
-        """Give what the embedding's vectors are multiplied by: tied ones are small, as is right for a head."""
+        """Return the factor for the embedding's vectors: tied ones are small, as a head's should be."""
         return math.sqrt(self.embedding_size) if self.tie_weights else 1.0
 
     def shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-        """Give the shape of every weight by its name."""
-        gates = cells.GATES[self.cell] * self.hidden_size
+        """Return the shape of every weight by its name."""
+        cell = cells.CELLS[self.cell]
         size = self.embedding_size if self.tie_weights else self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "embedding": (vocabulary_size, self.embedding_size),
@@ -78,15 +77,14 @@ class Architecture:
         }
         if not self.tie_weights:
             shapes["head"] = (vocabulary_size, size)
-        for stack in ("", _BACKWARD) if self.bidirectional else ("",):
+        for stack in ("", BACKWARD_STACK) if self.bidirectional else ("",):
             for layer in range(self.num_layers):
-                own = f"{stack}layers.{layer}."
+                prefix = f"{stack}layers.{layer}."
                 inputs = self.hidden_size if layer else self.embedding_size
-                shapes[own + "kernel.weight_ih_l0"] = (gates, inputs)
-                shapes[own + "kernel.weight_hh_l0"] = (gates, self.hidden_size)
-                shapes[own + "kernel.bias_ih_l0"] = shapes[own + "kernel.bias_hh_l0"] = (gates,)
+                for name, shape in cell.shapes(inputs, self.hidden_size).items():
+                    shapes[f"{prefix}kernel.{name}"] = shape
                 if self.time_skip is not None:
-                    shapes[own + "skip_weight"] = (gates, self.hidden_size)
+                    shapes[prefix + "skip_weight"] = (cell.gates * self.hidden_size, self.hidden_size)
                 if self.layer_norm:
                     shapes[f"{stack}norms.{layer}.weight"] = shapes[f"{stack}norms.{layer}.bias"] = (self.hidden_size,)
             if self.tie_weights and self.hidden_size != self.embedding_size:
@@ -101,12 +99,13 @@ class Architecture:
 
 
 def products(model: ModelConfig, vocabulary_size: int) -> int:
-    """Count the multiplications of one character, forwards: the weights that it meets."""
+    """Count the multiplications of a forward pass per character: the weights in its matrix products."""
     if model.cell == "hmm":
         return int(model.hidden_size) * (int(model.hidden_size) + vocabulary_size)
     hidden, embedding, layers = int(model.hidden_size), int(model.embedding_size), int(model.num_layers)
-    stack = cells.GATES[model.cell] * hidden * (embedding + hidden + (layers - 1) * 2 * hidden)
-    # tied weights are (V, E): the hidden state is brought to E first
+    cell = cells.CELLS[model.cell]
+    stack = cell.gates * hidden * (embedding + (layers - 1) * hidden + (layers * hidden if cell.recurrent else 0))
+    # tied weights are (V, E): the hidden state is projected to E first
     features = embedding if model.tied else hidden
     stack += hidden * features if features != hidden else 0
     halves, heads, joint = (2, 3, 6 * features * features) if model.bidirectional else (1, 1, 0)

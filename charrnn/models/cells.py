@@ -1,24 +1,25 @@
-"""The equations of one step in time, each written once, for torch tensors and NumPy arrays alike.
-The reference of every faster path, and what runs where a text grows by one character.
-Shapes: B lanes, H hidden, K the time skip, G gates (rnn 1, gru 3, lstm 4), in torch's order of gates."""
+"""The equations of one time step, for torch tensors and NumPy arrays alike, and a record of each cell.
+They are the reference for every faster path, and run where a text grows by a character at a time. Never imports torch.
+Shapes: B batch rows, I inputs, H hidden, K the time skip, G gates of a cell, in torch's order."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_LEAST = 1e-6  # share of a hidden state's characters that is dealt to all alike, so that no text is impossible
+_EMISSION_FLOOR = 1e-6  # share of each hidden state's probability that is spread evenly, so that no text is impossible
 Array = Any  # a torch.Tensor or a numpy.ndarray: the equations read the same
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+Probabilities = npt.NDArray[np.float64]
 
 
 class StepState(NamedTuple):
-    """Carry one layer from step to step: `hidden` (B, H); `cell` (B, H), LSTM only; `past` (B, K, H), the
-    K hidden states before this step, oldest first, with a time skip only."""
+    """The state of one layer between steps: `hidden` (B, H); `cell` (B, H), for cells that have one; `past` (B, K, H),
+    the K hidden states before this step, oldest first, with a time skip only."""
 
     hidden: Array
     cell: Array | None = None
@@ -26,22 +27,22 @@ class StepState(NamedTuple):
 
 
 def tanh(x: Array) -> Array:
-    """Squash to (-1, 1)."""
+    """Compute tanh(x), in (-1, 1)."""
     return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
 
 
 def sigmoid(x: Array) -> Array:
-    """Squash to (0, 1): 1 / (1 + exp(-x)), written as a tanh because that cannot overflow."""
+    """Compute 1 / (1 + exp(-x)), in (0, 1), as a tanh because that cannot overflow."""
     return 0.5 * tanh(0.5 * x) + 0.5
 
 
 def relu(x: Array) -> Array:
-    """Cut off below 0."""
+    """Compute max(x, 0)."""
     return _where(x > 0, x, x * 0)
 
 
 def leaky_relu(x: Array) -> Array:
-    """Leave a slope of 0.01 below 0 (Maas et al. 2013), so that no unit is ever without a gradient."""
+    """Compute max(x, 0.01 x) (Maas et al. 2013): no unit is ever without a gradient."""
     return _where(x > 0, x, 0.01 * x)
 
 
@@ -49,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": tanh, "relu": relu, 
 
 
 def rnn(x: Array, r: Array, state: StepState, activation: str = "tanh") -> StepState:
-    """Step the plain recurrence (Elman 1990), from x and r (B, H).
+    """Take a step of the plain recurrence (Elman 1990), from x and r (B, H).
 
     h' = f(x + r)
     """
@@ -58,28 +59,28 @@ def rnn(x: Array, r: Array, state: StepState, activation: str = "tanh") -> StepS
 
 
 def lstm(x: Array, r: Array, state: StepState) -> StepState:
-    """Step the long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000).
+    """Take a step of the long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000).
 
     i, f, g, o = x + r                x, r (B, 4H)
     c' = sigmoid(f) c + sigmoid(i) tanh(g)
     h' = sigmoid(o) tanh(c')
     """
-    i, f, g, o = _gates(x + r, 4)
+    i, f, g, o = split_gates(x + r, 4)
     c = sigmoid(f) * state.cell + sigmoid(i) * tanh(g)
     h = sigmoid(o) * tanh(c)
     return StepState(h, c, state.past)
 
 
 def gru(x: Array, r: Array, state: StepState) -> StepState:
-    """Step the gated recurrent unit (Cho et al. 2014), reset gate after the product, as cuDNN has it.
+    """Take a step of the gated recurrent unit (Cho et al. 2014), with the reset gate after the product, as in cuDNN.
 
     r = sigmoid(x_r + r_r)            x, r (B, 3H)
     z = sigmoid(x_z + r_z)
     n = tanh(x_n + r r_n)
     h' = (1 - z) n + z h
     """
-    x_r, x_z, x_n = _gates(x, 3)
-    r_r, r_z, r_n = _gates(r, 3)
+    x_r, x_z, x_n = split_gates(x, 3)
+    r_r, r_z, r_n = split_gates(r, 3)
     r = sigmoid(x_r + r_r)
     z = sigmoid(x_z + r_z)
     n = tanh(x_n + r * r_n)
@@ -87,18 +88,62 @@ def gru(x: Array, r: Array, state: StepState) -> StepState:
     return StepState(h, None, state.past)
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What the rest of charrnn asks about a cell. The defaults are those of a cell that has nothing but an equation:
+    it runs step by step, and autograd differentiates it.
+
+    equation       from the projected input x and state r (B, G H; r is None unless `recurrent`) to the next state
+    kernel         the class in torch.nn that runs it, and stores its weights
+    custom_kernel  whether `bptt` runs it, with a gradient written by hand
+    cell_state     whether its state has a `cell` besides the hidden state
+    recurrent      whether it has W_hh and b_hh
+    inner_gates    how many of the last gates use r by itself, not x + r: their two biases cannot be added up in advance
+    first_biases   first values of b_ih by gate, where they are not 0
+    """
+
+    equation: Callable[..., StepState]
+    gates: int
+    kernel: str | None = None
+    custom_kernel: bool = False
+    cell_state: bool = False
+    recurrent: bool = True
+    takes_activation: bool = False
+    inner_gates: int = 0
+    first_biases: Mapping[int, float] = field(default_factory=dict)
+
+    def shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a layer's weights by name, in torch's order and under its names."""
+        rows = self.gates * hidden
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih_l0": (rows, inputs),
+            "weight_hh_l0": (rows, hidden),
+            "bias_ih_l0": (rows,),
+            "bias_hh_l0": (rows,),
+        }
+        return {name: shape for name, shape in shapes.items() if self.recurrent or "_ih_" in name}
+
+
+CELLS: dict[str, Cell] = {
+    "rnn": Cell(rnn, 1, "RNN", custom_kernel=True, takes_activation=True),
+    "gru": Cell(gru, 3, "GRU", custom_kernel=True, inner_gates=1),
+    # remember at first (Jozefowicz et al. 2015)
+    "lstm": Cell(lstm, 4, "LSTM", custom_kernel=True, cell_state=True, first_biases={1: 1.0}),
+}
+
+
 def step(
     cell: str,
     x: Array,
     state: StepState,
-    weight: Array,
-    bias: Array,
+    weight: Array | None,
+    bias: Array | None,
     *,
     activation: str = "tanh",
     leak: float | None = None,
     skip_weight: Array | None = None,
 ) -> StepState:
-    """Step any cell, with its two options, from the projected input x = W_ih input + b_ih (B, G H).
+    """Take a step of any cell, with its two options, from the projected input x = W_ih input + b_ih (B, G H).
 
     r = W h + b                                     W (G H, H), b (G H)
     time skip   x + U h(t-K)                        U (G H, H)   (Lin et al. 1996, NARX networks)
@@ -107,19 +152,17 @@ def step(
     if skip_weight is not None:
         assert state.past is not None
         x = x + state.past[:, 0] @ skip_weight.T
-    return advance(cell, x, state.hidden @ weight.T + bias, state, activation=activation, leak=leak)
+    r = None if weight is None else state.hidden @ weight.T + bias
+    return advance(cell, x, r, state, activation=activation, leak=leak)
 
 
 def advance(
-    cell: str, x: Array, r: Array, state: StepState, *, activation: str = "tanh", leak: float | None = None
+    cell: str, x: Array, r: Array | None, state: StepState, *, activation: str = "tanh", leak: float | None = None
 ) -> StepState:
-    """Do what is left of `step` once all products are there: the projected input x and state r (B, G H)."""
-    if cell == "rnn":
-        new = rnn(x, r, state, activation)
-    elif cell == "lstm":
-        new = lstm(x, r, state)
-    else:
-        new = gru(x, r, state)
+    """Do the rest of `step` after its products: from the projected input x and state r (B, G H)."""
+    record = CELLS[cell]
+    options = (activation,) if record.takes_activation else ()
+    new = record.equation(x, r, state, *options)
     if leak is not None:
         new = new._replace(hidden=(1 - leak) * state.hidden + leak * new.hidden)
     if state.past is not None:
@@ -127,33 +170,35 @@ def advance(
     return new
 
 
-def hidden_markov(coming: Array, likelihood: Array, transition: Array) -> tuple[Array, Array]:
-    """Step the forward recursion of a hidden Markov model, scaled (Rabiner 1989, equations 20 and 91 to 92).
+def hidden_markov(predicted: Array, likelihood: Array, transition: Array) -> tuple[Array, Array]:
+    """Take a step of a hidden Markov model's forward recursion, scaled (Rabiner 1989, equations 20 and 91 to 92).
 
-    p = f * b / sum(f * b)     what hidden state it was, now that its character is known
-    f' = p A                   which one comes next
-    f is `coming`, b the `likelihood` of the character in each (B, S); A is `transition` (S, S), rows add up to 1.
+    p = f * b / sum(f * b)     posterior of the hidden state, given its character
+    f' = p A                   prediction of the next hidden state
+    f is `predicted` (B, S), b the character's `likelihood` in each state (B, S), A the `transition` (S, S), whose rows
+    add up to 1.
     """
-    p = coming * likelihood
+    p = predicted * likelihood
     p = p / p.sum(-1, keepdims=True)
     return p, p @ transition
 
 
 def emission(weights: Array) -> Array:
-    """Turn weights (V, S) into E (V, S), the probability of each character in each hidden state; none is 0."""
-    below = weights.max(0) if isinstance(weights, np.ndarray) else weights.detach().amax(0)
-    odds = (np.exp if isinstance(weights, np.ndarray) else _library(weights).exp)(weights - below)
-    return (1 - _LEAST) * odds / odds.sum(0) + _LEAST / len(weights)
+    """Compute E (V, S), the probability of each character in each hidden state, from weights (V, S); none is 0."""
+    largest = weights.max(0) if isinstance(weights, np.ndarray) else weights.detach().amax(0)
+    odds = (np.exp if isinstance(weights, np.ndarray) else _library(weights).exp)(weights - largest)
+    return (1 - _EMISSION_FLOOR) * odds / odds.sum(0) + _EMISSION_FLOOR / len(weights)
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> Array:
-    """Shift and scale each row of x (..., H) to mean 0 and variance 1, then to what was learnt (Ba et al. 2016)."""
+    """Normalise each row of x (..., H) to mean 0 and variance 1, then scale and shift it (Ba et al. 2016)."""
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / (variance + epsilon) ** 0.5 * weight + bias
 
 
-def _gates(x: Array, count: int) -> list[Array]:
+def split_gates(x: Array, count: int) -> list[Array]:
+    """Split x (B, G H) into its G gates (B, H)."""
     size = x.shape[-1] // count
     return [x[:, gate * size : (gate + 1) * size] for gate in range(count)]
 
@@ -166,13 +211,10 @@ def _library(array: Array) -> Any:
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
-Probabilities = npt.NDArray[np.float64]
-
-
 def softmax(logits: Probabilities, temperature: float = 1.0) -> Probabilities:
-    """Turn logits (..., V) into probabilities at a temperature: below 1 safer, above 1 wilder."""
+    """Compute probabilities (..., V) from logits (..., V) at a temperature: below 1 safer, above 1 more random."""
     below = logits - logits.max(-1, keepdims=True)
-    if temperature < 1e-100:  # all but the likeliest would be at minus infinity, or beyond
+    if temperature < 1e-100:  # all but the likeliest would overflow
         below = np.where(below < 0.0, -np.inf, 0.0)
         temperature = 1.0
     weights = np.exp(below / temperature)

@@ -1,5 +1,5 @@
-"""Next-character models: embedding, recurrent stack, head. Text, files and optimizers are someone else's business.
-Shapes: B lanes, T steps, V vocabulary, E embedding, H hidden."""
+"""Next-character models: embedding, recurrent stack, head. Knows tokens, not text, files or optimizers.
+Shapes: B batch rows, T steps, V vocabulary, E embedding, H hidden."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.nn import functional as F
 from charrnn.config.schema import ModelConfig
 from charrnn.models.layers import Stack, State
 
-# looked up row by row: weight decay would shrink most the rows that are seldom needed, and so seldom mended
+# tables, looked up row by row: weight decay would shrink rare rows most, since they are seldom updated
 LOOKED_UP = frozenset({"embedding", "joint_width", "joint_trust"})
 # weights with a row for each character (V, ...)
 BY_CHARACTER = frozenset({"emission", "embedding", "head", "head_bias", "backward_bias", "joint_bias"})
 
 
 class CharRNN(Stack):
-    """Predict each next character of B lanes. Holds no state: `model(tokens, state) -> (logits, state)`.
+    """Predicts the next character in each batch row. Holds no state: `model(tokens, state) -> (logits, state)`.
 
-    Tokens are 0 to V-1, and V for the escape, which as an input is the mean embedding and which the head never
-    predicts: its probability is the vocabulary's.
+    Tokens are 0 to V-1, and V for the escape. As an input the escape is the mean embedding; the head never predicts it,
+    since the vocabulary gives it its probability.
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
@@ -35,14 +35,14 @@ class CharRNN(Stack):
         self.input_scale = math.sqrt(self.embedding.shape[1]) if config.tied else 1.0
 
     def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
-        """Draw all weights: recurrent ones as config.init says, the rest uniform or normal, biases 0.
+        """Draw all weights: recurrent ones by the method of config.init, the others uniform or normal, biases 0.
 
-        orthogonal (Saxe et al. 2014) and identity (Le et al. 2015) keep a signal's size over many steps; xavier
-        (Glorot and Bengio 2010); torch is what torch.nn does. An LSTM's forget bias starts at 1, but for torch.
-        The head's bias starts at the logarithms of the characters' frequencies (V), if given: what any text teaches
-        first need not be learnt, which takes thousands of steps where characters are many and rare.
+        orthogonal (Saxe et al. 2014) and identity (Le et al. 2015) preserve a signal's size over many steps; xavier
+        (Glorot and Bengio 2010); torch does what torch.nn does. An LSTM's forget bias starts at 1, except with torch.
+        The head's bias starts at the logarithms of the characters' frequencies (V), if given: to learn them would take
+        thousands of steps where characters are many and rare.
         """
-        # vectors of unit numbers, so that characters differ from the first step on
+        # vectors of unit variance, so that characters differ from the first step on
         nn.init.normal_(self.embedding, std=1 / self.input_scale, generator=generator)
         self.initialise_layers(generator)
         if self.head is not None:
@@ -50,7 +50,7 @@ class CharRNN(Stack):
         start_bias(self.head_bias, frequencies)
 
     def forward(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
-        """Read tokens (B, T) from a state; gives logits (B, T, V) of what follows each, and the state after the last.
+        """Read tokens (B, T) from a state; return the logits (B, T, V) of each next token, and the next state.
 
         In training mode dropout draws from `generator`.
         """
@@ -58,23 +58,23 @@ class CharRNN(Stack):
         return self.logits(features), state
 
     def read(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
-        """Do the same as forward, but give the features (B, T, H or E) that the head would read."""
+        """Do the same as forward, but return the features (B, T, H or E) that the head would read."""
         return self.run_layers(self.embed(tokens), state, generator)
 
     def logits(self, features: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Turn features (..., H or E) into logits (..., V), with the head's bias (V) or another one."""
+        """Return logits (..., V) from features (..., H or E), with the head's bias (V) or another one."""
         bias = self.head_bias if bias is None else bias
         weights = self.embedding if self.head is None else self.head
-        features = features.contiguous()  # a kernel may give steps first, and bf16 products of such are 17 times slower
+        features = features.contiguous()  # a kernel may return steps first, which makes bf16 products 17 times slower
         if torch.is_autocast_enabled(features.device.type):
-            # in bf16, which has 8 bits, a rare character's bias would drown the rest: it is added in fp32
+            # bf16 has 8 bits, and a rare character's large bias would leave few of them: it is added in fp32
             return F.linear(features, weights) + bias
         return F.linear(features, weights, bias)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Look up tokens (B, T); gives vectors (B, T, E)."""
-        # training has no look at the tokens, nor has a GPU ever, which it would stall: there the escape's row is always
-        # appended, which costs little beside a window; a single step on a CPU would notice
+        """Look up the vectors (B, T, E) of tokens (B, T)."""
+        # to look for escapes would stall a GPU: there and in training the escape's row is always appended, which costs
+        # little beside a window, but much beside a single step on a CPU
         table: Tensor = self.embedding
         if self.training or tokens.is_cuda or bool((tokens == self.vocabulary_size).any()):
             table = torch.cat((self.embedding, self.embedding.mean(0, keepdim=True)))
@@ -84,5 +84,5 @@ class CharRNN(Stack):
 
 @torch.no_grad()
 def start_bias(bias: Tensor, frequencies: Tensor | None) -> None:
-    """Start a head's bias (V) where it foretells every character by its frequency (V) alone; at 0 without them."""
+    """Set a head's bias (V) so that it predicts each character by its frequency (V) alone; to 0 without frequencies."""
     bias.zero_() if frequencies is None else bias.copy_(frequencies.log())

@@ -1,6 +1,6 @@
-"""The hidden Markov model: a recurrence whose state is a probability, trained by gradient like any other.
-Text, files and optimizers are someone else's business.
-Shapes: B lanes, T steps, V vocabulary, S hidden states (`hidden_size`)."""
+"""The hidden Markov model: a recurrence whose state is a probability distribution, trained by gradients like any other.
+Knows tokens, not text, files or optimizers.
+Shapes: B batch rows, T steps, V vocabulary, S hidden states (`hidden_size`)."""
 
 from __future__ import annotations
 
@@ -18,56 +18,53 @@ from charrnn.models.layers import State
 
 
 class _Recursion(torch.autograd.Function):
-    """The forward recursion over a window, and its gradient by hand: the gradient of A is one product for all steps.
+    """The forward recursion over a window, and its gradient by hand: that of A is one product for all steps.
 
-    For each step, with f, b, p and A as in `cells.hidden_markov`, c = sum(f * b), and d. for the gradient of .:
+    For each step, with f, b, p and A as in `cells.hidden_markov`, c = sum(f * b), and dx for the gradient of x:
         dp = df' A^T,  du = (dp - sum(dp * p)) / c,  df = du * b,  db = du * f,  dA = sum over steps of p^T df'
     """
 
     @staticmethod
-    def forward(ctx: Any, coming: Tensor, likelihoods: Tensor, transition: Tensor) -> tuple[Tensor, Tensor]:
-        """Step from f (B, S) through likelihoods (B, T, S); gives f' of every step (B, T, S) and the last p (B, S)."""
-        before, posteriors = [coming], []
+    def forward(ctx: Any, predicted: Tensor, likelihoods: Tensor, transition: Tensor) -> tuple[Tensor, Tensor]:
+        """Run from f (B, S) through likelihoods (B, T, S); return f' of every step (B, T, S) and the last p (B, S)."""
+        predictions, posteriors = [predicted], []
         for likelihood in likelihoods.unbind(1):
-            posterior, coming = cells.hidden_markov(coming, likelihood, transition)
+            posterior, predicted = cells.hidden_markov(predicted, likelihood, transition)
             posteriors.append(posterior)
-            before.append(coming)
-        ctx.save_for_backward(torch.stack(before[:-1]), torch.stack(posteriors), likelihoods, transition)
-        return torch.stack(before[1:], 1), posteriors[-1]
+            predictions.append(predicted)
+        ctx.save_for_backward(torch.stack(predictions[:-1]), torch.stack(posteriors), likelihoods, transition)
+        return torch.stack(predictions[1:], 1), posteriors[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outputs: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn the gradients of both results into those of all three arguments."""
-        before, posteriors, likelihoods, transition = ctx.saved_tensors
-        likelihoods = likelihoods.transpose(0, 1)  # (T, B, S)
-        scales = (before * likelihoods).sum(-1, keepdim=True)
-        coming, d_posterior = outputs.new_zeros(last.shape), last
-        d_before, d_coming = torch.empty_like(before), torch.empty_like(before)
-        for step in range(len(before) - 1, -1, -1):
-            coming = coming + outputs[:, step]
-            d_coming[step] = coming
-            d_posterior = torch.addmm(d_posterior, coming, transition.T)
-            own = (d_posterior * posteriors[step]).sum(-1, keepdim=True)
-            d_before[step] = (d_posterior - own) / scales[step]
-            coming, d_posterior = d_before[step] * likelihoods[step], torch.zeros_like(last)
-        d_transition = posteriors.flatten(0, 1).T @ d_coming.flatten(0, 1)
-        return coming, (d_before * before).transpose(0, 1), d_transition
+        """Compute the gradients of the three arguments from those of both results."""
+        f, p, b, transition = ctx.saved_tensors
+        b = b.transpose(0, 1)  # (T, B, S)
+        c = (f * b).sum(-1, keepdim=True)
+        df, dp = outputs.new_zeros(last.shape), last
+        du, df_after = torch.empty_like(f), torch.empty_like(f)
+        for step in range(len(f) - 1, -1, -1):
+            df_after[step] = df = df + outputs[:, step]
+            dp = torch.addmm(dp, df, transition.T)
+            du[step] = (dp - (dp * p[step]).sum(-1, keepdim=True)) / c[step]
+            df, dp = du[step] * b[step], torch.zeros_like(last)
+        return df, (du * f).transpose(0, 1), p.flatten(0, 1).T @ df_after.flatten(0, 1)
 
 
 class HiddenMarkov(nn.Module):
-    """Predict each next character of B lanes from a chain of hidden states (Rabiner 1989, sections II and III).
+    """Predicts the next character in each batch row from a chain of hidden states (Rabiner 1989, sections II and III).
     Holds no state: `model(tokens, state) -> (logits, state)`.
 
-    The state carried is the logarithm of the posterior, log P(s | all that was read). A (S, S) and E (V, S) are the
-    softmax of what is learnt, of rows and of columns; instead of re-estimating them (Baum and Welch) the gradient of
-    the forward recursion is followed. Before a text any hidden state is as likely as another. An unknown character
-    says nothing about the hidden state.
+    The state is the logarithm of the posterior, log P(s | the text so far). A (S, S) and E (V, S) are the softmax of
+    the weights, by rows and by columns; they are trained by the gradient of the forward recursion instead of
+    re-estimated (Baum and Welch). Before a text all hidden states are equally likely. An unknown character carries no
+    information about the hidden state.
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
         super().__init__()
-        assert not config.unsettled
+        assert not config.unresolved
         self.config, self.vocabulary_size = config, vocabulary_size
         states = int(config.hidden_size)
         self.transition = nn.Parameter(torch.empty(states, states))
@@ -75,11 +72,11 @@ class HiddenMarkov(nn.Module):
 
     @property
     def embedding(self) -> Tensor:
-        """Give the weights by which others see where, and in what type, this model computes."""
+        """Return the weights that show on which device, and in what type, this model computes."""
         return self.emission
 
     def initialise(self, generator: Generator, frequencies: Tensor | None = None) -> None:
-        """Draw all weights: hidden states must differ from the first step on, each around the frequencies (V)."""
+        """Draw all weights: hidden states differ from the first step on, each around the frequencies (V), if given."""
         nn.init.normal_(self.transition, generator=generator)
         nn.init.normal_(self.emission, generator=generator)
         if frequencies is not None:
@@ -87,18 +84,18 @@ class HiddenMarkov(nn.Module):
                 self.emission.add_(frequencies.log()[:, None])
 
     def initial_state(self, batch_size: int) -> State:
-        """Give the state before any text, for B lanes: all hidden states are equally likely."""
+        """Return the state before any text, for B batch rows: all hidden states are equally likely."""
         states = len(self.transition)
         return State(self.transition.new_full((1, batch_size, states), -math.log(states)))
 
     def forward(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
-        """Read tokens (B, T) from a state; gives logits (B, T, V) of what follows each, and the state after them."""
+        """Read tokens (B, T) from a state; return the logits (B, T, V) of each next token, and the next state."""
         features, state = self.read(tokens, state, generator)
         return self.logits(features), state
 
     def read(self, tokens: Tensor, state: State, generator: Generator | None = None) -> tuple[Tensor, State]:
-        """Do the same as forward, but give the features (B, T, S): which hidden state comes next."""
-        # products of probabilities in bf16 would add up to anything but one
+        """Do the same as forward, but return the features (B, T, S): predictions of the next hidden state."""
+        # in bf16 the probabilities would not add up to one
         with torch.autocast(tokens.device.type, enabled=False):
             transition, emission = self.transition.softmax(1), cells.emission(self.emission)
             unknown = emission.new_ones(1, emission.shape[1])
@@ -106,13 +103,13 @@ class HiddenMarkov(nn.Module):
             features, posterior = _Recursion.apply(  # type: ignore[no-untyped-call]
                 state.hidden[0].exp() @ transition, likelihoods, transition
             )
-        least = torch.finfo(posterior.dtype).tiny
-        return features, State(posterior.clamp_min(least).log()[None])
+        tiny = torch.finfo(posterior.dtype).tiny
+        return features, State(posterior.clamp_min(tiny).log()[None])
 
     def logits(self, features: Tensor) -> Tensor:
-        """Turn features (..., S) into logits (..., V): the logarithms of the probabilities."""
+        """Return logits (..., V) from features (..., S): the logarithms of the probabilities."""
         with torch.autocast(features.device.type, enabled=False):
             return F.linear(features, cells.emission(self.emission)).log()
 
-    def use_custom_kernel(self, own: bool) -> None:
-        """Do nothing: there is one way to run it."""
+    def use_custom_kernel(self, custom: bool) -> None:
+        """Do nothing: there is only one kernel."""

@@ -1,6 +1,6 @@
-"""What whoever writes, searches and fills gaps needs of a model, in NumPy arrays, wherever it computes:
-`decoder` reads on the CPU without torch, `ondevice` hands on to a torch model. Knows neither.
-Shapes: B lanes, T steps, V vocabulary, F features."""
+"""What generation and evaluation need of a model, in NumPy arrays, wherever it computes: `numpy_model` reads on the CPU
+without torch, `torch_model` wraps a torch model. Knows neither.
+Shapes: B batch rows, T steps, V vocabulary, F features, G H the numbers that a layer computes for one token."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-WIDEST = 20  # characters of the widest gap that a joint head learns; wider ones count as this wide
+WIDEST = 20  # characters of the widest gap that a joint head learns; wider gaps count as this wide
 Tokens = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
 class ModelState(Protocol):
-    """Carry B lanes from one read to the next."""
+    """The state of B batch rows between reads."""
 
     def select(self, index: Tokens) -> ModelState:
-        """Choose, reorder or repeat lanes by index."""
+        """Return the batch rows that `index` names, in its order; a row may come several times."""
 
     def joined(self, others: Sequence[Any]) -> ModelState:
-        """Put the lanes of other states of the same model after these."""
+        """Return these batch rows, followed by those of other states of the same model."""
 
 
 class LanguageModel(Protocol):
-    """Read tokens on from a state, which it does not change, and foretell what follows."""
+    """Reads tokens from a state, which it does not change, and predicts the next one."""
 
-    gates: int  # G H, the numbers that a layer makes of one token
-    sides: BidirectionalHeads | None  # what a bidirectional model has besides; None for every other
+    gates: int  # G H
+    bidirectional_heads: BidirectionalHeads | None  # None unless the model is bidirectional
 
-    def initial_state(self, lanes: int) -> ModelState:
-        """Give the state before any text."""
+    def initial_state(self, batch_size: int) -> ModelState:
+        """Return the state before any text."""
 
     def step(self, tokens: Tokens, state: Any) -> tuple[Floats, Any]:
-        """Read tokens (B, T), 0 to V; gives the logits (B, V) of what follows the last, and the state after it."""
+        """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
 
     def read(self, tokens: Tokens, state: Any) -> tuple[Floats, Any]:
-        """Do the same, but give the features (B, T, F) after each token."""
+        """Read tokens (B, T), 0 to V; return the features (B, T, F) after each, and the state after the last."""
 
     def logits(self, features: Floats) -> Floats:
-        """Turn features (..., F) into the logits (..., V) of what follows."""
+        """Return the logits (..., V) of the next token from features (..., F)."""
 
 
 class BidirectionalHeads(Protocol):
-    """What a bidirectional model knows besides: how to read backwards, and how to join both sides."""
+    """The other two heads of a bidirectional model: one reads backwards, one joins both directions."""
 
     backward: LanguageModel  # reads reversed texts
 
     def joint_logits(self, before: Floats, after: Floats, remaining: Tokens | int) -> Floats:
-        """Foretell the first of `remaining` (...) unknown tokens between features (..., F); gives logits (..., V)."""
+        """Predict the first of `remaining` (...) unknown tokens between features (..., F); return logits (..., V)."""

@@ -1,5 +1,5 @@
 """Negative log-likelihoods of characters under a model's logits, in NumPy and in nats.
-Known characters share what the vocabulary leaves them by the softmax; the escape has a probability of its own.
+The escape's probability is the vocabulary's; the softmax divides the rest among the characters.
 Shapes: V vocabulary."""
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 
-_NUMBERS = 1 << 18  # logits at a time: what fits into a cache
+_NUMBERS = 1 << 18  # logits at a time: as many as fit into a cache
 
 
 def all_nats(vocabulary: Vocabulary, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Turn logits (..., V) into the negative log-likelihood of each known character, in nats (..., V)."""
+    """Compute the negative log-likelihood of each character, in nats (..., V), from logits (..., V)."""
     below: npt.NDArray[np.float64] = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     return np.asarray(np.log(np.exp(below).sum(-1, keepdims=True)) - below + vocabulary.known_nats)
 
@@ -26,13 +26,12 @@ def target_nats(
     """Compute the negative log-likelihood of targets (...), 0 to V, under logits (..., V), in nats (...)."""
     size = len(vocabulary)
     flat, chosen = logits.reshape(-1, size), np.minimum(targets.ravel(), size - 1)
-    known = np.empty(len(flat))
+    nats = np.empty(len(flat))
     rows = max(64, _NUMBERS // size)
     for first in range(0, len(flat), rows):
-        part = flat[first : first + rows]
-        top = part.max(-1)
-        below = part - top[:, None]
-        own = below[np.arange(len(part)), chosen[first : first + rows]]
-        known[first : first + rows] = np.log(np.exp(below, out=below).sum(-1, dtype=np.float64)) - own
-    known = known.reshape(targets.shape) + vocabulary.known_nats
-    return np.asarray(np.where(targets == vocabulary.escape, vocabulary.escape_nats, known))
+        block = flat[first : first + rows]
+        below = block - block.max(-1)[:, None]
+        target = below[np.arange(len(block)), chosen[first : first + rows]]
+        nats[first : first + rows] = np.log(np.exp(below, out=below).sum(-1, dtype=np.float64)) - target
+    nats = nats.reshape(targets.shape) + vocabulary.known_nats
+    return np.asarray(np.where(targets == vocabulary.escape, vocabulary.escape_nats, nats))

@@ -1,5 +1,5 @@
-"""What learning makes small: each character's price for those who know what is before it, after it, or both.
-Knows models and windows, not optimizers. Shapes: B lanes, T steps, V vocabulary."""
+"""The training loss: mean negative log-likelihoods of characters, given the text before, after, or on both sides.
+Knows models and windows, not optimizers. Shapes: B batch rows, T steps, V vocabulary, F features."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from charrnn.models.layers import State
 
 
 def target_nats(logits: Tensor, targets: Tensor, known_nats: float, escape_nats: float) -> Tensor:
-    """Price every target (B, T) under logits (B, T, V), in nats (B, T): the softmax's price plus that of not being
-    an escape, or the escape's own (see `vocabulary`)."""
+    """Compute the negative log-likelihood of targets (B, T) under logits (B, T, V), in nats (B, T): the softmax's plus
+    `known_nats`, that of not being an escape; or `escape_nats` for an escape (see `vocabulary`)."""
     vocabulary_size = logits.shape[-1]
     escaped = targets == vocabulary_size
     inside = targets.masked_fill(escaped, 0).flatten()
     rows = logits.flatten(0, 1)
-    # bf16 has 8 bits for a sum over V: the softmax is taken in fp32 at least
+    # bf16 has 8 bits, too few for a sum over V
     rows = rows.float() if rows.dtype == torch.bfloat16 else rows
     loss = F.cross_entropy(rows, inside, reduction="none")
     return torch.where(escaped, escape_nats, loss.view_as(targets) + known_nats)
 
 
 class Losses(NamedTuple):
-    """Hold mean prices in nats: of the next character, and for a bidirectional model of the previous one, and of one
-    in a gap whose sides are known; and what a teacher adds to their sum."""
+    """Mean losses in nats: of the next character; for a bidirectional model also of the previous one, and of one in a
+    gap between known characters; and the distillation loss, which a teacher adds."""
 
     forward: Tensor
     backward: Tensor | None = None
     joint: Tensor | None = None
-    teaching: Tensor | None = None
+    distillation: Tensor | None = None
 
     def total(self) -> Tensor:
-        """Give the loss: the sum of its terms."""
+        """Return the sum of all terms."""
         return self.forward + sum(term for term in self[1:] if term is not None)
 
 
 @dataclass
 class Teacher:
-    """A model that stays as it is, and where it stands in the text: what it expects is a share, 0 to 1, of what is to
-    be learnt, the text itself is the rest (distillation, Hinton, Vinyals and Dean 2015; with the model that a
-    fine-tuning starts from, Yu et al. 2013)."""
+    """A frozen model, its state in the text, and the weight, 0 to 1, of its predictions among the targets; the text has
+    the rest (distillation, Hinton, Vinyals and Dean 2015; with the model that a fine-tuning starts from, Yu et al.
+    2013)."""
 
     model: Network
-    share: float
+    weight: float
     state: State
 
 
@@ -66,70 +66,70 @@ def compute_losses(
     generator: Generator,
     teacher: Teacher | None = None,
 ) -> tuple[Losses, State]:
-    """Price a window of training from a carried state; gives the costs and the state after it; see `nats` for the
-    two prices. A teacher reads the window too, and stands after it then.
+    """Compute the losses of a training window from a state; return them and the next state. For `known_nats` and
+    `escape_nats` see `target_nats`. A teacher reads the window too, which changes its state.
 
-    A bidirectional model's backward stack starts anew at the far end of each window's lookahead, which only warms it
-    up: its state cannot be carried forwards in time. For its joint term each character is the first of a gap of its
-    own, r characters wide: half of them 1, the others drawn from 2 to 20 in proportion to 1/r. Every gap comes to be
-    one character wide in the end.
+    A bidirectional model's backward stack starts from zeros at the far end of each window's lookahead, which only warms
+    it up: its state cannot be carried forwards in time. For the joint term each character is the first of a gap of r
+    characters: half of the gaps are 1 wide, the others 2 to 20, drawn in proportion to 1/r, since in the end every gap
+    becomes one character wide.
     """
     heads, state, remaining = _read(model, window, state, generator)
-    their_heads: Sequence[Callable[[], Tensor]] = ()
+    teacher_heads: Sequence[Callable[[], Tensor]] = ()
     if teacher is not None:
         with torch.no_grad():
-            their_heads, teacher.state, _ = _read(teacher.model, window, teacher.state, generator, remaining)
+            teacher_heads, teacher.state, _ = _read(teacher.model, window, teacher.state, generator, remaining)
     terms, distillation = [], []
-    for place, head in enumerate(heads):  # one after the other: logits of thousands of characters take much memory
+    for index, head in enumerate(heads):  # one after the other: logits of thousands of characters take much memory
         logits = head()
         terms.append(target_nats(logits, window.targets, known_nats, escape_nats).mean())
         if teacher is not None:
-            distillation.append(_distillation_loss(logits, their_heads[place], window.targets))
+            distillation.append(_distillation_loss(logits, teacher_heads[index], window.targets))
         del logits
-    found = Losses(*terms)
+    losses = Losses(*terms)
     if teacher is not None:
-        found = found._replace(teaching=teacher.share * torch.stack(distillation).sum())
-    return found, state
+        losses = losses._replace(distillation=teacher.weight * torch.stack(distillation).sum())
+    return losses, state
 
 
 def _read(
     model: Network, window: Batch, state: State, generator: Generator, remaining: Tensor | None = None
 ) -> tuple[Sequence[Callable[[], Tensor]], State, Tensor | None]:
-    """Read a window; gives what makes the logits (B, T, V) of each target from what is before it, and for a
-    bidirectional model from what is after it and from both sides of a gap; the state after the window; and how many
-    characters each target's gap has (B, T), itself the first: drawn unless given."""
+    """Read a window; return a function for each head that computes the logits (B, T, V) of each target, from the text
+    before it, and for a bidirectional model from the text after it and from both sides of a gap; the state after the
+    window; and the width of the gap that each target begins (B, T), drawn unless given."""
     device = model.embedding.device
     before, state = model.read(window.inputs, state, generator)  # (B, T, F)
     forward = partial(model.logits, before)
     if not isinstance(model, BidirectionalRNN):
         return (forward,), state, None
     assert window.following is not None
-    lanes, steps = window.targets.shape
-    start = model.backward_stack.initial_state(lanes)
+    batch, steps = window.targets.shape
+    start = model.backward_stack.initial_state(batch)
     after, _ = model.read_back(window.following, start, generator)  # (B, T + lookahead, F)
     if remaining is None:
         odds = 1 / torch.arange(1, WIDEST + 1, device=device)
         odds[0] = odds[1:].sum()
-        drawn = torch.multinomial(odds, lanes * steps, replacement=True, generator=generator)
-        room = after.shape[1] - torch.arange(steps, device=device)  # a gap ends where there is text to be known
-        remaining = torch.minimum(1 + drawn.view(lanes, steps), room)
-    places = torch.arange(steps, device=device) + remaining - 1  # (B, T), where the known text goes on
-    rows = places + after.shape[1] * torch.arange(lanes, device=device)[:, None]
-    beyond = F.embedding(rows, after.flatten(0, 1))  # (B, T, F); a gather's gradient is not the same every time on CUDA
+        drawn = torch.multinomial(odds, batch * steps, replacement=True, generator=generator)
+        widest = after.shape[1] - torch.arange(steps, device=device)  # a gap ends before the end of the lookahead
+        remaining = torch.minimum(1 + drawn.view(batch, steps), widest)
+    positions = torch.arange(steps, device=device) + remaining - 1  # (B, T), where the known text continues
+    rows = positions + after.shape[1] * torch.arange(batch, device=device)[:, None]
+    beyond = F.embedding(rows, after.flatten(0, 1))  # (B, T, F); a gather's gradient is not deterministic on CUDA
     backward = partial(model.backward_logits, after[:, :steps])
     return (forward, backward, partial(model.joint_logits, before, beyond, remaining, generator)), state, remaining
 
 
-def _distillation_loss(logits: Tensor, expect: Callable[[], Tensor], targets: Tensor) -> Tensor:
-    """Say by how much the mean price under logits (B, T, V) rises where targets (B, T) are drawn from what a teacher
-    expects instead, as logits (B, T, V). Both prices have the same normaliser, so only the targets' logits differ.
+def _distillation_loss(logits: Tensor, teacher_head: Callable[[], Tensor], targets: Tensor) -> Tensor:
+    """Compute by how much the mean loss under logits (B, T, V) rises if targets are drawn from a teacher's predictions
+    instead of the text (B, T). Both losses have the same normaliser, so only the targets' logits differ.
 
-    An escape teaches nothing.
+    Escapes do not count.
     """
     with torch.no_grad():
-        odds = torch.softmax(expect(), -1)
+        odds = torch.softmax(teacher_head(), -1)
     escaped = targets == logits.shape[-1]
-    # one place in a row, so that this gather's gradient is the same every time on CUDA as well
-    given = logits.gather(-1, targets.masked_fill(escaped, 0).unsqueeze(-1)).squeeze(-1)
-    drawn = (logits * odds).sum(-1)  # a product of matrices would be far slower
-    return torch.where(escaped, 0.0, given - drawn).mean()
+    # one index in each row: this gather's gradient is deterministic on CUDA as well
+    target = logits.gather(-1, targets.masked_fill(escaped, 0).unsqueeze(-1)).squeeze(-1)
+    drawn = (logits * odds).sum(-1)  # a matrix product would be far slower
+    return torch.where(escaped, 0.0, target - drawn).mean()

@@ -1,6 +1,6 @@
-"""One step of a model, recorded once and then replayed with a single call.
-A step of a text or two is dozens of small kernels, and to launch them takes a GPU's host longer than they run.
-Shapes: B lanes, R lanes that there is room for, V vocabulary."""
+"""A torch model behind NumPy arrays, for generation and evaluation; on CUDA its single steps are recorded as graphs.
+A step of a text or two is dozens of small kernels, which take the host longer to launch than the GPU to run.
+Shapes: B batch rows, R the batch rows that a recorded step has capacity for, T steps, V vocabulary."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, 
 from charrnn.models.layers import State
 from charrnn.models.ngram import Ngram
 
-_WARM_UPS = 3  # what libraries set up in a first call cannot be recorded
+_WARM_UPS = 3  # libraries set things up in a first call that cannot be recorded
 Outputs = tuple[Tensor | None, ...]
-# runs a function once; gives its outputs, and what runs it again on the same inputs into the same outputs
+# runs a function once; returns its outputs, and what runs it again, from the same inputs into the same outputs
 Record = Callable[[Callable[[], Outputs]], tuple[Outputs, Callable[[], Any]]]
 
 
 def cuda_graph(function: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], Any]]:
     """Record a function as a CUDA graph, on the current device."""
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         for _ in range(_WARM_UPS):
             function()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = function()
@@ -38,11 +38,11 @@ def cuda_graph(function: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], A
 
 
 class CapturedStep:
-    """A model's single step for up to R lanes, in buffers of its own, which each call fills and reads anew."""
+    """A recorded step of a model for up to R batch rows: each call copies its inputs into the step's own buffers."""
 
-    def __init__(self, model: Causal, room: int, record: Record) -> None:
-        self.state = model.initial_state(room)
-        self.tokens = torch.zeros(room, 1, dtype=torch.long, device=self.state.hidden.device)
+    def __init__(self, model: Causal, capacity: int, record: Record) -> None:
+        self.state = model.initial_state(capacity)
+        self.tokens = torch.zeros(capacity, 1, dtype=torch.long, device=self.state.hidden.device)
 
         def step() -> Outputs:
             features, after = model.read(self.tokens, self.state)
@@ -51,94 +51,93 @@ class CapturedStep:
         self.outputs, self.replay = record(step)
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, 1) on from a state; gives logits (B, V), on the CPU, and the state after; both are copies."""
-        lanes = len(tokens)
-        self.tokens[:lanes].copy_(tokens, non_blocking=True)
-        for own, given in zip(self.state, state, strict=True):
-            if own is not None and given is not None:
-                own[:, :lanes].copy_(given)
+        """Read tokens (B, 1) from a state; return copies of the logits (B, V), on the CPU, and of the next state."""
+        batch = len(tokens)
+        self.tokens[:batch].copy_(tokens, non_blocking=True)
+        for buffer, given in zip(self.state, state, strict=True):
+            if buffer is not None and given is not None:
+                buffer[:, :batch].copy_(given)
         self.replay()
         logits, hidden, *more = self.outputs
         assert logits is not None
         assert hidden is not None
-        # whoever searches reads on from one state several times: the next call must not change it
-        after = State(hidden, *more).map(lambda tensor: tensor[:, :lanes].clone())
-        return logits[:lanes].to("cpu", copy=True), after
+        # a search reads from one state several times: the next call must not change it
+        after = State(hidden, *more).map(lambda tensor: tensor[:, :batch].clone())
+        return logits[:batch].to("cpu", copy=True), after
 
 
 class TorchState(NamedTuple):
-    """Carry B lanes from one read to the next, on the model's device."""
+    """The state of B batch rows between reads, on the model's device."""
 
-    carried: layers.State
+    tensors: layers.State
 
     def select(self, index: Tokens) -> TorchState:
-        """Choose, reorder or repeat lanes by index."""
-        return TorchState(self.carried.select(torch.from_numpy(index).to(self.carried.hidden.device)))
+        """Return the batch rows that `index` names, in its order; a row may come several times."""
+        return TorchState(self.tensors.select(torch.from_numpy(index).to(self.tensors.hidden.device)))
 
     def joined(self, others: Sequence[TorchState]) -> TorchState:
-        """Put the lanes of other states of the same model after these."""
-        tensors = zip(self.carried, *(other.carried for other in others), strict=True)
+        """Return these batch rows, followed by those of other states of the same model."""
+        tensors = zip(self.tensors, *(other.tensors for other in others), strict=True)
         hidden, cell, past = (None if each[0] is None else torch.cat(each, 1) for each in tensors)
         assert hidden is not None
         return TorchState(layers.State(hidden, cell, past))
 
 
 class TorchModel:
-    """A model that reads in one direction; see `reader.Reader`. Puts the model into evaluation mode.
+    """A model that reads in one direction; see `interface.LanguageModel`. Puts the model into evaluation mode.
 
-    Where there is something to record with, single steps are recorded, for 1, 2, 4, 8 ... lanes as they are needed,
-    and replayed.
+    With `record`, single steps are recorded, for 1, 2, 4, 8 ... batch rows as they are needed, and replayed.
     """
 
     def __init__(self, model: Causal, record: Record | None = None) -> None:
         self.model, self.record = model.eval(), record
         self.device = model.embedding.device
-        config = model.config
-        self.gates = cells.GATES.get(config.cell, 1) * int(config.hidden_size)
-        self.sides: BidirectionalHeads | None = (
-            BothSides(model, record) if isinstance(model, BidirectionalRNN) else None
+        cell, hidden_size = model.config.cell, int(model.config.hidden_size)
+        self.gates = (cells.CELLS[cell].gates if cell in cells.CELLS else 1) * hidden_size
+        self.bidirectional_heads: BidirectionalHeads | None = (
+            TorchBidirectionalHeads(model, record) if isinstance(model, BidirectionalRNN) else None
         )
         self._captured: dict[int, CapturedStep] = {}
 
-    def initial_state(self, lanes: int) -> TorchState:
-        """Give the state before any text: zeros."""
-        return TorchState(self.model.initial_state(lanes))
+    def initial_state(self, batch_size: int) -> TorchState:
+        """Return the state before any text."""
+        return TorchState(self.model.initial_state(batch_size))
 
-    # not in inference mode: what is recorded there can be replayed nowhere else
+    # no inference mode: a step recorded in it could be replayed only in it
     @torch.no_grad()
     def step(self, tokens: Tokens, state: TorchState) -> tuple[Floats, TorchState]:
-        """Read tokens (B, T), 0 to V; gives the logits (B, V) of what follows the last, and the state after it."""
+        """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
         if self.record is not None and tokens.shape[1] == 1:
-            room = 1 << (len(tokens) - 1).bit_length()
-            if room not in self._captured:
-                self._captured[room] = CapturedStep(self.model, room, self.record)
-            logits, carried = self._captured[room](torch.from_numpy(tokens), state.carried)
+            capacity = 1 << (len(tokens) - 1).bit_length()
+            if capacity not in self._captured:
+                self._captured[capacity] = CapturedStep(self.model, capacity, self.record)
+            logits, after = self._captured[capacity](torch.from_numpy(tokens), state.tensors)
         else:
-            features, carried = self.model.read(torch.from_numpy(tokens).to(self.device), state.carried)
+            features, after = self.model.read(torch.from_numpy(tokens).to(self.device), state.tensors)
             logits = self.model.logits(features[:, -1])
-        return _floats(logits), TorchState(carried)
+        return _floats(logits), TorchState(after)
 
     @torch.inference_mode()
     def read(self, tokens: Tokens, state: TorchState) -> tuple[Floats, TorchState]:
-        """Read tokens (B, T), 0 to V; gives the features (B, T, F) after each, and the state after the last."""
-        features, carried = self.model.read(torch.from_numpy(tokens).to(self.device), state.carried)
-        return _floats(features), TorchState(carried)
+        """Read tokens (B, T), 0 to V; return the features (B, T, F) after each, and the state after the last."""
+        features, after = self.model.read(torch.from_numpy(tokens).to(self.device), state.tensors)
+        return _floats(features), TorchState(after)
 
     @torch.inference_mode()
     def logits(self, features: Floats) -> Floats:
-        """Turn features (..., F) into the logits (..., V) of what follows."""
+        """Return the logits (..., V) of the next token from features (..., F)."""
         return _floats(self.model.logits(torch.from_numpy(features).to(self.device)))
 
 
-def reader(model: Causal | Ngram) -> LanguageModel:
-    """Give what reads with a model: an n-gram model itself, which needs no device; on CUDA in recorded steps."""
+def language_model(model: Causal | Ngram) -> LanguageModel:
+    """Return a model behind NumPy arrays: an n-gram model as it is, another in a `TorchModel`, recorded on CUDA."""
     if isinstance(model, Ngram):
         return model
     return TorchModel(model, cuda_graph if model.embedding.is_cuda else None)
 
 
-class BothSides:
-    """A bidirectional model's other two thirds; see `reader.Sides`."""
+class TorchBidirectionalHeads:
+    """The other two heads of a bidirectional model; see `interface.BidirectionalHeads`."""
 
     def __init__(self, model: BidirectionalRNN, record: Record | None) -> None:
         self.model = model
@@ -146,10 +145,10 @@ class BothSides:
 
     @torch.inference_mode()
     def joint_logits(self, before: Floats, after: Floats, remaining: Tokens | int) -> Floats:
-        """Foretell the first of `remaining` (...) unknown tokens between features (..., F); gives logits (..., V)."""
+        """Predict the first of `remaining` (...) unknown tokens between features (..., F); return logits (..., V)."""
         device = self.model.embedding.device
-        known, beyond = (torch.tensor(features, device=device) for features in (before, after))
-        return _floats(self.model.joint_logits(known, beyond, torch.as_tensor(remaining, device=device)))
+        left, right = (torch.tensor(features, device=device) for features in (before, after))
+        return _floats(self.model.joint_logits(left, right, torch.as_tensor(remaining, device=device)))
 
 
 def _floats(tensor: Tensor) -> Floats:

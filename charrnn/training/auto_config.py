@@ -1,61 +1,106 @@
-"""Settling every `auto`: sizes from the text, epochs and precision from what this device does in the time given.
-Tries steps of the very training it plans; the figures behind the rules are in docs/results.md."""
+"""Every `auto` resolved: sizes, kernel and precision by benchmarks on this device, all else by pure functions.
+Knows the sizes of a text, not its characters. The tables below were measured: docs/results.md, "What the automatic
+settings rest on", has the trials; a comment names the section where it is another one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
-from charrnn.config.schema import Config, ModelConfig
+from charrnn.config.schema import Config, ModelConfig, TrainConfig, resolved
 from charrnn.device import Bf16, bf16_on, out_of_memory
 from charrnn.models.architecture import products
+from charrnn.training import throughput
 from charrnn.training.fine_tuning import fine_tuning_rate
-from charrnn.training.throughput import _fastest, _rates, _shortened, _ways
 
-MINUTES = 15  # what a training without --time is planned to take, at most
-_LADDER = (128, 192, 256, 384, 512, 768, 1024)
-# the largest hidden size that a training part of so many characters can feed
-_FED = ((20_000, 128), (100_000, 192), (400_000, 256), (5_000_000, 512), (50_000_000, 768))
-# fewer characters read in all than so many a weight and a smaller model learns more in the time; the second where one
-# layer is all that there is time for, the third where most weights are rows of a tied head, whatever the layer's size
-_CHARACTERS_PER_WEIGHT, _SHALLOW, _MOSTLY_HEAD = 1.5, 6.0, 0.15
-# the embedding that is a head as well, at most, by hidden size: its work grows by it; but short texts need it wider
-_TIED = ((512, 128), (10**9, 256))
-_DEEP = 2.0  # epochs that there must be time for, or a single layer learns more
-_DROPOUTS = ((3, 0.0), (6, 0.1), (25, 0.3), (float("inf"), 0.5))  # by epochs
-_SMALL, _SMALL_DROPOUT = 400_000, 0.3  # a text below so many characters is overfitted sooner: so much at least
-# so many characters are known by heart after so many epochs; longer texts later, by this power
-_ENOUGH = (9_000, 5, 0.4)
-_MOST_EPOCHS = 40
-_FEWEST_STEPS = 200
-_RATES = ((256, 1.5e-2), (512, 8e-3), (10**9, 4e-3))  # AdamW peaks, by hidden size: wide layers take smaller steps
-_GENTLE = 8e-3  # the highest peak where larger steps do harm
-_HMM_RATE = 0.1  # of logits, which go far: a character that a hidden state never writes
-_DECAYS = ((3, 0.1), (float("inf"), 0.3))  # AdamW's weight decay at most, by epochs
-# epochs (or times the whole training, if that is less) over which it fades what a step has done to a third: the weights
-# are an average of the steps of that time (Wang and Aitchison 2024)
-_FADED = 1.2
-_HARDLY = 0.01  # of logits, which go far; of a recurrence without gates, which has enough to do to remember
-_BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # their rates, as multiples of AdamW's
-_STEPS = 600  # fewer than this and it pays to read fewer lanes at a time
-_NARROWER = 0.75  # of the rate, at least, with half the lanes: half as many steps again in the same time
-_MANY_CHARACTERS = 2_000
-_SERVES_A_HEAD = 128  # an embedding of so many numbers
-_PATIENCE = 8
-_EVALUATION_SECONDS = 5  # of training between evaluations, at least: no one reads faster
-_EVALUATIONS = 25
-_GROWTH = 4.0  # a CPU's operations per second at any width, at most, as a multiple of those at the smallest
+DEFAULT_MINUTES = 15  # that a training without --time takes, at most
+MANY_CHARACTERS = 2_000  # distinct ones: above, most rows of the embedding and of the head are seen seldom
+
+# In tables by size or length each key is the smallest value that its entry holds for.
+
+# Model: section "Layers and width", and "Tied weights"
+HIDDEN_SIZES = (128, 192, 256, 384, 512, 768, 1024)
+MAX_HIDDEN_SIZE_BY_CHARACTERS = {0: 128, 20_000: 192, 100_000: 256, 400_000: 512, 5_000_000: 768, 50_000_000: 1024}
+EMBEDDING_SIZE_BY_VOCABULARY = {0: 64, 128: 128, 1024: 256}
+MAX_TIED_EMBEDDING_BY_HIDDEN_SIZE = {0: 128, 513: 256}  # its work as a head grows with it; short texts need it wider
+MIN_TIED_EMBEDDING = 128  # a narrower one makes a poor head
+# characters read in all for each weight: with fewer, a smaller model learns more in the time
+MIN_CHARACTERS_PER_WEIGHT = 1.5
+MIN_CHARACTERS_PER_WEIGHT_ONE_LAYER = 6.0  # where there is no time for a second layer
+MIN_CHARACTERS_PER_WEIGHT_TIED = 0.15  # where most weights are rows of a tied head, whatever the hidden size
+MIN_CHARACTERS_TWO_LAYERS = 200_000
+MIN_EPOCHS_TWO_LAYERS = 2.0
+SHORT_TEXT = 400_000  # characters, below which a text is overfitted sooner
+DROPOUT_BY_EPOCHS = {0: 0.0, 3: 0.1, 6: 0.3, 25: 0.5}
+SHORT_TEXT_MIN_DROPOUT = 0.3
+
+# Batch and length
+MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128
+MIN_STEPS_PER_EPOCH = 40
+FEW_STEPS = 600  # if there is no time for more, half the batch is tried,
+MIN_SPEED_OF_HALF_BATCH = 0.75  # and taken if it trains at this share of the speed, for half as many steps again
+# a text of so many characters overfits after so many epochs; a longer one later, by this power of its length
+OVERFITTING_CHARACTERS, OVERFITTING_EPOCHS, OVERFITTING_POWER = 9_000, 5, 0.4
+MAX_EPOCHS = 40
+MIN_STEPS = 200
+
+# Optimizer: section "Weight decay", and "Gated recurrent units"
+PEAK_LEARNING_RATE_BY_HIDDEN_SIZE = {0: 1.5e-2, 257: 8e-3, 513: 4e-3}  # AdamW's: wide layers take smaller steps
+MAX_GENTLE_LEARNING_RATE = 8e-3  # where larger steps do harm
+HMM_LEARNING_RATE = 0.1  # of logits, which go far: a character that a hidden state never emits
+LEARNING_RATE_FACTOR_BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # of AdamW's rate
+MAX_WEIGHT_DECAY_BY_EPOCHS = {0: 0.1, 3: 0.3}  # AdamW's
+# epochs (or times the whole training, if that is less) in which decay shrinks a step's effect to 1/e: weights are an
+# average over the steps of that time (Wang and Aitchison 2024)
+WEIGHT_DECAY_EPOCHS = 1.2
+LOW_WEIGHT_DECAY = 0.01  # of logits, which go far; of a recurrence without gates, which struggles to remember anyway
+
+# Evaluations
+PATIENCE = 8
+MAX_EVALUATIONS = 25
+MIN_EVALUATION_SECONDS = 5  # of training between two of them: nobody reads faster
+
+MAX_CPU_SPEEDUP = 4.0  # a CPU's operations per second at any hidden size, as a multiple of those at the smallest
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Hold a configuration without a single `auto`, and what to tell the user about it."""
+class TrainingPlan:
+    """A configuration without `auto`, notes on it for the user, and the seconds an evaluation will take, about."""
 
     config: Config
     notes: tuple[str, ...]
-    evaluation_seconds: float = 0.0  # of one, about
+    evaluation_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What there is to train on: characters of the splits and of the vocabulary, of which `distinct` are in the
+    training split; on which device, in how many seconds."""
+
+    training: int
+    validation: int
+    vocabulary_size: int
+    distinct: int
+    device: torch.device
+    seconds: float
+
+    @property
+    def many_characters(self) -> bool:
+        return self.distinct > MANY_CHARACTERS
+
+
+class _Length(NamedTuple):
+    """How long to train: the settings `epochs` and `steps`, all steps, those of an epoch, and epochs read in all."""
+
+    epochs: int | None
+    steps: int | None
+    total: int
+    per_epoch: int
+    epochs_read: float
 
 
 def plan(
@@ -66,85 +111,278 @@ def plan(
     device: torch.device,
     *,
     fine_tuning: bool = False,
-    known: float | None = None,
+    relative_bits: float | None = None,
     unseen: int = 0,
     spent: float = 0.0,
     bf16: Bf16 | None = None,
-) -> Plan:
-    """Settle every `auto` for a training part and a validation part of so many characters on a device, which is asked
-    what it does in `bf16` unless that is given.
+) -> TrainingPlan:
+    """Resolve every `auto` for splits of so many characters on a device, whose bf16 is probed if None.
 
-    The model that a fine-tuning starts from needs `known` times as many bits of the validation part as an n-gram model
-    of the text, if that was compared.
-
-    So many characters of the vocabulary are `unseen` in the training part: they cost time, and teach nothing. Of a
-    time budget so many seconds are `spent`.
+    `unseen` characters of the vocabulary are not in the training split: they only cost time. Of a time
+    budget, `spent` seconds are over. For `relative_bits` see `fine_tuning.fine_tuning_rate`.
     """
-    notes: list[str] = []
-    distinct = vocabulary_size - unseen
-    train = config.train
-    sequence_length = train.sequence_length
-    if sequence_length > training // 2:
-        sequence_length = max(1, training // 2)
-        notes.append(f"The text is short: windows of {sequence_length} characters instead of {train.sequence_length}.")
-    if validation < sequence_length:
-        notes.append(f"The validation part has only {validation} characters; its scores are rough.")
-    batch_size = train.batch_size
+    limit = config.train.time
+    seconds = max(limit - spent, 0.1 * limit) if limit else DEFAULT_MINUTES * 60.0
+    task = _Task(training, validation, vocabulary_size, vocabulary_size - unseen, device, seconds)
+    bf16 = bf16_on(device) if bf16 is None else bf16
+    length, batch_size = _choose_windows(config.train, task)
+    notes = _window_notes(config, task, length, batch_size, bf16)
+    embedding = config.model.embedding_size
+    wide = embedding == "auto" or embedding >= MIN_TIED_EMBEDDING
+    sized = _fill_auto(
+        config.with_values(train={"sequence_length": length, "batch_size": batch_size}),
+        # rows of rare characters get few gradients, and the head is most of the work: share them
+        model={"tie_weights": task.many_characters and wide},
+        train={"distillation": 0.0},
+    )
+    sized, speed = _choose_model(sized, throughput.list_variants(sized, device, bf16), task)
+    if config.train.batch_size == "auto":
+        sized, speed = _shrink_batch(sized, speed, task)
+    span = _choose_length(sized, task, speed)
+    peak = _choose_peak(sized.model, task)
+    factor = LEARNING_RATE_FACTOR_BY_OPTIMIZER[config.train.optimizer]
+    # a step shrinks weights by rate times decay: by as much with each optimizer
+    rate = peak if config.train.learning_rate == "auto" else config.train.learning_rate / factor
+    sized = _fill_auto(
+        sized.with_values(
+            # while benchmarking it was a number
+            model={} if config.model.cell == "hmm" else {"dropout": config.model.dropout},
+            train={"epochs": span.epochs, "steps": span.steps},
+        ),
+        model={"dropout": _choose_dropout(span.epochs_read, training)},
+        train={
+            "eval_every": _choose_interval(sized, task, span, speed),
+            "patience": PATIENCE,
+            "learning_rate": _adapt_peak(peak * factor, factor, config.model.cell, fine_tuning, relative_bits),
+            "weight_decay": _choose_decay(sized.model, span, rate) / factor,
+        },
+    )
+    evaluation_seconds = validation / (speed * _scoring_speedup(sized.model))
+    return TrainingPlan(sized, (*notes, _describe(sized, task, span, speed)), evaluation_seconds)
+
+
+def _fill_auto(config: Config, model: Mapping[str, Any], train: Mapping[str, Any]) -> Config:
+    """Replace by these values what is `auto` and means something to this model."""
+    model = {name: value for name, value in model.items() if name in config.model.unresolved}
+    train = {name: value for name, value in train.items() if getattr(config.train, name) == "auto"}
+    return config.with_values(model=model, train=train)
+
+
+def _look_up(table: Mapping[int, float], value: float) -> float:
+    """Return the entry of the largest key that is not above a value."""
+    return table[max(key for key in table if key <= value)]
+
+
+def _choose_windows(train: TrainConfig, task: _Task) -> tuple[int, int]:
+    """Return the sequence length and the batch size, which a short text limits."""
+    length, batch_size = min(train.sequence_length, max(1, task.training // 2)), train.batch_size
     if batch_size == "auto":
-        batch_size, most = 2, 128 if device.type != "cpu" else 32 if distinct <= _MANY_CHARACTERS else 16
-        while batch_size < most and training >= 2 * batch_size * sequence_length * 40:
+        largest = MAX_BATCH_SIZE_CPU_MANY_CHARACTERS if task.many_characters else MAX_BATCH_SIZE_CPU
+        largest = largest if task.device.type == "cpu" else MAX_BATCH_SIZE_GPU
+        batch_size = 2
+        while batch_size < largest and task.training >= 2 * batch_size * length * MIN_STEPS_PER_EPOCH:
             batch_size *= 2
-    if batch_size * sequence_length > training:
-        batch_size = max(1, training // sequence_length)
-        notes.append(f"The text is short: {batch_size} lanes.")
-    config = config.with_values(train={"sequence_length": sequence_length, "batch_size": batch_size})
+    return length, batch_size if batch_size * length <= task.training else max(1, task.training // length)
 
-    if config.model.cell != "hmm" and config.model.tie_weights == "auto":
-        # most rows are seen seldom: what they learn as inputs serves them in the head, which is most of the work
-        size = config.model.embedding_size
-        tied = distinct > _MANY_CHARACTERS and (size == "auto" or int(size) >= _SERVES_A_HEAD)
-        config = config.with_values(model={"tie_weights": tied})
-    if train.distillation == "auto":
-        config = config.with_values(train={"distillation": 0.0})
-    seconds, dropout = max(train.time - spent, 0.1 * train.time) if train.time else MINUTES * 60.0, config.model.dropout
-    ways = _ways(config, device, bf16_on(device) if bf16 is None else bf16, notes)
-    config, rate = _fit_model(config, ways, vocabulary_size, training, device, seconds)
-    if train.batch_size == "auto":
-        # little time: narrower steps, but more of them, where they take less time for it
-        batches = int(config.train.batch_size)
-        while batches > 8 and seconds * rate < _STEPS * batches * sequence_length:
-            batches //= 2
-            narrower = config.with_values(train={"batch_size": batches})
-            (rate_there,) = _rates(narrower, [{}], vocabulary_size, device)
-            if rate_there < _NARROWER * rate:
-                break
-            config, rate = narrower, rate_there
-    config = _fit_steps(config, dropout, distinct, training, validation, rate, seconds, fine_tuning, known)
+
+def _window_notes(config: Config, task: _Task, length: int, batch_size: int, bf16: Bf16) -> list[str]:
+    """Say what the user does not expect of the windows and of the precision."""
+    notes, train = [], config.train
+    if length != train.sequence_length:
+        notes.append(f"The text is short: windows of {length} characters instead of {train.sequence_length}.")
+    if task.validation < length:
+        notes.append(f"The validation split has only {task.validation} characters; its scores are noisy.")
+    if batch_size < (2 if train.batch_size == "auto" else train.batch_size):
+        notes.append(f"The text is short: batch size {batch_size}.")
+    if train.precision == "bf16" and not bf16.fast and config.model.cell != "hmm":
+        notes.append(throughput.SLOW_BF16.format(device=task.device))
+    return notes
+
+
+def _choose_model(config: Config, variants: list[dict[str, str]], task: _Task) -> tuple[Config, float]:
+    """Choose layers, sizes and a variant; return them with their characters per second."""
     model, train = config.model, config.train
-    stack = (
-        ""
-        if model.cell == "hmm"
-        else f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
-    )
-    length = train.sequence_length
-    span = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
-    reading = _reading(config, training)
-    told = f"{span}, about {_minutes(reading / rate)} here"
-    if train.time and 0 < reading / rate < 0.9 * train.time:
-        told += f", of the {_minutes(train.time)} given"
+    if model.cell == "hmm" or model.num_layers != "auto":
+        return _choose_sizes(config, variants, task, MIN_CHARACTERS_PER_WEIGHT)
+    # a second layer learns late: it needs text, time, and not too many characters
+    one, two = (config.with_values(model={"num_layers": layers}) for layers in (1, 2))
+    many = task.vocabulary_size > MANY_CHARACTERS
+    if task.training < MIN_CHARACTERS_TWO_LAYERS or many:
+        least = MIN_CHARACTERS_PER_WEIGHT_TIED if model.tied and many else MIN_CHARACTERS_PER_WEIGHT
+        return _choose_sizes(one, variants, task, least)
+    two, speed = _choose_sizes(two, variants, task, MIN_CHARACTERS_PER_WEIGHT)
+    if train.epochs == "auto" and train.steps is None and speed * task.seconds < MIN_EPOCHS_TWO_LAYERS * task.training:
+        return _choose_sizes(one, variants, task, MIN_CHARACTERS_PER_WEIGHT_ONE_LAYER)
+    return two, speed
+
+
+def _choose_sizes(
+    config: Config, variants: list[dict[str, str]], task: _Task, characters_per_weight: float
+) -> tuple[Config, float]:
+    """Choose sizes and a variant for a number of layers; return them with their characters per second."""
+    largest = _look_up(MAX_HIDDEN_SIZE_BY_CHARACTERS, task.training)
+    sizes = [size for size in reversed(HIDDEN_SIZES) if size <= largest]
+    if config.model.hidden_size != "auto":
+        sizes = [config.model.hidden_size]
+    vocabulary_size, device = task.vocabulary_size, task.device
+    flops_per_second = 0.0  # unknown
+    if len(sizes) > 1 and device.type == "cpu":
+        # the smallest takes an instant, and shows which are far too large; a GPU is slow at small ones only
+        sized = config.with_values(model=_sizes(config.model, sizes[-1], task))
+        speed = max(throughput.measure_speeds(throughput.shorten_windows(sized), variants, vocabulary_size, device))
+        flops_per_second = MAX_CPU_SPEEDUP * speed * products(sized.model, vocabulary_size)
+    for hidden_size in sizes:
+        sized = config.with_values(model=_sizes(config.model, hidden_size, task))
+        weights = products(sized.model, vocabulary_size)
+        # the two halves of a bidirectional model learn from the same characters
+        one_direction = sized.model.model_copy(update={"bidirectional": False})
+        needed = characters_per_weight * products(one_direction, vocabulary_size)
+        last = hidden_size == sizes[-1]
+        # only promising sizes are benchmarked: the first benchmark shows what to expect of the others
+        if flops_per_second and not last and flops_per_second * task.seconds / weights < 0.8 * needed:
+            continue
+        sized, speed = throughput.fastest_variant(sized, variants, vocabulary_size, device)
+        if speed > 0.0:  # the best precision at one size is the best at others; a size that did not fit shows nothing
+            variants = [variant for variant in variants if variant["precision"] == sized.train.precision]
+            flops_per_second = speed * weights
+        if last and speed == 0.0:
+            raise out_of_memory(device)
+        if last or speed * task.seconds >= needed:
+            return sized, speed
+    raise AssertionError("the smallest size is always taken")
+
+
+def _sizes(model: ModelConfig, hidden_size: int, task: _Task) -> dict[str, Any]:
+    """Return the sizes that go with a hidden size, and the dropout to benchmark with."""
+    if model.cell == "hmm":
+        return {"hidden_size": hidden_size}
+    embedding = _look_up(EMBEDDING_SIZE_BY_VOCABULARY, task.vocabulary_size)
+    if model.tied and task.training >= SHORT_TEXT:
+        embedding = min(embedding, _look_up(MAX_TIED_EMBEDDING_BY_HIDDEN_SIZE, hidden_size))
+    return {
+        "hidden_size": hidden_size,
+        "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,
+        "dropout": 0.1 if model.dropout == "auto" else model.dropout,
+    }
+
+
+def _shrink_batch(config: Config, speed: float, task: _Task) -> tuple[Config, float]:
+    """Where there is little time, halve the batch as long as that makes more steps."""
+    batch_size = resolved(config.train.batch_size)
+    while batch_size > 8 and task.seconds * speed < FEW_STEPS * batch_size * config.train.sequence_length:
+        batch_size //= 2
+        smaller = config.with_values(train={"batch_size": batch_size})
+        (its_speed,) = throughput.measure_speeds(smaller, [{}], task.vocabulary_size, task.device)
+        if its_speed < MIN_SPEED_OF_HALF_BATCH * speed:
+            break
+        config, speed = smaller, its_speed
+    return config, speed
+
+
+def _choose_length(config: Config, task: _Task, speed: float) -> _Length:
+    """Train for as long as the time allows and the text supports, unless epochs or steps are set."""
+    train, batch_size = config.train, resolved(config.train.batch_size)
+    per_epoch = -(-(task.training // batch_size) // train.sequence_length)
+    affordable = int(0.9 * task.seconds * speed / task.training * per_epoch)  # a tenth of the time is for evaluations
+    # a Markov chain has too few weights to overfit
+    useful = max(_epochs_before_overfitting(task.training) * per_epoch, MIN_STEPS)
+    most = math.inf if config.model.cell == "hmm" else useful
+    epochs, steps = train.epochs, train.steps
+    if train.time is not None:
+        if epochs == "auto" and steps is None and affordable > most:
+            epochs = max(1, int(most) // per_epoch)  # the rest of the time could only do harm
+        total = epochs * per_epoch if isinstance(epochs, int) else affordable
+        total = max(1, total if steps is None else min(total, steps))
+    elif steps is not None:
+        total = steps
+    elif isinstance(epochs, int):
+        total = epochs * per_epoch
+    else:
+        total = max(1, int(min(affordable, most, max(MAX_EPOCHS * per_epoch, MIN_STEPS))))
+        if total >= 4 * per_epoch:  # with fewer, rounding down to whole epochs would waste much of the time
+            epochs = total // per_epoch
+            total = epochs * per_epoch
+        else:
+            steps = total
+    epochs = epochs if isinstance(epochs, int) else None
+    # epochs that are set count as they are: a last window that is not full must not decide what is below three
+    read = total * train.step_characters / task.training if epochs is None or steps is not None else float(epochs)
+    return _Length(epochs, steps, total, per_epoch, read)
+
+
+def _epochs_before_overfitting(training: int) -> int:
+    """Return the epochs after which a network overfits a text of so many characters."""
+    return max(3, round(OVERFITTING_EPOCHS * math.pow(training / OVERFITTING_CHARACTERS, OVERFITTING_POWER)))
+
+
+def _choose_interval(config: Config, task: _Task, length: _Length, speed: float) -> int:
+    """Return the steps between evaluations, which together read a few percent of what training reads."""
+    read = length.total * config.train.step_characters
+    affordable = 0.1 * read * _scoring_speedup(config.model) / max(task.validation, 1)
+    readable = read / speed / MIN_EVALUATION_SECONDS
+    # five at least, though nobody reads them so fast, to see when overfitting sets in; it does not in the first epoch
+    fewest = 3 if length.epochs_read >= 1.0 else 1
+    evaluations = max(fewest, int(min(MAX_EVALUATIONS, affordable, max(5, readable))))
+    return max(1, -(-length.total // evaluations))
+
+
+def _choose_dropout(epochs: float, training: int) -> float:
+    """Regularise more, the more often each character is read: what is read once cannot be memorised."""
+    dropout = _look_up(DROPOUT_BY_EPOCHS, epochs)
+    return max(dropout, SHORT_TEXT_MIN_DROPOUT) if training < SHORT_TEXT and epochs >= 3 else dropout
+
+
+def _choose_peak(model: ModelConfig, task: _Task) -> float:
+    """Return AdamW's peak learning rate for a gated network that starts from random weights."""
+    if model.cell == "hmm":
+        return HMM_LEARNING_RATE
+    peak = _look_up(PEAK_LEARNING_RATE_BY_HIDDEN_SIZE, resolved(model.hidden_size))
+    # large steps throw rows about that are seen seldom, and a GRU that has little decay
+    return min(peak, MAX_GENTLE_LEARNING_RATE) if task.many_characters or model.cell == "gru" else peak
+
+
+def _adapt_peak(peak: float, factor: float, cell: str, fine_tuning: bool, relative_bits: float | None) -> float:
+    """Lower an optimizer's peak learning rate, `factor` times AdamW's, for what larger steps would destroy."""
+    if cell == "rnn":
+        peak /= 5  # without gates it is unstable at the same rate
+    if fine_tuning:
+        peak /= 3
+        if relative_bits is not None and cell != "hmm":
+            peak = min(peak, fine_tuning_rate(relative_bits) * factor)
+    return peak
+
+
+def _choose_decay(model: ModelConfig, length: _Length, rate: float) -> float:
+    """Return AdamW's weight decay at a peak learning rate."""
+    if model.cell in {"hmm", "rnn"} or model.init == "identity":
+        return LOW_WEIGHT_DECAY
+    decay = 1 / (WEIGHT_DECAY_EPOCHS * min(length.per_epoch, length.total) * rate)
+    return min(_look_up(MAX_WEIGHT_DECAY_BY_EPOCHS, length.epochs_read), float(f"{decay:.2g}"))
+
+
+def _scoring_speedup(model: ModelConfig) -> float:
+    """Return about how many times faster than training an evaluation reads."""
+    return 1.5 if model.bidirectional else 3.0  # each half is read on its own first, then both together
+
+
+def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str:
+    """Say what is trained, how, and for how long."""
+    model, train = config.model, config.train
+    network = model.kind
+    if model.cell != "hmm":
+        network += f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
+    kernel = " (custom kernel)" if train.kernel == "custom" else ""
+    read = length.steps * train.step_characters if length.steps else (length.epochs or 0) * task.training
+    seconds = read / speed
+    duration = f"{f'{length.steps} steps' if length.steps else f'{length.epochs} epochs'}, about {_minutes(seconds)}"
+    if train.time and 0 < seconds < 0.9 * train.time:
+        duration += f" of the {_minutes(train.time)} given"
     elif train.time:
-        told = _minutes(train.time)
-    notes.append(
-        f"Learning {training:,} characters ({distinct:,} distinct) with {model.kind}{stack},"
-        f" {train.batch_size} lanes of {length}, {train.precision}"
-        f"{' by the custom kernel' if train.kernel == 'custom' else ''} on {device}: {told}."
+        duration = _minutes(train.time)
+    return (
+        f"Training on {task.training:,} characters ({task.distinct:,} distinct): {network},"
+        f" batch {train.batch_size} x {train.sequence_length}, {train.precision}{kernel} on {task.device}: {duration}."
     )
-    return Plan(config, tuple(notes), validation / (rate * _scoring_speed(model)))
-
-
-def _scoring_speed(model: ModelConfig) -> float:
-    """Say how many times faster than it is trained a model is evaluated, about."""
-    return 1.5 if model.bidirectional else 3.0  # each half is read for itself first, and then both together
 
 
 def _minutes(seconds: float) -> str:
@@ -152,185 +390,3 @@ def _minutes(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} seconds"
     return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.2g} minutes"
-
-
-def _reading(config: Config, training: int) -> float:
-    """Count the characters that a training reads in all."""
-    train = config.train
-    if train.steps is not None:
-        return train.steps * float(train.batch_size) * train.sequence_length
-    return float(train.epochs) * training if isinstance(train.epochs, int) else 0.0
-
-
-def _fit_model(
-    config: Config,
-    ways: list[dict[str, str]],
-    vocabulary_size: int,
-    training: int,
-    device: torch.device,
-    seconds: float,
-) -> tuple[Config, float]:
-    """Choose layers, sizes and one of the ways to run; gives characters per second as tried."""
-    model, train = config.model, config.train
-    if model.cell == "hmm" or model.num_layers != "auto":
-        return _fit_sizes(config, ways, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
-    # a second layer learns late: it pays where there is text and time enough for all characters there are
-    flat = config.with_values(model={"num_layers": 1})
-    if training < 200_000 or vocabulary_size > _MANY_CHARACTERS:
-        least = _MOSTLY_HEAD if model.tied and vocabulary_size > _MANY_CHARACTERS else _CHARACTERS_PER_WEIGHT
-        return _fit_sizes(flat, ways, vocabulary_size, training, device, seconds, least)
-    deep = config.with_values(model={"num_layers": 2})
-    deep, rate = _fit_sizes(deep, ways, vocabulary_size, training, device, seconds, _CHARACTERS_PER_WEIGHT)
-    if train.epochs != "auto" or train.steps is not None or rate * seconds >= _DEEP * training:
-        return deep, rate
-    return _fit_sizes(flat, ways, vocabulary_size, training, device, seconds, _SHALLOW)
-
-
-def _fit_sizes(
-    config: Config,
-    ways: list[dict[str, str]],
-    vocabulary_size: int,
-    training: int,
-    device: torch.device,
-    seconds: float,
-    characters_per_weight: float,
-) -> tuple[Config, float]:
-    """Choose sizes and one of the ways to run for a number of layers; gives characters per second as tried."""
-    wanted = next((size for limit, size in _FED if training < limit), _LADDER[-1])
-    ladder = [size for size in _LADDER if size <= wanted][::-1]
-    if config.model.hidden_size != "auto":
-        ladder = [int(config.model.hidden_size)]
-    flops_per_second = 0.0  # not known
-    if len(ladder) > 1 and device.type == "cpu":
-        # the smallest takes an instant, and tells which are far out of reach; a GPU is slow at small ones alone
-        sized = config.with_values(model=_sizes(config.model, ladder[-1], vocabulary_size, training))
-        rate = max(_rates(_shortened(sized), ways, vocabulary_size, device))
-        flops_per_second = _GROWTH * rate * products(sized.model, vocabulary_size)
-    for place, hidden_size in enumerate(ladder):
-        sized = config.with_values(model=_sizes(config.model, hidden_size, vocabulary_size, training))
-        weights = products(sized.model, vocabulary_size)
-        # each half learns for itself
-        learnt = products(sized.model.model_copy(update={"bidirectional": False}), vocabulary_size)
-        last = place == len(ladder) - 1
-        # a first trial tells what to expect of the others: only promising ones are tried themselves
-        if (
-            flops_per_second
-            and not last
-            and flops_per_second * seconds / weights < (0.8 * characters_per_weight * learnt)
-        ):
-            continue
-        sized, rate = _fastest(sized, ways, vocabulary_size, device)
-        if rate > 0.0:  # the format best at one size will do for the others; of what did not fit nothing is known
-            ways = [way for way in ways if way["precision"] == sized.train.precision]
-            flops_per_second = rate * weights
-        if last and rate == 0.0:
-            raise out_of_memory(device)
-        if last or rate * seconds >= characters_per_weight * learnt:
-            return sized, rate
-    raise AssertionError("the last rung is always taken")
-
-
-def _sizes(model: ModelConfig, hidden_size: int, vocabulary_size: int, training: int) -> dict[str, int | float | str]:
-    if model.cell == "hmm":
-        return {"hidden_size": hidden_size}
-    embedding = 64 if vocabulary_size < 128 else 128 if vocabulary_size < 1024 else 256
-    if model.tied and training >= _SMALL:
-        embedding = min(embedding, next(most for limit, most in _TIED if hidden_size <= limit))
-    return {
-        "hidden_size": hidden_size,
-        "embedding_size": min(embedding, hidden_size) if model.embedding_size == "auto" else model.embedding_size,
-        "dropout": 0.1 if model.dropout == "auto" else model.dropout,  # for the trial
-    }
-
-
-def _dropout(epochs: float, training: int) -> float:
-    """Regularise the more, the more often each character is seen: what is seen once cannot be learnt by heart."""
-    dropout = next((dropout for limit, dropout in _DROPOUTS if epochs < limit), _DROPOUTS[-1][1])
-    return max(dropout, _SMALL_DROPOUT) if training < _SMALL and epochs >= _DROPOUTS[0][0] else dropout
-
-
-def _enough(training: int) -> int:
-    """Choose the epochs after which a text of so many characters is known by heart, and a network only gets worse."""
-    characters, epochs, power = _ENOUGH
-    return max(3, round(epochs * math.pow(training / characters, power)))
-
-
-def _fit_steps(
-    config: Config,
-    dropout: float | str,
-    distinct: int,
-    training: int,
-    validation: int,
-    rate: float,
-    seconds: float,
-    fine_tuning: bool,
-    known: float | None,
-) -> Config:
-    """Choose epochs or steps, the learning rate, weight decay, dropout (if auto), and when to evaluate."""
-    train = config.train
-    batches, length = int(train.batch_size), train.sequence_length
-    per_epoch = -(-(training // batches) // length)
-    affordable = int(0.9 * seconds * rate / training * per_epoch)  # steps; a tenth of the time goes to evaluations
-    epochs, steps = train.epochs, train.steps
-    # a Markov chain has too few weights to know a text by heart
-    most = math.inf if config.model.cell == "hmm" else max(_enough(training) * per_epoch, _FEWEST_STEPS)
-    if train.time is not None:
-        if epochs == "auto" and steps is None and affordable > most:
-            epochs = max(1, int(most) // per_epoch)  # the rest of the time could only do harm
-        total = int(epochs) * per_epoch if isinstance(epochs, int) else affordable
-        total = max(1, min(total, steps) if steps is not None else total)
-    elif steps is not None:
-        total = steps
-    elif isinstance(epochs, int):
-        total = epochs * per_epoch
-    else:
-        total = max(1, int(min(affordable, most, max(_MOST_EPOCHS * per_epoch, _FEWEST_STEPS))))
-        if total >= 4 * per_epoch:  # below, a whole number of epochs would waste much of the time
-            epochs = total // per_epoch
-            total = epochs * per_epoch
-        else:
-            steps = total
-    if not isinstance(epochs, int):
-        epochs = None
-    # epochs: named ones as they are, since a window that is not whole would decide at the border of three
-    read = float(epochs) if steps is None and isinstance(epochs, int) else total * batches * length / training
-    # evaluations read a few percent of what training reads
-    affordable_evaluations = 0.1 * total * batches * length * _scoring_speed(config.model) / max(validation, 1)
-    readable_evaluations = total * batches * length / rate / _EVALUATION_SECONDS
-    # a short training is over before anyone has read five, and yet has to be seen when it turns to overfitting; which
-    # is not before all has been read once
-    fewest = 3 if read >= 1.0 else 1
-    evaluations = max(fewest, int(min(_EVALUATIONS, affordable_evaluations, max(5, readable_evaluations))))
-    peak = next(peak for limit, peak in _RATES if int(config.model.hidden_size) <= limit)
-    if config.model.cell == "hmm":
-        peak = _HMM_RATE
-    elif distinct > _MANY_CHARACTERS or config.model.cell == "gru":
-        # most rows are seen seldom, and larger steps throw them about; as they do a GRU, where decay is little
-        peak = min(peak, _GENTLE)
-    rate_by_adamw = peak if train.learning_rate == "auto" else train.learning_rate / _BY_OPTIMIZER[train.optimizer]
-    fading = 1 / (_FADED * min(per_epoch, total) * rate_by_adamw)
-    most_decay = next(decay for limit, decay in _DECAYS if read < limit)
-    decay = min(most_decay, float(f"{fading:.2g}"))
-    if config.model.cell in {"hmm", "rnn"} or config.model.init == "identity":
-        decay = _HARDLY
-    # a step shrinks weights by rate times decay: by as much with each optimizer
-    peak, decay = peak * _BY_OPTIMIZER[train.optimizer], decay / _BY_OPTIMIZER[train.optimizer]
-    if config.model.cell == "rnn":
-        peak /= 5  # without gates the same rate makes it jump
-    if fine_tuning:
-        peak /= 3  # what was learnt before is worth keeping
-        if known is not None and config.model.cell != "hmm":
-            peak = min(peak, fine_tuning_rate(known) * _BY_OPTIMIZER[train.optimizer])
-    if dropout == "auto":
-        dropout = _dropout(read, training)
-    return config.with_values(
-        model={} if config.model.cell == "hmm" else {"dropout": dropout},
-        train={
-            "epochs": epochs,
-            "steps": steps,
-            "eval_every": max(1, -(-total // evaluations)) if train.eval_every == "auto" else train.eval_every,
-            "patience": _PATIENCE if train.patience == "auto" else train.patience,
-            "learning_rate": peak if train.learning_rate == "auto" else train.learning_rate,
-            "weight_decay": decay if train.weight_decay == "auto" else train.weight_decay,
-        },
-    )

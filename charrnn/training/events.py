@@ -1,4 +1,4 @@
-"""What a training reports as it goes."""
+"""What a training reports on the way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from charrnn.checkpoints.model_file import EvaluationRecord
 
 @dataclass(frozen=True)
 class StepDone:
-    """Report one optimizer step; `total` is the planned number of steps, None under a time budget."""
+    """One optimizer step; `total` is the planned number of steps, None under a time budget."""
 
     step: int
     total: int | None
@@ -25,7 +25,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Report an evaluation of the whole validation part, and a text written after it."""
+    """An evaluation on the whole validation split, and a sample written after it."""
 
     evaluated: EvaluationRecord
     best: bool
@@ -36,7 +36,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class RolledBack:
-    """Report that something was not finite: training stands at `step` again, with a lower rate."""
+    """Something was not finite: training is back at `step`, with a lower learning rate, for the `times`-th time."""
 
     step: int
     learning_rate: float
@@ -45,7 +45,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Finished:
-    """Report why training ended, and all its evaluations."""
+    """Why training ended, and all its evaluations."""
 
     reason: Literal["done", "time", "patience", "stopped"]
     history: tuple[EvaluationRecord, ...]

@@ -1,4 +1,4 @@
-"""A training, or a counting, with its run folder."""
+"""A training of a network or the counting of an n-gram model, with its run folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Work = TypeVar("Work", Training, Counting)
 
 @dataclass(frozen=True)
 class TrainingJob(Generic[Work]):
-    """Hold a training, or a counting, and its run folder, whose lock is held."""
+    """A training or a counting, and its run folder, which is locked."""
 
     training: Work
     run: Run
 
     @property
     def saves(self) -> bool:
-        """Say whether it saves as it goes, so that it may be stopped and resumed."""
+        """Return whether it saves on the way, so that it may be stopped and resumed."""
         return isinstance(self.training, Training)
 
     def learn(self, stop: Callable[[], bool]) -> Iterator[Report | Counted]:
-        """Learn to the end, or until `stop` says so; yields reports."""
+        """Train to the end, or until `stop` returns true; yield reports."""
         if isinstance(self.training, Training):
             return train(self.training, self.run, stop)
         return count(self.training, self.run)

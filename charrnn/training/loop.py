@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations, saves, and when to end. Yields reports and knows no terminal."""
+"""The training loop: steps, evaluations, saves, and when to stop. Yields reports and knows no terminal."""
 
 from __future__ import annotations
 
@@ -9,76 +9,51 @@ from typing import Any
 from charrnn import device
 from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.checkpoints.run_dir import Run
+from charrnn.config.schema import resolved
 from charrnn.evaluation import cloze
 from charrnn.scores import Score
-from charrnn.training.events import Finished, Report, RolledBack, StepDone
+from charrnn.training.events import Evaluated, Finished, Report, RolledBack, StepDone
 from charrnn.training.trainer import Training
 
 SAVE_SECONDS = 60.0
 
 
 class _Stopped(Exception):
-    """Leaves an evaluation in the middle."""
+    """Interrupts an evaluation."""
 
 
 def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
-    """Train to the end, or until `stop` says so, and save as it goes; yields a report a step and an evaluation.
+    """Train to the end, or until `stop` returns true, and save on the way; yield a report a step and an evaluation.
 
-    Evaluations come every eval_every steps and at the end. The last state is saved at each, once a minute, and when
+    Evaluations come every eval_every steps and at the end. The last state is saved after each, once a minute, and when
     stopped; the best is saved first. Raises CharRNNError where the disk is full or the loss stays not finite.
     """
-    eval_every = training.config.train.eval_every
-    assert isinstance(eval_every, int)
-
-    def progress(_: int) -> None:
-        if stop():
-            raise _Stopped
-
-    def recorded(report: StepDone | RolledBack) -> StepDone | RolledBack:
-        if isinstance(report, StepDone) and report.step % max(1, eval_every // 5) == 0:
-            run.append_metrics(_step_line(report))
-        return report
-
     saved = time.monotonic()
     while True:
-        position = training.position  # going back makes another
+        position = training.position  # a rollback replaces it
         reason = training.finished()
-        due = position.step % eval_every == 0 or reason is not None
+        due = position.step % resolved(training.config.train.eval_every) == 0 or reason is not None
         if due and position.step > position.evaluated:
-            yield from map(recorded, training.settle())
+            yield from _settle(training, run)
             if training.position is not position:
                 continue
             try:
-                reported = training.evaluate(progress)
+                evaluated = _evaluate(training, run, stop)
             except _Stopped:
-                training.save_last(run)
-                yield Finished("stopped", tuple(training.history), position.step)
+                yield _save_stopped(training, run)
                 return
-            if isinstance(reported, RolledBack):
-                yield reported
+            if isinstance(evaluated, RolledBack):
+                yield evaluated
                 continue
-            began = time.perf_counter()
-            run.append_metrics(_line(reported.evaluated))
-            run.append_sample(
-                f"step {position.step}, {reported.evaluated.bits_per_character:.4f} bits/char", reported.text
-            )
-            if reported.best:
-                training.save_best(run)
-            training.save_last(run)
-            position.seconds += time.perf_counter() - began
-            position.evaluation_seconds += time.perf_counter() - began
-            if position.step == 0:
-                position.startup = position.seconds
             saved = time.monotonic()
-            yield reported
+            yield evaluated
             reason = training.finished()
         if reason is not None:
             yield Finished(reason, tuple(training.history), position.step)
             return
         if stop():
-            yield from map(recorded, training.settle())
-            training.save_last(run)
-            yield Finished("stopped", tuple(training.history), training.position.step)
+            yield from _settle(training, run)
+            yield _save_stopped(training, run)
             return
         try:
             report = training.step()
@@ -87,34 +62,63 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
                 raise
             raise device.out_of_memory(training.device) from error
         if report is not None:
-            yield recorded(report)
+            yield _recorded(report, training, run)
         if time.monotonic() - saved >= SAVE_SECONDS:
-            yield from map(recorded, training.settle())
+            yield from _settle(training, run)
             training.save_last(run)
             saved = time.monotonic()
 
 
-def _step_line(report: StepDone) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "epoch": report.epoch,
-        "seconds": report.seconds,
-        "bits_per_character": report.bits_per_character,
-        "gradient_norm": report.gradient_norm,
-        "learning_rate": report.learning_rate,
-    }
+def _settle(training: Training, run: Run) -> Iterator[StepDone | RolledBack]:
+    for report in training.settle():
+        yield _recorded(report, training, run)
 
 
-def _line(evaluated: EvaluationRecord) -> dict[str, Any]:
-    score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
-    sides: dict[str, Any] = {}
-    if evaluated.cloze is not None and evaluated.backward_nats is not None:
-        backward = Score(evaluated.backward_nats, score.characters)
-        sides = cloze.fields(backward, evaluated.cloze)
+def _recorded(report: StepDone | RolledBack, training: Training, run: Run) -> StepDone | RolledBack:
+    """Write a line of metrics for every fifth of the steps between evaluations."""
+    if isinstance(report, StepDone) and report.step % max(1, resolved(training.config.train.eval_every) // 5) == 0:
+        names = ("step", "epoch", "seconds", "bits_per_character", "gradient_norm", "learning_rate")
+        run.append_metrics({name: getattr(report, name) for name in names})
+    return report
+
+
+def _evaluate(training: Training, run: Run, stop: Callable[[], bool]) -> Evaluated | RolledBack:
+    """Evaluate, record the result and save. Raises _Stopped where `stop` returns true meanwhile."""
+
+    def progress(_: int) -> None:
+        if stop():
+            raise _Stopped
+
+    evaluated = training.evaluate(progress)
+    if isinstance(evaluated, RolledBack):
+        return evaluated
+    began, position, record = time.perf_counter(), training.position, evaluated.evaluated
+    run.append_metrics(_evaluation_line(record))
+    run.append_sample(f"step {position.step}, {record.bits_per_character:.4f} bits/char", evaluated.text)
+    if evaluated.best:
+        training.save_best(run)
+    training.save_last(run)
+    position.seconds += time.perf_counter() - began
+    position.evaluation_seconds += time.perf_counter() - began
+    if position.step == 0:
+        position.startup = position.seconds
+    return evaluated
+
+
+def _save_stopped(training: Training, run: Run) -> Finished:
+    training.save_last(run)
+    return Finished("stopped", tuple(training.history), training.position.step)
+
+
+def _evaluation_line(record: EvaluationRecord) -> dict[str, Any]:
+    score = Score(record.nats, record.characters, record.correct)
+    two_sided = {}
+    if record.cloze is not None and record.backward_nats is not None:
+        two_sided = cloze.fields(Score(record.backward_nats, score.characters), record.cloze)
     return {
-        "step": evaluated.step,
-        "epoch": evaluated.epoch,
-        "seconds": evaluated.seconds,
-        "training_bits_per_character": evaluated.training_bits_per_character,
-        "validation": {**score.fields, **sides},
+        "step": record.step,
+        "epoch": record.epoch,
+        "seconds": record.seconds,
+        "training_bits_per_character": record.training_bits_per_character,
+        "validation": {**score.fields, **two_sided},
     }

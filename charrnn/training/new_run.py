@@ -1,4 +1,4 @@
-"""Starting a run: from texts and settings to a training ready to go. What it has to say it hands to `say`."""
+"""Starting a run: from texts and settings to a training that is ready to go. Messages go to `say`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import codecs
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,10 +19,10 @@ from charrnn import atomic_files
 from charrnn.callbacks import Say, silent
 from charrnn.checkpoints import model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
-from charrnn.config.schema import Config
-from charrnn.data import corpus, spool, text_files, token_cache
+from charrnn.config.schema import Config, resolved
+from charrnn.data import spool, text_files, token_cache
 from charrnn.data.corpus import Corpus, CorpusCard, SplitText
-from charrnn.data.spool import TextSpool
+from charrnn.data.corpus import build as build_corpus
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
@@ -28,8 +31,8 @@ from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
 from charrnn.scores import BaselineScores
 from charrnn.training import auto_config
-from charrnn.training.fine_tuning import _compared
-from charrnn.training.job import TrainingJob, Work
+from charrnn.training.fine_tuning import compare_with_ngrams
+from charrnn.training.job import TrainingJob
 from charrnn.training.ngram_counting import Counting
 from charrnn.training.trainer import Training
 
@@ -44,170 +47,161 @@ def start(
     say: Say = silent,
     began: float | None = None,
 ) -> TrainingJob[Training]:
-    """Begin a training in a new run folder, from fresh weights or from a model's.
+    """Start training in a new run folder, from random weights or from a base model's.
 
-    A time budget counts from `began` (of time.perf_counter). Raises CharRNNError for texts that cannot be learnt,
+    A time budget counts from `began` (of time.perf_counter). Raises CharRNNError for texts that cannot be trained on,
     MisuseError for a folder that is taken.
     """
-    start = time.perf_counter() if began is None else began
+    began = time.perf_counter() if began is None else began
     if init_from is None and config.train.distillation not in ("auto", 0.0):
         raise MisuseError(
-            f"train.distillation={config.train.distillation:g} takes a model to learn from: name it with --init-from,"
+            f"train.distillation={config.train.distillation:g} needs a model to learn from: name it with --init-from,"
             " or set train.distillation=0."
         )
-
-    def started(config: Config, split_text: SplitText, run: Run, shown: str) -> Training:
-        return _started(config, split_text, run, shown, device, init_from, start, say)
-
-    known = "" if init_from is None else model_file.read_header(init_from).vocabulary.characters
-    return _begun(config, folder, stdin, say, started, known)
+    inherited = "" if init_from is None else model_file.read_header(init_from).vocabulary.characters
+    with _prepared(config, folder, stdin, say, inherited) as ready:
+        card, vocabulary = ready.card, ready.text.vocabulary
+        say(f"Read {ready.text.characters_read:,} characters.")
+        keep_freed_memory()
+        base = None if init_from is None else _load_base(init_from, vocabulary.characters, say)
+        config, relative_bits = _compare(ready, base, device, say)
+        say(f"Benchmarking kernels and precisions on {device} ...")
+        plan = auto_config.plan(
+            config,
+            len(vocabulary),
+            card.training,
+            card.validation,
+            device,
+            fine_tuning=base is not None,
+            relative_bits=relative_bits,
+            unseen=vocabulary.unseen,
+            spent=time.perf_counter() - began,
+        )
+        for note in plan.notes:
+            say(note)
+        model = None
+        if base is not None:
+            model = make_model(plan.config.model, len(vocabulary))
+            model.load_state_dict(base.state_dict())
+        corpus, scores = ready.corpus, ready.baselines  # not before: encoding a long text takes minutes
+        ready.run.write_config(plan.config)
+        training = Training(
+            plan.config,
+            corpus,
+            card,
+            device,
+            model,
+            seconds=time.perf_counter() - began,
+            baselines=scores,
+            evaluation_seconds=plan.evaluation_seconds,
+            teacher=base if plan.config.train.distillation else None,
+        )
+        return TrainingJob(training, ready.run)
 
 
 def start_counting(
     config: Config, folder: Path | None, *, stdin: BinaryIO | None = None, say: Say = silent
 ) -> TrainingJob[Counting]:
-    """Begin to count an n-gram model in a new run folder; see `fresh`."""
+    """Start counting an n-gram model in a new run folder; errors as in `start`."""
     began = time.perf_counter()
-
-    def started(config: Config, split_text: SplitText, run: Run, shown: str) -> Counting:
-        say(f"Read {split_text.read:,} characters. Counting ...")
-        card = _card(split_text, shown)
-        if card.training > ngram.MOST:
-            say(f"The text is long: only the last {ngram.MOST:,} characters of the training part are counted.")
-        config, whole = _tokens(config, split_text, run)
-        return Counting(config, whole, card, began)
-
-    return _begun(config, folder, stdin, say, started)
+    with _prepared(config, folder, stdin, say) as ready:
+        say(f"Read {ready.text.characters_read:,} characters. Counting n-grams ...")
+        if ready.card.training > ngram.MAX_CHARACTERS:
+            say(f"Only the last {ngram.MAX_CHARACTERS:,} characters of the training split are counted.")
+        return TrainingJob(Counting(ready.config, ready.corpus, ready.card, began), ready.run)
 
 
-def _begun(
-    config: Config,
-    folder: Path | None,
-    stdin: BinaryIO | None,
-    say: Say,
-    started: Callable[[Config, SplitText, Run, str], Work],
-    known: str = "",
-) -> TrainingJob[Work]:
-    """Draw a seed, read and deal the text, claim a run folder and start there; characters `known` stay known."""
-    if not config.data.texts:
-        raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+@dataclass(frozen=True)
+class _Preparation:
+    """A text that was read and split, and the run folder claimed for it. `config` has a seed, and names the text's
+    files: a folder may hold others when the run is resumed."""
+
+    config: Config
+    text: SplitText
+    card: CorpusCard
+    run: Run
+
+    @cached_property
+    def baselines(self) -> BaselineScores:
+        """Compute the baselines of the held-out splits."""
+        return baselines.compute(self.corpus)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """Encode the text; of standard input write a copy, to resume from."""
+        source, data = self.text.source, self.config.data
+        if STDIN in source.names:
+            index = source.names.index(STDIN)
+            start, end = (*source.starts, self.text.characters_read + 1)[index : index + 2]
+            encoder = codecs.getincrementalencoder(data.encoding)()
+            with atomic_files.atomic_writer(self.run.copy.absolute(), 4 * (end - 1 - start)) as file:
+                for piece in source.pieces(start, end - 1):
+                    file.write(encoder.encode(piece))
+                file.write(encoder.encode("", final=True))
+        stamps = [stamp or text_files.stamp(path) for path, stamp in zip(data.texts, source.stamps, strict=True)]
+        return token_cache.write(self.text, data, resolved(self.config.train.seed), stamps, self.run.tokens)
+
+
+@contextmanager
+def _prepared(
+    config: Config, folder: Path | None, stdin: BinaryIO | None, say: Say, inherited: str = ""
+) -> Iterator[_Preparation]:
+    """Draw a seed if there is none, read and split the text, and claim a run folder, which is discarded if the body
+    fails. The vocabulary keeps `inherited` characters."""
     names = config.data.texts
+    if not names:
+        raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     if folder is not None:
         Run(folder).check_free()
     if config.train.seed is None:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
         say(f"Seed {config.train.seed}.")
-    seed = config.train.seed
-    assert seed is not None
-    shown = "standard input" if names[0] == STDIN else names[0]
-    above = _above(folder or run_dir.RUNS / text_files.stem(names[0]))
-    with spool.read(names, config.data.encoding, shown, say, stdin, above) as source:
-        split_text = corpus.build(source, config.data, seed, shown, known=known)
+    name, stem = "standard input" if names[0] == STDIN else names[0], text_files.run_name(names[0])
+    with spool.read(
+        names, config.data.encoding, name, say, stdin, writable_parent(folder or run_dir.RUNS / stem)
+    ) as source:
+        text = build_corpus(source, config.data, resolved(config.train.seed), name, inherited=inherited)
         if folder is None:
-            run = run_dir.claim(text_files.stem(names[0]))
+            run = run_dir.claim(stem)
         else:
             run = Run(folder)
             run.create()
             run.lock()
         try:
             run.sweep()
-            return TrainingJob(started(config, split_text, run, shown), run)
+            paths = [run.copy if file == STDIN else Path(file) for file in source.names]
+            config = config.with_values(data={"texts": [str(path.absolute()) for path in paths]})
+            yield _Preparation(config, text, CorpusCard(name, source.digest, *text.layout.characters), run)
         except BaseException:
             run.discard()
             raise
 
 
-def _above(folder: Path) -> Path | None:
-    """Find the nearest folder above a run's that can be written to, most likely on the same disk; None if there is
-    none. Not the run folder itself: where a temporary file has a name, it would look taken."""
+def _load_base(path: Path, characters: str, say: Say) -> Network:
+    """Load the model that a fine-tuning starts from, for the characters of the new text."""
+    header, old = model_file.read_model(path)
+    base = make_model(header.config.model, len(characters))
+    shared = transplant(old, header.vocabulary.characters, base, characters)
+    say(f"Starting from {path} and its {shared:,} characters; {len(characters) - shared:,} more are new.")
+    return base
+
+
+def _compare(ready: _Preparation, base: Network | None, device: torch.device, say: Say) -> tuple[Config, float | None]:
+    """Compare a base model with an n-gram model of the new text, if an `auto` depends on it; return the configuration
+    and the model's bits as a multiple of the n-gram model's, or None if they are not compared."""
+    train = ready.config.train
+    # n-grams of a longer text are not counted: no distillation then, and a third of the usual learning rate
+    countable = ready.card.training <= baselines.MAX_AT_START
+    if base is None or not countable or "auto" not in (train.distillation, train.learning_rate):
+        return ready.config, None
+    say("Comparing it with an n-gram model of this text ...")
+    return compare_with_ngrams(ready.config, base.to(device), ready.corpus, ready.baselines, say)
+
+
+def writable_parent(folder: Path) -> Path | None:
+    """Return the nearest writable folder above a run's, most likely on the same disk, or None if there is none.
+
+    Never the run folder itself: a temporary file that has a name would make it look taken.
+    """
     parents = folder.absolute().parents
     return next((parent for parent in parents if parent.is_dir() and os.access(parent, os.W_OK)), None)
-
-
-def _started(
-    config: Config,
-    split_text: SplitText,
-    run: Run,
-    shown: str,
-    device: torch.device,
-    init_from: Path | None,
-    began: float,
-    say: Say,
-) -> Training:
-    """Plan a training and write down what it is."""
-    vocabulary, card = split_text.vocabulary, _card(split_text, shown)
-    say(f"Read {split_text.read:,} characters.")
-    keep_freed_memory()
-    start: Network | None = None
-    whole: Corpus | None = None
-    simpler: BaselineScores | None = None
-    known: float | None = None
-    if init_from is not None:
-        header, old = model_file.read_model(init_from)
-        start = make_model(header.config.model, len(vocabulary))
-        kept = transplant(old, header.vocabulary.characters, start, vocabulary.characters)
-        say(f"Starting from {init_from} and its {kept:,} characters; {len(vocabulary) - kept:,} more are new.")
-        # of a longer text no n-gram model is counted: there it does not teach, and learns at a third of the usual rate
-        if "auto" in (config.train.distillation, config.train.learning_rate) and card.training <= baselines.SOON:
-            say("Comparing it with what can be counted in this text ...")
-            config, whole = _tokens(config, split_text, run)
-            simpler = baselines.compute(whole)
-            config, known = _compared(config, start.to(device), whole, simpler, say)
-    say(f"Trying out {device} ...")
-    settled = auto_config.plan(
-        config,
-        len(vocabulary),
-        card.training,
-        card.validation,
-        device,
-        fine_tuning=init_from is not None,
-        known=known,
-        unseen=vocabulary.unseen,
-        spent=time.perf_counter() - began,
-    )
-    config = settled.config
-    for note in settled.notes:
-        say(note)
-
-    # what may fail comes before a long text is encoded, which takes minutes
-    model: Network | None = None
-    if start is not None:
-        model = make_model(config.model, len(vocabulary))
-        model.load_state_dict(start.state_dict())
-    teacher = start if config.train.distillation else None
-    if whole is None:
-        config, whole = _tokens(config, split_text, run)
-    run.write_config(config)
-    simpler = simpler or baselines.compute(whole)
-    spent = time.perf_counter() - began
-    return Training(config, whole, card, device, model, spent, simpler, settled.evaluation_seconds, teacher)
-
-
-def _card(split_text: SplitText, shown: str) -> CorpusCard:
-    return CorpusCard(shown, split_text.source.digest, *split_text.layout.characters)
-
-
-def _tokens(config: Config, split_text: SplitText, run: Run) -> tuple[Config, Corpus]:
-    """Encode a text; gives it, and a configuration that names its files where they can be found again."""
-    source, seed = split_text.source, config.train.seed
-    assert seed is not None
-    # the very files, not their folder: it may hold others when the run is resumed
-    paths = [str(Path(name).absolute()) if name != STDIN else STDIN for name in source.names]
-    if STDIN in paths:
-        copy = run.copy.absolute()
-        place = paths.index(STDIN)
-        _copy(source, place, split_text.read, copy, config.data.encoding)
-        paths[place] = str(copy)
-    config = config.with_values(data={"texts": paths})
-    stamps = [text_files.stamp(path) if seen is None else seen for path, seen in zip(paths, source.stamps, strict=True)]
-    return config, token_cache.keep(split_text, config.data, seed, stamps, run.tokens)
-
-
-def _copy(source: TextSpool, place: int, length: int, path: Path, encoding: str) -> None:
-    """Write one file of a text of so many characters, in the encoding that resuming will read it with."""
-    start, end = (*source.starts, length + 1)[place : place + 2]
-    encoder = codecs.getincrementalencoder(encoding)()
-    with atomic_files.writing(path, 4 * (end - 1 - start)) as file:
-        for piece in source.pieces(start, end - 1):
-            file.write(encoder.encode(piece))
-        file.write(encoder.encode("", final=True))

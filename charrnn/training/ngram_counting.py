@@ -1,5 +1,5 @@
-"""Making an n-gram model: one count of the text, order by order, kept as far as the validation part is foretold better.
-`count` yields reports and knows no terminal; the run folder is `checkpoint`'s."""
+"""Making an n-gram model: the text is counted order by order, for as long as the validation split is predicted better.
+`count` yields reports and knows no terminal; the run folder is `run_dir`'s."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from charrnn import atomic_files
 from charrnn.checkpoints import model_file
 from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
-from charrnn.config.schema import Config
+from charrnn.config.schema import Config, resolved
 from charrnn.data.corpus import Corpus, CorpusCard
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import baselines
-from charrnn.generation import sampling
-from charrnn.generation.filters import Filters
 from charrnn.models import ngram
 from charrnn.models.ngram import Ngram
 from charrnn.scores import Score
 from charrnn.training.events import Finished
-from charrnn.training.trainer import SAMPLE_LENGTH
+from charrnn.training.trainer import write_sample
 
-_TRAINING = 1 << 18  # characters of the training part that are scored to compare, at most
+MAX_TRAINING_SCORED = 1 << 18  # characters of the training split that are scored for comparison
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Report a model of one order and its evaluation, whose `step` is the order; `progress` is the share done."""
+    """A model of one order and its evaluation, whose `step` is the order; `progress` is the share done."""
 
     evaluated: EvaluationRecord
     best: bool
@@ -37,7 +35,7 @@ class Counted:
 
 @dataclass
 class Counting:
-    """Hold what a counting needs; it counts its seconds from `began` (of time.perf_counter)."""
+    """What counting needs; its seconds count from `began` (of time.perf_counter)."""
 
     config: Config
     corpus: Corpus
@@ -46,9 +44,9 @@ class Counting:
     progress: float = 0.0
 
     def evaluate(self, model: Ngram) -> EvaluationRecord:
-        """Score the validation part, and of the training part the end."""
+        """Score the validation split, and the end of the training split."""
         vocabulary, corpus = self.corpus.vocabulary, self.corpus
-        training = model.score(vocabulary, corpus.training.tokens[-_TRAINING:])
+        training = model.score(vocabulary, corpus.training.tokens[-MAX_TRAINING_SCORED:])
         score = model.score(vocabulary, corpus.validation.tokens)
         seconds = time.perf_counter() - self.began
         return EvaluationRecord(
@@ -56,29 +54,20 @@ class Counting:
         )
 
     def save(self, run: Run, model: Ngram, history: tuple[EvaluationRecord, ...]) -> None:
-        """Write the model, its configuration and a text that it wrote."""
-        config = self.config.with_values(model={"order": model.order})
+        """Write the model, its configuration and a sample."""
+        config, vocabulary = self.config.with_values(model={"order": model.order}), self.corpus.vocabulary
         run.write_config(config)
-        run.append_sample(f"order {model.order}, {history[-1].bits_per_character:.4f} bits/char", self._write(model))
-        baseline_scores = baselines.compute(self.corpus)
-        header = Header(config, self.corpus.vocabulary, self.card, history, baselines=baseline_scores)
+        text = write_sample(model, vocabulary, resolved(config.train.seed), 0)
+        run.append_sample(f"order {model.order}, {history[-1].bits_per_character:.4f} bits/char", text)
+        header = Header(config, vocabulary, self.card, history, baselines=baselines.compute(self.corpus))
         atomic_files.write_atomically(run.best, model_file.tables_to_bytes(header, model.tables()))
-
-    def _write(self, model: Ngram) -> str:
-        seed = self.config.train.seed
-        assert seed is not None
-        filters = Filters(sampling.TEMPERATURE, min_p=sampling.MIN_P)
-        sampler = sampling.Sampler(model, self.corpus.vocabulary, [""], SAMPLE_LENGTH, filters, seed=seed, indices=[0])
-        for _ in sampler:
-            pass
-        return sampler.samples[0].text
 
 
 def count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
-    """Count a text, choose the order if it is `auto`, and save the model; yields a report an order that was scored.
+    """Count a text, choose the order if it is `auto`, and save the model; yield a report for each order scored.
 
-    There is nothing to go on with: the model is finished, or where this is interrupted there is none. Raises
-    CharRNNError where the text is too short or too long for the order asked for, or the disk is full.
+    This cannot be resumed: when it is interrupted, the run folder is discarded. Raises CharRNNError where the text is
+    too short or too long for the order that is set, or the disk is full.
     """
     try:
         yield from _count(counting, run)
@@ -89,7 +78,7 @@ def count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
 
 def _count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
     vocabulary, wanted = counting.corpus.vocabulary, counting.config.model.order
-    tokens = counting.corpus.training.tokens[-ngram.MOST :]
+    tokens = counting.corpus.training.tokens[-ngram.MAX_CHARACTERS :]
     history: list[EvaluationRecord] = []
     best: Ngram | None = None
     reached = 0
@@ -97,30 +86,30 @@ def _count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
         reached = model.order
         if wanted not in ("auto", reached):
             continue
-        evaluated = counting.evaluate(model)
-        better = not history or evaluated.nats < history[-1].nats
-        run.append_metrics(_line(evaluated))
-        yield Counted(evaluated, better, 1.0 if reached == wanted else reached / ngram.HIGHEST)
+        record = counting.evaluate(model)
+        better = not history or record.nats < history[-1].nats
+        run.append_metrics(_line(record))
+        yield Counted(record, better, 1.0 if reached == wanted else reached / ngram.MAX_ORDER)
         if not better:
             break
-        history.append(evaluated)
+        history.append(record)
         best = model
         if reached == wanted:
             break
     if best is None:
         raise CharRNNError(
-            f"{counting.card.name} can be counted up to order {reached}, not {wanted}: it is too short for more, or its"
-            f" grams would be too many. Set model.order={reached} or less, or leave it out."
+            f"{counting.card.name} can be counted up to order {reached}, not {wanted}: it is too short for more, or has"
+            f" too many different n-grams. Set model.order={reached} or less, or leave it out."
         )
     counting.save(run, best, tuple(history))
     yield Finished("done", tuple(history), best.order)
 
 
-def _line(evaluated: EvaluationRecord) -> dict[str, object]:
-    score = Score(evaluated.nats, evaluated.characters, evaluated.correct)
+def _line(record: EvaluationRecord) -> dict[str, object]:
+    score = Score(record.nats, record.characters, record.correct)
     return {
-        "order": evaluated.step,
-        "seconds": evaluated.seconds,
-        "training_bits_per_character": evaluated.training_bits_per_character,
+        "order": record.step,
+        "seconds": record.seconds,
+        "training_bits_per_character": record.training_bits_per_character,
         "validation": score.fields,
     }

@@ -1,4 +1,4 @@
-"""Standing again where a run stopped."""
+"""Resuming a run exactly where it stopped. Messages go to `say`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from charrnn.callbacks import Say, silent
 from charrnn.checkpoints import model_file, safetensors_file, training_corpus
+from charrnn.checkpoints.model_file import TEACHER, Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
-from charrnn.config.loading import _shown
-from charrnn.config.schema import Config
-from charrnn.data import corpus, spool, text_files, token_cache
+from charrnn.config.loading import format_value
+from charrnn.config.schema import Config, resolved
+from charrnn.data import spool, text_files, token_cache
+from charrnn.data.corpus import Corpus
+from charrnn.data.corpus import build as build_corpus
 from charrnn.data.text_files import STDIN
 from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.models.factory import Network
 from charrnn.training import throughput
 from charrnn.training.job import TrainingJob
-from charrnn.training.new_run import _above
+from charrnn.training.new_run import writable_parent
 from charrnn.training.state import read_position
 from charrnn.training.trainer import Training
 
-# what a saved state is tied to: other lanes, moments or draws would make it another training
+# other batch rows, moments or random numbers would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
+_LENGTHS = {"train.epochs", "train.steps", "train.time"}
 
 
 def resume(
@@ -37,117 +42,130 @@ def resume(
     texts: Sequence[str] = (),
     say: Say = silent,
 ) -> TrainingJob[Training]:
-    """Stand where a run stopped, on a device, or if None where it was trained.
+    """Restore a run on a device, or if None on the type of device where it was trained.
 
-    `settings` may extend it; model.*, data.* and what its state is tied to are refused.
-
-    Raises CharRNNError where the text is gone or has changed, or another process trains the run.
+    `texts` say where its text is now. `settings` may extend it; MisuseError is raised for model.*, data.* and what its
+    state depends on, CharRNNError where the text is gone or has changed, or another process trains the run.
     """
     # locked before it is read: what another process saves meanwhile must not be lost
     run.lock()
     try:
-        return TrainingJob(_resumed(run, device, settings, texts, say), run)
+        return TrainingJob(_resume(run, device, settings, texts, say), run)
     except BaseException:
         run.release()
         raise
 
 
-def _resumed(
-    run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say
-) -> Training:
+def _resume(run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say) -> Training:
     keep_freed_memory()
     header = model_file.read_header(run.last)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
-    header = replace(header, config=_as_settled_now(header.config))
+    header = replace(header, config=_with_later_settings(header.config))
     config = _extended(header.config, settings)
-    if STDIN in texts:
-        raise MisuseError("Standard input cannot be resumed from; leave the text out, the run keeps a copy.")
-    named = [str(Path(name).absolute()) for name in texts] or [
-        training_corpus.where_now(name, run) for name in config.data.texts
-    ]
-    for path in named:
-        if not Path(path).exists():
-            raise CharRNNError(
-                f"{path}: the text of this run is gone. Name where it is now:"
-                f" charrnn train TEXT --resume -m {run.folder}"
-            )
-    # the very files here as well: a folder cannot show that they are the same as before
-    paths = text_files.files(named)
-    config = config.with_values(data={"texts": paths})
-    seed = config.train.seed
-    assert seed is not None
-    whole = token_cache.find(run.tokens, config.data, seed, header.corpus, header.vocabulary)
-    if whole is None:
-        with spool.read(paths, config.data.encoding, header.corpus.name, say, folder=_above(run.folder)) as source:
-            if source.digest != header.corpus.sha256:
-                raise CharRNNError(
-                    f"{paths[0]}: the text has changed since {run.folder} was begun, so it cannot be resumed exactly."
-                    f" Restore it, or go on with the new text by --init-from {run.folder}"
-                )
-            split_text = corpus.build(source, config.data, seed, header.corpus.name, vocabulary=header.vocabulary)
-            whole = token_cache.keep(split_text, config.data, seed, source.stamps, run.tokens)
+    config = config.with_values(data={"texts": _find_texts(run, texts or config.data.texts, named=bool(texts))})
+    corpus = _load_corpus(run, header, config, say)
     tensors = model_file.read_tensors(run.last)
     model = model_file.build_model(run.last, header, tensors)
     position = read_position(run.last, header)
     if device is None:
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
-    teacher: Network | None = None
-    if config.train.distillation:
-        names = {name: name.removeprefix(model_file.TEACHER) for name in tensors if name.startswith(model_file.TEACHER)}
-        if not names:
-            raise safetensors_file.damaged(run.last, "the model that it learns from is missing")
-        teacher = model_file.build_model(run.last, header, {names[name]: tensors.pop(name) for name in names})
-    training = Training(config, whole, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
+    teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
+    training = Training(config, corpus, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
     training.restore(run.last, header, position, tensors)
     if config.train.precision == "bf16" and not bf16_on(device).fast:
         say(throughput.SLOW_BF16.format(device=device))
     if position.device != device.type:
-        say(f"Trained on {position.device} before and on {device} from here: exact up to rounding and dropout's draws.")
-    spent = training.position.seconds
-    if config.train.time is not None and config.train.time != header.config.train.time and spent >= config.train.time:
-        raise MisuseError(f"{run.folder} has trained for {spent:.0f} seconds; --time counts them, so name more.")
-    if training.total is not None and config.train != header.config.train and training.total <= training.position.step:
-        raise MisuseError(
-            f"{run.folder} has done {training.position.step:,} steps already, and this would be {training.total:,};"
-            " name more."
-        )
+        say(f"Trained on {position.device} before, on {device} now: exact up to rounding and dropout's random numbers.")
     if config.train != header.config.train:
+        _check_length(run, training, header.config)
         training.position.stale = 0
     if config != header.config:
         run.write_config(config)
-    run.cut_back(training.position.lengths)
+    run.truncate(training.position.lengths)
     say(f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f}).")
     return training
 
 
-def _as_settled_now(config: Config) -> Config:
-    """Settle what a run was begun without: there was a single kernel at first, and no teacher."""
-    unsettled = {"kernel": "torch", "distillation": 0.0}
-    return config.with_values(train={n: v for n, v in unsettled.items() if getattr(config.train, n) == "auto"})
+def _find_texts(run: Run, texts: Sequence[str], *, named: bool) -> list[str]:
+    """List the files of the run's text, `named` by the user now or in its configuration."""
+    if named and STDIN in texts:
+        raise MisuseError("Standard input cannot be resumed from; leave the text out, the run has a copy.")
+    paths = [str(Path(name).absolute()) if named else training_corpus.current_path(name, run) for name in texts]
+    for path in paths:
+        if not Path(path).exists():
+            raise CharRNNError(
+                f"{path}: the text of this run is gone. Name where it is now:"
+                f" charrnn train TEXT --resume -m {run.folder}"
+            )
+    return text_files.find_files(paths)  # a folder could not show that its files are the same as before
+
+
+def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
+    """Load the tokens that the run has cached, or encode its text again."""
+    data, name, seed = config.data, header.corpus.name, resolved(config.train.seed)
+    corpus = token_cache.load(run.tokens, data, seed, header.corpus, header.vocabulary)
+    if corpus is not None:
+        return corpus
+    with spool.read(data.texts, data.encoding, name, say, folder=writable_parent(run.folder)) as source:
+        if source.digest != header.corpus.sha256:
+            raise CharRNNError(
+                f"{data.texts[0]}: the text has changed since {run.folder} was started, so it cannot be resumed."
+                f" Restore it, or train on the new text with --init-from {run.folder}"
+            )
+        text = build_corpus(source, data, seed, name, vocabulary=header.vocabulary)
+        return token_cache.write(text, data, seed, source.stamps, run.tokens)
+
+
+def _take_teacher(run: Run, header: Header, tensors: dict[str, Tensor]) -> Network:
+    """Build the teacher from its weights, and remove them from the tensors."""
+    names = [name for name in tensors if name.startswith(TEACHER)]
+    if not names:
+        raise safetensors_file.damaged(run.last, "the model that it learns from is missing")
+    weights = {name.removeprefix(TEACHER): tensors.pop(name) for name in names}
+    return model_file.build_model(run.last, header, weights)
+
+
+def _check_length(run: Run, training: Training, before: Config) -> None:
+    """Raise MisuseError where a new length is already over."""
+    position, limit = training.position, training.config.train.time
+    if limit is not None and limit != before.train.time and position.seconds >= limit:
+        raise MisuseError(
+            f"{run.folder} has trained for {position.seconds:.0f} seconds, which --time includes: set more."
+        )
+    if training.total is not None and training.total <= position.step:
+        raise MisuseError(
+            f"{run.folder} has done {position.step:,} steps already, and this would be {training.total:,}; set more."
+        )
+
+
+def _with_later_settings(config: Config) -> Config:
+    """Resolve what did not exist when the run was started: it used torch's kernel and no distillation."""
+    later = {"kernel": "torch", "distillation": 0.0}
+    return config.with_values(train={n: value for n, value in later.items() if getattr(config.train, n) == "auto"})
 
 
 def _extended(old: Config, settings: Sequence[str]) -> Config:
-    base = old.model_dump()
-    named = {assignment.partition("=")[0].strip() for assignment in settings}
-    # how long to go on is one choice: naming one way takes back the others
-    lengths = {"train.epochs", "train.steps", "train.time"}
-    if named & lengths:
-        base["train"].update({key.removeprefix("train."): None for key in lengths})
+    """Apply settings to a run's configuration. Raises MisuseError for what cannot be changed."""
+    before = old.model_dump()
+    base = {section: dict(values) for section, values in before.items()}
+    if {assignment.partition("=")[0].strip() for assignment in settings} & _LENGTHS:
+        # they exclude each other: setting one unsets the others
+        base["train"].update({key.removeprefix("train."): None for key in _LENGTHS})
     new = loading.load(None, settings, base)
-    before, after = old.model_dump(), new.model_dump()
-    for section, values in after.items():
+    for section, values in new.model_dump().items():
         for name, value in values.items():
-            if value == before[section][name] or f"{section}.{name}" in lengths:
+            if value == before[section][name] or f"{section}.{name}" in _LENGTHS:
                 continue
             if section != "train" or name in _FIXED:
-                shown, was = _shown(value), _shown(before[section][name])
-                advice = "Begin a new run" + (
-                    "." if section == "model" else ", or fine-tune this one with --init-from."
+                new_value, old_value = format_value(value), format_value(before[section][name])
+                advice = "" if section == "model" else ", or fine-tune this one with --init-from"
+                raise MisuseError(
+                    f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
+                    f" Start a new run{advice}."
                 )
-                raise MisuseError(f"{section}.{name}={shown} cannot be changed on resume (it is {was}). {advice}")
             if value == "auto":
-                raise MisuseError(f"{section}.{name}=auto was settled when the run began; name a value.")
+                raise MisuseError(f"{section}.{name}=auto was resolved when the run started; set a value.")
     if new.train.epochs == "auto":
-        raise MisuseError("train.epochs=auto was settled when the run began; name a number.")
+        raise MisuseError("train.epochs=auto was resolved when the run started; set a number.")
     return new

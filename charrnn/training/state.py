@@ -1,47 +1,118 @@
-"""Where a training stands: all that a checkpoint saves beside tensors and configuration."""
+"""What a checkpoint saves of a training beside its configuration: where it stands, and each tensor that it changes.
+The names of the tensors and of the position's fields are the file format."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Generator, Tensor
+from torch.optim import Optimizer
 
 from charrnn.checkpoints import safetensors_file
 from charrnn.checkpoints.model_file import Header
+from charrnn.checkpoints.safetensors_file import EXTRA
 from charrnn.evaluation import scoring
+from charrnn.models.factory import Network
+from charrnn.models.layers import State
+
+_MOMENTS = EXTRA + "optimizer/"
+GENERATOR = EXTRA + "generator"
 
 
 @dataclass
 class Position:
-    """Say where a training stands: all that is neither a tensor nor settled in the configuration."""
+    """Where a training stands: all that is neither a tensor nor in the configuration."""
 
     step: int = 0  # optimizer steps done
     epoch: int = 0
     window: int = 0  # of this epoch, the next to read
     seconds: float = 0.0
-    startup: float = 0.0  # seconds of them that were over before the first step
-    rate_scale: float = 1.0  # halved by each going back
+    startup: float = 0.0  # of these seconds, those before the first step
+    rate_scale: float = 1.0  # halved by each rollback
     rollbacks: int = 0
     evaluated: int = 0  # step of the last evaluation
     best_bits: float | None = None
     stale: int = 0  # evaluations since the best
-    warmup: int = scoring.WARMUP  # characters, to begin the next evaluation with
+    warmup: int = scoring.WARMUP  # characters, for the next evaluation to start with
     backward_warmup: int = scoring.WARMUP
     evaluation_seconds: float = 0.0
-    nats: float = 0.0  # training cost since the last evaluation
+    nats: float = 0.0  # training loss since the last evaluation, summed
     characters: int = 0
     lengths: dict[str, int] = field(default_factory=dict)
     device: str = "cpu"
 
 
+class Snapshot(NamedTuple):
+    """A state to roll back to."""
+
+    tensors: dict[str, Tensor]
+    position: Position
+
+
 def read_position(path: Path, header: Header) -> Position:
-    """Read where a training stood from its last file's header. Raises CharRNNError for one that makes no sense."""
+    """Read the position from the header of a last.safetensors. Raises CharRNNError for an impossible one."""
     try:
         position = TypeAdapter(Position).validate_python(header.position)
     except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise safetensors_file.damaged(path, f"its header garbles position {place}") from error
+        name = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise safetensors_file.damaged(path, f"its header garbles position {name}") from error
     if min(position.step, position.epoch, position.window) < 0 or min(position.warmup, position.backward_warmup) < 1:
         raise safetensors_file.damaged(path, "its header garbles the position")
     return position
+
+
+def copy_tensors(
+    model: Network, optimizer: Optimizer, generator: Generator, states: Mapping[str, State]
+) -> dict[str, Tensor]:
+    """Copy weights, moments, the generator's state and the carried states, each by its name in a checkpoint."""
+    tensors = dict(model.state_dict())
+    for index, moments in optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            if value is not None:
+                tensors[f"{_MOMENTS}{index}/{key}"] = torch.as_tensor(value)
+    tensors[GENERATOR] = generator.get_state()
+    for owner, state in states.items():
+        for name, tensor in zip(State._fields, state, strict=True):
+            if tensor is not None:
+                tensors[f"{EXTRA}{owner}/{name}"] = tensor
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: Network) -> None:
+    """Raise CharRNNError where tensors of a file are not those of a training, `expected`. It may have made no moments
+    yet: each that is there must fit its weights."""
+    expected = {name: tensor for name, tensor in expected.items() if not name.startswith(_MOMENTS)}
+    sizes = {str(index): weights.shape for index, weights in enumerate(model.parameters())}
+    for name, tensor in tensors.items():
+        if name in expected:
+            fits = name == GENERATOR or expected[name].shape == tensor.shape
+        else:
+            index = name.removeprefix(_MOMENTS).partition("/")[0]
+            fits = index in sizes and tensor.shape in {sizes[index], torch.Size([])}
+        if not fits:
+            raise safetensors_file.damaged(path, f"{name} does not fit the model")
+    if expected.keys() - tensors.keys():
+        raise safetensors_file.damaged(path, "its training state is incomplete")
+
+
+def load_tensors(tensors: Mapping[str, Tensor], model: Network, optimizer: Optimizer) -> None:
+    """Load weights and moments."""
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_MOMENTS):
+            index, key = name.removeprefix(_MOMENTS).split("/")
+            moments.setdefault(int(index), {})[key] = tensor.clone()
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def carried_state(tensors: Mapping[str, Tensor], owner: str, device: torch.device) -> State:
+    """Return a carried state from all tensors."""
+    found = (tensors.get(f"{EXTRA}{owner}/{name}") for name in State._fields)
+    # cloned: memory of a file is aligned anyhow, and rounding in matrix products depends on alignment
+    return State(*(None if tensor is None else tensor.to(device).clone() for tensor in found))  # type: ignore[arg-type]

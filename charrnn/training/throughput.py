@@ -1,4 +1,5 @@
-"""Trying steps of the very training that is planned, in each way that this device has, to take the fastest."""
+"""Benchmarks of training steps: how many characters a second this device trains on, with each kernel and precision.
+Knows configurations and models, not texts. A variant is one precision with one kernel."""
 
 from __future__ import annotations
 
@@ -8,116 +9,118 @@ from collections.abc import Sequence
 
 import torch
 
-from charrnn.config.schema import Config
+from charrnn.config.schema import Config, resolved
 from charrnn.data.loader import Batch
 from charrnn.device import Bf16, is_out_of_memory, tf32
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.factory import Network, make_model
 
-_HOPELESS = 3  # times slower than another way so far
-_PROMISING = 0.6  # of the best way's rate in short windows: the choice among such ways falls in whole ones
-_TRIED_STEPS = 32  # of a short window
-_AHEAD = 4  # windows that a GPU is given at once: it need not wait for the next, as it need not in training
-SLOW_BF16 = "bf16 is slow on {device}: -s train.precision=fp32 takes less time, and loses nothing."
+ROUNDS = 4  # the first is a warm-up
+MAX_SLOWDOWN = 3  # a variant this many times slower than the fastest is not timed again
+PROMISING = 0.6  # of the best speed on short windows: such variants are compared on full windows
+SHORT_WINDOW = 32  # time steps
+GPU_STEPS = 4  # that a GPU is given at once, as in training: it need not wait for the next one
+SLOW_BF16 = "bf16 is slow on {device}: -s train.precision=fp32 is faster, and no less accurate."
 
 
-def _ways(config: Config, device: torch.device, bf16: Bf16, notes: list[str]) -> list[dict[str, str]]:
-    """List the ways in which a training may run here: number formats of the products, and who does the loops. Notes
-    what the user would not expect of the ways that were named."""
+def list_variants(config: Config, device: torch.device, bf16: Bf16) -> list[dict[str, str]]:
+    """List the precisions and kernels that may train this model here, as train settings."""
     train, model = config.train, config.model
     if model.cell == "hmm":
         return [{"precision": "fp32", "kernel": "torch"}]
     precisions = [train.precision] if train.precision != "auto" else ["fp32", "bf16"] if bf16.fast else ["fp32"]
-    ways = []
+    variants = []
     for precision in precisions:
-        without = precision == "bf16" and model.cell == "lstm" and device.type == "cpu" and not bf16.lstm
-        if model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None or without:
+        no_lstm = precision == "bf16" and model.cell == "lstm" and device.type == "cpu" and not bf16.lstm
+        if model.activation == "leaky_relu" or model.leak is not None or model.time_skip is not None or no_lstm:
             kernels = ["custom"]  # torch has none
         elif train.kernel != "auto":
             kernels = [str(train.kernel)]
         else:
             kernels = ["torch", "custom"] if device.type == "cpu" else ["torch"]  # a GPU starves on many small calls
-        ways += [{"precision": precision, "kernel": kernel} for kernel in kernels]
-    if train.precision == "bf16" and not bf16.fast:
-        notes.append(SLOW_BF16.format(device=device))
-    return ways
+        variants += [{"precision": precision, "kernel": kernel} for kernel in kernels]
+    return variants
 
 
-def _fastest(
-    config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device
+def fastest_variant(
+    config: Config, variants: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device
 ) -> tuple[Config, float]:
-    """Choose among ways to run; gives characters per second as tried."""
-    # on a GPU, launching a window of few steps takes as long as running it, whatever the way
-    if len(ways) > 1 and device.type == "cpu":
-        rates = _rates(_shortened(config), ways, vocabulary_size, device)
-        ways = [way for way, rate in zip(ways, rates, strict=True) if rate >= _PROMISING * max(rates)]
-    rates = _rates(config, ways, vocabulary_size, device)
-    best = rates.index(max(rates))
-    return config.with_values(train=ways[best]), rates[best]
+    """Return the configuration with the fastest variant, and its characters per second."""
+    # on a GPU, launching a short window takes as long as running it, whatever the variant
+    if len(variants) > 1 and device.type == "cpu":
+        speeds = measure_speeds(shorten_windows(config), variants, vocabulary_size, device)
+        variants = [v for v, speed in zip(variants, speeds, strict=True) if speed >= PROMISING * max(speeds)]
+    speeds = measure_speeds(config, variants, vocabulary_size, device)
+    best = speeds.index(max(speeds))
+    return config.with_values(train=variants[best]), speeds[best]
 
 
-def _shortened(config: Config) -> Config:
-    return config.with_values(train={"sequence_length": min(_TRIED_STEPS, config.train.sequence_length)})
+def shorten_windows(config: Config) -> Config:
+    """Return the configuration with windows that are enough for a rough benchmark."""
+    return config.with_values(train={"sequence_length": min(SHORT_WINDOW, config.train.sequence_length)})
 
 
-def _rates(config: Config, ways: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device) -> list[float]:
-    """Try a few steps in each way, in turns, or a single one where that is far slower than another's; gives characters
-    per second of each, 0 where the memory is too small."""
-    sized = [config.with_values(train=way) for way in ways]
-    seconds = [math.inf] * len(ways)
-    left = list(range(len(ways)))
+def measure_speeds(
+    config: Config, variants: Sequence[dict[str, str]], vocabulary_size: int, device: torch.device
+) -> list[float]:
+    """Time a few steps of each variant in turns, so that other load on the machine slows them alike; hopelessly slow
+    ones get a single step. Return the characters per second of each, 0 where memory is too small."""
+    configs = [config.with_values(train=variant) for variant in variants]
+    seconds = [math.inf] * len(variants)
+    left = list(range(len(variants)))
     model: Network | None = None
-    for turn in range(4):
-        # the very first step starts torch up and would be held against its way: one is taken that does not count; on
-        # CUDA one of each way, since each has kernels of its own to load
-        for place in left[: None if turn or device.type == "cuda" else 1]:
+    for turn in range(ROUNDS):
+        # torch initialises itself in the very first step, which is not counted; on CUDA that is the first step of each
+        # variant, since each loads kernels of its own
+        for index in left[: None if turn or device.type == "cuda" else 1]:
             try:
-                model = model or _blank(config, vocabulary_size, device)
-                taken = _tried(model, sized[place], device)
-                seconds[place] = min(seconds[place], taken) if turn else math.inf
+                model = model or _zero_model(config, vocabulary_size, device)
+                taken = _time_step(model, configs[index], device)
+                seconds[index] = min(seconds[index], taken) if turn else math.inf
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                seconds[place] = math.inf
-                left.remove(place)
+                seconds[index] = math.inf
+                left.remove(index)
                 if model is not None:
                     model.zero_grad()
         if turn:
-            left = [place for place in left if seconds[place] <= _HOPELESS * min(seconds)]
-    characters = int(config.train.batch_size) * config.train.sequence_length
-    return [characters / taken for taken in seconds]
+            left = [index for index in left if seconds[index] <= MAX_SLOWDOWN * min(seconds)]
+    return [config.train.step_characters / taken for taken in seconds]
 
 
-def _blank(config: Config, vocabulary_size: int, device: torch.device) -> Network:
+def _zero_model(config: Config, vocabulary_size: int, device: torch.device) -> Network:
     model = make_model(config.model, vocabulary_size).to(device).train()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.zero_()  # what lies in fresh memory may be a denormal, and slow
+            parameter.zero_()  # fresh memory may hold denormals, which are slow
     return model
 
 
-def _tried(model: Network, config: Config, device: torch.device) -> float:
-    """Take a step; gives its seconds."""
+def _time_step(model: Network, config: Config, device: torch.device) -> float:
+    """Run the forward and backward pass of a step; return its seconds."""
     model.use_custom_kernel(config.train.kernel == "custom")
     generator = torch.Generator(device).manual_seed(0)
-    batches, length = int(config.train.batch_size), config.train.sequence_length
-    tokens = torch.zeros(batches, length, dtype=torch.long, device=device)
-    window = Batch(tokens, tokens, tokens.new_zeros(batches, length + LOOKAHEAD // 2))
-    share, ahead = config.train.distillation, 1 if device.type == "cpu" else _AHEAD
+    batch_size, length = resolved(config.train.batch_size), config.train.sequence_length
+    tokens = torch.zeros(batch_size, length, dtype=torch.long, device=device)
+    batch = Batch(tokens, tokens, tokens.new_zeros(batch_size, length + LOOKAHEAD // 2))
+    weight, steps = config.train.distillation, 1 if device.type == "cpu" else GPU_STEPS
     rounded = config.train.precision == "bf16"
-    teacher = losses.Teacher(model, float(share), model.initial_state(batches)) if share != "auto" and share else None
+    teacher = None
+    if weight != "auto" and weight:
+        teacher = losses.Teacher(model, float(weight), model.initial_state(batch_size))
     start = time.perf_counter()
-    for _ in range(ahead):
+    for _ in range(steps):
         with tf32(device, rounded):
             with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
-                costs, _ = losses.compute_losses(
-                    model, window, model.initial_state(batches), 0.0, 0.0, generator, teacher
+                found, _ = losses.compute_losses(
+                    model, batch, model.initial_state(batch_size), 0.0, 0.0, generator, teacher
                 )
-            loss = costs.total()
+            loss = found.total()
             loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad()
         loss = loss.detach()
-        del costs  # and with it what the way back needed: the next round shall find the memory free
-    float(loss)  # waits for a GPU, which does one thing after the other
-    return (time.perf_counter() - start) / ahead
+        del found  # frees the graph before the next step
+    float(loss)  # waits for a GPU, which works in order
+    return (time.perf_counter() - start) / steps

@@ -1,6 +1,5 @@
-"""Learning: truncated backpropagation through time over lanes, with exact resume.
-`train` yields reports and knows no terminal; the run folder is `checkpoint`'s.
-Shapes: B lanes, T steps, V vocabulary."""
+"""Training by truncated backpropagation through time, with exact resume: one optimizer step or evaluation at a time.
+`loop` decides when; the run folder is `run_dir`'s. Shapes: B batch rows, T steps, V vocabulary."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,11 +19,11 @@ from charrnn.callbacks import Progress
 from charrnn.checkpoints import model_file, safetensors_file
 from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
-from charrnn.checkpoints.safetensors_file import EXTRA
-from charrnn.config.schema import Config
+from charrnn.config.schema import Config, resolved
 from charrnn.data.batches import ContiguousBatches
 from charrnn.data.corpus import Corpus, CorpusCard
-from charrnn.data.loader import feed
+from charrnn.data.loader import Batch, make_loader
+from charrnn.data.vocabulary import Vocabulary
 from charrnn.device import Readback, tf32
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import cloze, scoring
@@ -32,34 +31,40 @@ from charrnn.generation import sampling
 from charrnn.generation.filters import Filters
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
-from charrnn.models.char_rnn import BY_CHARACTER, LOOKED_UP
 from charrnn.models.factory import Network, make_model
-from charrnn.models.layers import State
+from charrnn.models.interface import LanguageModel
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training.events import Evaluated, RolledBack, StepDone
-from charrnn.training.optimizer import make_optimizer, rate_at
-from charrnn.training.state import Position
+from charrnn.training.optimizer import clip_gradients, decay_weights, make_optimizer, rate_at
+from charrnn.training.state import (
+    GENERATOR,
+    Position,
+    Snapshot,
+    carried_state,
+    check_tensors,
+    copy_tensors,
+    load_tensors,
+)
 
 SAMPLE_LENGTH = 120
-_SNAPSHOT_EVERY = 200  # steps between states to go back to
-_ROLLBACKS = 3
-_LAG = 2  # steps that a GPU has to do while the figures of the one before are read
-_Snapshot = tuple[dict[str, Tensor], dict[str, Any]]  # all tensors, and the position
+SNAPSHOT_EVERY = 200  # steps
+MAX_ROLLBACKS = 3
+GPU_LAG = 2  # steps that a GPU has left to do while the figures of the one before are read
 
 
 @dataclass(frozen=True)
-class _Enqueued:
-    """A step that is on its way: `figures` are its forward cost, its loss and its gradient's norm; `stepped` is its
-    report without them, and `kept` the state before it, where it is one to go back to."""
+class _PendingStep:
+    """A step that the device may not have done yet: its forward loss, its loss and its gradient norm (`figures`), its
+    report without them, and the snapshot taken before it, if any."""
 
     figures: Readback
-    stepped: StepDone
-    kept: _Snapshot | None
+    report: StepDone
+    snapshot: Snapshot | None
 
 
 class Training:
-    """Hold a training's moving parts: model, optimizer, carried state, generator, position."""
+    """A training's moving parts: model, optimizer, carried state, generator, position."""
 
     def __init__(
         self,
@@ -68,60 +73,59 @@ class Training:
         card: CorpusCard,
         device: torch.device,
         model: Network | None = None,
+        *,
         seconds: float = 0.0,
         baselines: BaselineScores | None = None,
         evaluation_seconds: float = 0.0,
         teacher: Network | None = None,
     ) -> None:
-        """Begin with fresh weights, or go on from a model's; `seconds` of a time budget are spent already, and an
-        evaluation may take `evaluation_seconds`: the first one tells. What a teacher expects is learnt as well."""
-        assert config.train.seed is not None
-        started = model is not None
+        """Start with random weights or with a model's, and with distillation from a teacher if there is one.
+
+        `seconds` of a time budget are spent; `evaluation_seconds` is an estimate, until the first evaluation.
+        """
         self.config, self.card, self.device, self.baselines = config, card, device, baselines
-        self.vocabulary = corpus.vocabulary
+        train, self.vocabulary, self.validation = config.train, corpus.vocabulary, corpus.validation.tokens
+        seed, batch_size, custom = resolved(train.seed), resolved(train.batch_size), train.kernel == "custom"
+        base_given = model is not None
         if model is None:
             model = make_model(config.model, len(self.vocabulary))
             frequencies = torch.from_numpy(corpus.training.frequencies)
-            model.initialise(torch.Generator().manual_seed(config.train.seed), frequencies)
+            model.initialise(torch.Generator().manual_seed(seed), frequencies)
         self.model = model.to(device)
-        self.model.use_custom_kernel(config.train.kernel == "custom")
-        self.optimizer = make_optimizer(config.train, self.model)
-        self.generator = torch.Generator(device).manual_seed(config.train.seed + 1)  # dropout's own
-        assert config.train.batch_size != "auto"
+        self.model.use_custom_kernel(custom)
+        self.optimizer = make_optimizer(train, self.model)
+        self.generator = torch.Generator(device).manual_seed(seed + 1)  # of dropout
         self.batches = ContiguousBatches(
             corpus.training.tokens,
             corpus.training.starts,
             self.vocabulary.newline,
-            config.train.batch_size,
-            config.train.sequence_length,
-            config.train.seed,
+            batch_size,
+            train.sequence_length,
+            seed,
             corpus.shuffled,
             LOOKAHEAD if config.model.bidirectional else 0,
         )
-        self.feed = feed(self.batches, device)
-        self.validation = corpus.validation.tokens
-        self.state = self.model.initial_state(config.train.batch_size)
+        self.load_batch = make_loader(self.batches, device)
+        self.state = self.model.initial_state(batch_size)
         self.teacher: losses.Teacher | None = None
         if teacher is not None:
-            assert config.train.distillation != "auto"
-            teacher.to(device).eval().requires_grad_(False).use_custom_kernel(config.train.kernel == "custom")
-            state = teacher.initial_state(config.train.batch_size)
-            self.teacher = losses.Teacher(teacher, config.train.distillation, state)
+            teacher.to(device).eval().requires_grad_(False).use_custom_kernel(custom)
+            self.teacher = losses.Teacher(teacher, resolved(train.distillation), teacher.initial_state(batch_size))
         self.position = Position(
             seconds=seconds,
             startup=seconds,
-            evaluated=-1 if started else 0,  # what it starts from may be better than what comes of it
+            evaluated=-1 if base_given else 0,  # a base model is evaluated first: it may be better than what follows
             evaluation_seconds=evaluation_seconds,
             device=device.type,
         )
         self.history: list[EvaluationRecord] = []
-        self.lag = _LAG if device.type == "cuda" else 0
-        self._enqueued: deque[_Enqueued] = deque()
-        self._kept: _Snapshot = self._tensors(), asdict(self.position)
+        self.lag = GPU_LAG if device.type == "cuda" else 0
+        self._pending: deque[_PendingStep] = deque()
+        self._last_good = self._take_snapshot()
 
     @property
     def total(self) -> int | None:
-        """Give the planned number of steps; None where only the time decides."""
+        """Return the planned number of steps; None where only time decides."""
         train = self.config.train
         if train.steps is not None:
             return train.steps
@@ -129,24 +133,24 @@ class Training:
 
     @property
     def progress(self) -> float:
-        """Give the share of the training that is done, 0 to 1, by steps or by time, whichever is further."""
+        """Return the share of the training that is done, 0 to 1, by steps or by time, whichever is further."""
         by_steps = self.position.step / self.total if self.total is not None else 0.0
         by_time = 0.0
         if self.config.train.time is not None:
-            # the evaluation that ends it must fit in, if it takes no more than half; what passed before the first step
-            # is no progress: the rate would not start from its beginning
+            # the last evaluation must fit in, unless it takes more than half; time before the first step is no
+            # progress, or the learning rate would not start from its beginning
             left = self.config.train.time - self.position.startup
-            given = max(left - self.position.evaluation_seconds, left / 2)
-            by_time = (self.position.seconds - self.position.startup) / max(given, 1e-9)
+            available = max(left - self.position.evaluation_seconds, left / 2)
+            by_time = (self.position.seconds - self.position.startup) / max(available, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
     @property
     def epoch(self) -> float:
-        """Give the epochs done, with the begun one's share."""
+        """Return the epochs done, with the share of the present one."""
         return self.position.epoch + self.position.window / self.batches.windows
 
     def finished(self) -> Literal["done", "time", "patience"] | None:
-        """Say why there is nothing left to do, if so."""
+        """Return why training is over, or None if it is not."""
         if self.total is not None and self.position.step >= self.total:
             return "done"
         if self.progress >= 1.0:
@@ -157,10 +161,10 @@ class Training:
         return None
 
     def step(self) -> StepDone | RolledBack | None:
-        """Read one window and take one optimizer step; where a number is not finite, go back instead.
+        """Read one window and take one optimizer step.
 
-        Gives the report of the step that was taken `lag` steps before, None while there was none: its figures are there
-        by now, and a GPU need not wait until they are read. A step that was not finite is undone, with those behind it.
+        Return the report of the step taken `lag` steps before, or None if there is none: a GPU has done that one by
+        now, and need not wait. If its loss or gradient is not finite, it and the later ones are rolled back.
         """
         began = time.perf_counter()
         train, position = self.config.train, self.position
@@ -171,97 +175,90 @@ class Training:
             self.state = self.model.initial_state(self.batches.batch_size)
             if self.teacher is not None:
                 self.teacher.state = self.teacher.model.initial_state(self.batches.batch_size)
-        kept = (self._tensors(), asdict(position)) if position.step % _SNAPSHOT_EVERY == 0 else None
-        window = self.feed(position.epoch, position.window)
-        self.model.train()
-        known, escape = self.vocabulary.known_nats, self.vocabulary.escape_nats
-        self.optimizer.zero_grad(set_to_none=True)
-        rounded = train.precision == "bf16"
-        with tf32(self.device, rounded):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded):
-                costs, state = losses.compute_losses(
-                    self.model, window, self.state, known, escape, self.generator, self.teacher
-                )
-            loss = costs.total()
-            loss.backward()  # type: ignore[no-untyped-call]
-        norm = self._clipped_norm()
-        figures = Readback(torch.stack((costs.forward.detach(), loss.detach(), norm)))
-        assert train.weight_decay != "auto"
-        self._decay_weights(rate * train.weight_decay)
+        snapshot = self._take_snapshot() if position.step % SNAPSHOT_EVERY == 0 else None
+        batch = self.load_batch(position.epoch, position.window)
+        figures = Readback(self._backpropagate(batch))
+        decay_weights(self.model, rate * resolved(train.weight_decay), self.vocabulary.unseen)
         self.optimizer.step()
-        self.state = state.detach()
         position.step += 1
         position.window += 1
         if position.window == self.batches.windows:
             position.epoch, position.window = position.epoch + 1, 0
         position.seconds += time.perf_counter() - began
-        stepped = StepDone(
+        report = StepDone(
             position.step,
             self.total,
             self.epoch,
             position.seconds,
             self.progress,
-            math.nan,
-            math.nan,
-            rate,
-            window.targets.numel(),
+            bits_per_character=math.nan,
+            gradient_norm=math.nan,
+            learning_rate=rate,
+            characters=batch.targets.numel(),
         )
-        self._enqueued.append(_Enqueued(figures, stepped, kept))
-        return self._report() if len(self._enqueued) > self.lag else None
+        self._pending.append(_PendingStep(figures, report, snapshot))
+        return self._report() if len(self._pending) > self.lag else None
+
+    def _backpropagate(self, batch: Batch) -> Tensor:
+        """Set the gradients and carry the state on; return the forward loss, the loss and the gradient norm (3)."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        rounded, vocabulary = self.config.train.precision == "bf16", self.vocabulary
+        with tf32(self.device, rounded):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded):
+                found, carried = losses.compute_losses(
+                    self.model,
+                    batch,
+                    self.state,
+                    vocabulary.known_nats,
+                    vocabulary.escape_nats,
+                    self.generator,
+                    self.teacher,
+                )
+            loss = found.total()
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.state = carried.detach()
+        norm = clip_gradients(self.model, self.config.train, vocabulary.unseen)
+        return torch.stack((found.forward.detach(), loss.detach(), norm))
 
     def settle(self) -> Iterator[StepDone | RolledBack]:
-        """Wait for all steps that are on their way, and give their reports."""
-        while self._enqueued:
+        """Wait for all pending steps, and yield their reports."""
+        while self._pending:
             yield self._report()
 
     def _report(self) -> StepDone | RolledBack:
-        """Wait for the figures of the oldest step that is on its way; where they are not finite, go back."""
+        """Wait for the figures of the oldest pending step; roll back if they are not finite."""
         began = time.perf_counter()
-        enqueued, position = self._enqueued.popleft(), self.position
-        cost, total, norm = enqueued.figures.read()
+        pending, position = self._pending.popleft(), self.position
+        forward, loss, norm = pending.figures.read()
         position.seconds += time.perf_counter() - began
-        if not (math.isfinite(total) and math.isfinite(norm)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._roll_back()
-        if enqueued.kept is not None:  # weights are good once a loss and a gradient have shown it, not before
-            tensors, before = enqueued.kept
-            # what the last steps cost was not known when it was written down
-            self._kept = tensors, before | {"nats": position.nats, "characters": position.characters}
-        characters = enqueued.stepped.characters
-        position.nats += cost * characters
+        if pending.snapshot is not None:  # only now are its weights known to give a finite loss and gradient
+            tensors, before = pending.snapshot
+            # the losses of the steps before it were not known yet when it was taken
+            self._last_good = Snapshot(tensors, replace(before, nats=position.nats, characters=position.characters))
+        characters = pending.report.characters
+        position.nats += forward * characters
         position.characters += characters
-        return replace(enqueued.stepped, bits_per_character=cost / NATS_PER_BIT, gradient_norm=norm)
+        return replace(pending.report, bits_per_character=forward / NATS_PER_BIT, gradient_norm=norm)
 
     def evaluate(self, progress: Progress) -> Evaluated | RolledBack:
-        """Score the validation part and write a sample; training's own state and generator stay untouched.
+        """Score the validation split and write a sample; training's own state and generator stay untouched.
 
-        No step may be on its way (see `settle`). A score that is not finite is no score: training goes back instead.
+        No step may be pending (see `settle`). If the score is not finite, training rolls back.
         """
-        assert not self._enqueued
+        assert not self._pending
         began = time.perf_counter()
         position = self.position
-        result = scoring.evaluate(
-            self.model,
-            self.vocabulary,
-            self.validation,
-            warmup=position.warmup,
-            progress=progress,
+        forward = scoring.evaluate(
+            self.model, self.vocabulary, self.validation, warmup=position.warmup, progress=progress
         )
-        score = result.score
-        sides: cloze.TwoSided | None = None
-        if isinstance(self.model, BidirectionalRNN):
-            sides = cloze.score(
-                self.model,
-                self.vocabulary,
-                self.validation,
-                result,
-                warmup=position.backward_warmup,
-                progress=progress,
-            )
-            position.backward_warmup = sides.warmup
-        if not math.isfinite(score.nats + (sides.backward.nats + sides.cloze.nats if sides else 0.0)):
+        score, two_sided = forward.score, self._evaluate_two_sided(forward, progress)
+        if not math.isfinite(score.nats + (two_sided.backward.nats + two_sided.cloze.nats if two_sided else 0.0)):
             return self._roll_back()
-        text = self._write()
-        evaluated = EvaluationRecord(
+        text = write_sample(TorchModel(self.model), self.vocabulary, resolved(self.config.train.seed), position.step)
+        record = EvaluationRecord(
             position.step,
             self.epoch,
             position.seconds,
@@ -269,20 +266,28 @@ class Training:
             score.nats,
             score.characters,
             score.correct,
-            *((sides.backward.nats, sides.cloze.nats, sides.cloze.correct) if sides else ()),
+            *((two_sided.backward.nats, two_sided.cloze.nats, two_sided.cloze.correct) if two_sided else ()),
         )
-        # what it started from may only be beaten in the end, when the rate has fallen
-        learnt = min((one.judged_bits for one in self.history if one.step > 0), default=math.inf)
-        position.stale = 0 if evaluated.judged_bits < learnt else position.stale + 1
-        self.history.append(evaluated)
-        best = position.best_bits is None or evaluated.judged_bits < position.best_bits
-        position.best_bits = evaluated.judged_bits if best else position.best_bits
-        position.warmup = result.warmup
+        # patience does not count from the base model, which may only be beaten in the end, when the rate has fallen
+        trained = min((one.judged_bits for one in self.history if one.step > 0), default=math.inf)
+        position.stale = 0 if record.judged_bits < trained else position.stale + 1
+        self.history.append(record)
+        best = position.best_bits is None or record.judged_bits < position.best_bits
+        position.best_bits = record.judged_bits if best else position.best_bits
+        position.warmup = forward.warmup
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
         position.seconds += position.evaluation_seconds
-        self._kept = self._tensors(), asdict(position)
-        return Evaluated(evaluated, best, text, position.evaluation_seconds, result.needs_single_pass)
+        self._last_good = self._take_snapshot()
+        return Evaluated(record, best, text, position.evaluation_seconds, forward.needs_single_pass)
+
+    def _evaluate_two_sided(self, forward: scoring.Evaluation, progress: Progress) -> cloze.TwoSided | None:
+        if not isinstance(self.model, BidirectionalRNN):
+            return None
+        warmup = self.position.backward_warmup
+        found = cloze.score(self.model, self.vocabulary, self.validation, forward, warmup=warmup, progress=progress)
+        self.position.backward_warmup = found.warmup
+        return found
 
     def header(self, *, resumable: bool) -> Header:
         """Describe these weights for a model file."""
@@ -291,142 +296,74 @@ class Training:
 
     def save_best(self, run: Run) -> None:
         """Write the weights as the best so far."""
-        atomic_files.write_atomically(
-            run.best, model_file.to_bytes(self.header(resumable=False), self.model.state_dict())
-        )
+        content = model_file.to_bytes(self.header(resumable=False), self.model.state_dict())
+        atomic_files.write_atomically(run.best, content)
 
     def save_last(self, run: Run) -> None:
-        """Write all that a resumed training needs; the last good state, should these weights not be finite.
+        """Write all that a resumed training needs: the present state, or the last good one if weights are not finite.
 
-        No step may be on its way (see `settle`).
+        No step may be pending (see `settle`).
         """
-        assert not self._enqueued
+        assert not self._pending
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
-            self._restore_snapshot(*self._kept)
+            self._restore_snapshot(self._last_good)
         self.position.lengths = run.lengths()
-        tensors = self._tensors()
+        tensors = self.tensors()
         if self.teacher is not None:
             weights = self.teacher.model.state_dict()
             tensors |= {model_file.TEACHER + name: tensor for name, tensor in weights.items()}
         atomic_files.write_atomically(run.last, model_file.to_bytes(self.header(resumable=True), tensors))
 
     def restore(self, path: Path, header: Header, position: Position, tensors: dict[str, Tensor]) -> None:
-        """Stand again where a last.safetensors was saved. Raises CharRNNError for a state that does not fit."""
-        expected = {name: t.shape for name, t in self._tensors().items() if "optimizer/" not in name}
-        sizes = {str(index): weights.shape for index, weights in enumerate(self.model.parameters())}
-        for name, tensor in tensors.items():
-            index = name.removeprefix(EXTRA + "optimizer/").partition("/")[0]
-            fits = name in expected or (index in sizes and tensor.shape in {sizes[index], torch.Size([])})
-            if not fits or (name in expected and expected[name] != tensor.shape and "generator" not in name):
-                raise safetensors_file.damaged(path, f"{name} does not fit the model")
-        if expected.keys() - tensors.keys() or position.window >= self.batches.windows:
-            raise safetensors_file.damaged(path, "its training state is not whole")
+        """Restore the state saved in a last.safetensors. Raises CharRNNError for one that does not fit."""
+        check_tensors(path, tensors, self.tensors(), self.model)
+        if position.window >= self.batches.windows:
+            raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
         self.history = list(header.history)
-        self._restore_snapshot(tensors, asdict(position))
+        self._restore_snapshot(Snapshot(tensors, position))
         self.position.device = self.device.type
-        self._kept = self._tensors(), asdict(self.position)
+        self._last_good = self._take_snapshot()
 
-    def _restore_snapshot(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        self.model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(EXTRA)})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith(EXTRA + "optimizer/"):
-                index, key = name.removeprefix(EXTRA + "optimizer/").split("/")
-                moments.setdefault(int(index), {})[key] = tensor.clone()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if position["device"] == self.device.type:
-            self.generator.set_state(tensors[EXTRA + "generator"].cpu())
-        else:  # another kind of device has another kind of generator
-            assert self.config.train.seed is not None
-            self.generator.manual_seed(self.config.train.seed + 1 + position["step"])
-        self.state = self._carried(tensors, "state/")
+    def tensors(self) -> dict[str, Tensor]:
+        """Copy every tensor that training changes."""
+        states = {"state": self.state} | ({"teacher_state": self.teacher.state} if self.teacher is not None else {})
+        return copy_tensors(self.model, self.optimizer, self.generator, states)
+
+    def _take_snapshot(self) -> Snapshot:
+        return Snapshot(self.tensors(), replace(self.position))
+
+    def _restore_snapshot(self, snapshot: Snapshot) -> None:
+        tensors, position = snapshot
+        load_tensors(tensors, self.model, self.optimizer)
+        if position.device == self.device.type:
+            self.generator.set_state(tensors[GENERATOR].cpu())
+        else:  # generators of another type of device have another state
+            self.generator.manual_seed(resolved(self.config.train.seed) + 1 + position.step)
+        self.state = carried_state(tensors, "state", self.device)
         if self.teacher is not None:
-            self.teacher.state = self._carried(tensors, "teacher_state/")
-        self.position = Position(**position)
-
-    def _carried(self, tensors: dict[str, Tensor], whose: str) -> State:
-        """Find a carried state among all tensors."""
-        found = (tensors.get(EXTRA + whose + name) for name in State._fields)
-        # cloned: a tensor read from a file may lie anywhere, and matrix products round by where their operands lie
-        return State(*(None if t is None else t.to(self.device).clone() for t in found))  # type: ignore[arg-type]
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Copy every tensor that training changes: weights, moments, generator, carried states."""
-        tensors = dict(self.model.state_dict())
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            for key, value in moments.items():
-                if value is not None:
-                    tensors[f"{EXTRA}optimizer/{index}/{key}"] = torch.as_tensor(value)
-        tensors[EXTRA + "generator"] = self.generator.get_state()
-        states = {"state/": self.state} | ({"teacher_state/": self.teacher.state} if self.teacher is not None else {})
-        for whose, state in states.items():
-            for name, value in zip(State._fields, state, strict=True):
-                if value is not None:
-                    tensors[EXTRA + whose + name] = value
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            self.teacher.state = carried_state(tensors, "teacher_state", self.device)
+        self.position = replace(position)
 
     def _roll_back(self) -> RolledBack:
-        """Return to the last good state with half the rate. Raises CharRNNError after three times."""
+        """Return to the last good state with half the learning rate. Raises CharRNNError the fourth time."""
         reached, seconds = self.position.step, self.position.seconds
         rollbacks, scale = self.position.rollbacks + 1, self.position.rate_scale / 2
-        self._enqueued.clear()
-        self._restore_snapshot(*self._kept)
-        if rollbacks > _ROLLBACKS:
+        self._pending.clear()
+        self._restore_snapshot(self._last_good)
+        if rollbacks > MAX_ROLLBACKS:
             raise CharRNNError(
-                f"The loss was not finite again at step {reached}, after going back {_ROLLBACKS} times and"
-                f" with an eighth of the learning rate; the weights saved are still good."
+                f"The loss was not finite again at step {reached}, after {MAX_ROLLBACKS} rollbacks and at an eighth of"
+                " the learning rate; the saved weights are good."
                 " Set a lower train.learning_rate, or train.clip_norm=1."
             )
         self.position = replace(self.position, rollbacks=rollbacks, rate_scale=scale, seconds=seconds)
-        assert self.config.train.learning_rate != "auto"
-        return RolledBack(self.position.step, self.config.train.learning_rate * scale, rollbacks)
+        return RolledBack(self.position.step, resolved(self.config.train.learning_rate) * scale, rollbacks)
 
-    def _clipped_norm(self) -> Tensor:
-        """Add the L1 gradient, clip by value and norm; gives the norm before any clipping.
 
-        The text would teach of characters that it lacks only that they never come: their rows stay as they are.
-        """
-        train = self.config.train
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        if train.l1 > 0.0:
-            for parameter in parameters:
-                if parameter.dim() > 1 and parameter.grad is not None:
-                    parameter.grad.add_(parameter.detach().sign(), alpha=train.l1)
-        if self.vocabulary.unseen:
-            for name, parameter in self.model.named_parameters():
-                if name in BY_CHARACTER and parameter.grad is not None:
-                    parameter.grad[-self.vocabulary.unseen :].zero_()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        cut = norm
-        if train.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(parameters, train.clip_value)
-            cut = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if train.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_norm, cut)
-        return norm
-
-    @torch.no_grad()
-    def _decay_weights(self, amount: float) -> None:
-        """Decay matrices by a share, apart from the gradient (Loshchilov and Hutter 2019); tables are left alone."""
-        tables = LOOKED_UP - ({"embedding"} if self.config.model.tied else set())  # that is the head's, too
-        if amount > 0.0:
-            for name, parameter in self.model.named_parameters():
-                if parameter.dim() > 1 and name not in tables:
-                    own = len(parameter) - (self.vocabulary.unseen if name in BY_CHARACTER else 0)
-                    parameter[:own].mul_(1.0 - amount)
-
-    def _write(self) -> str:
-        assert self.config.train.seed is not None
-        sampler = sampling.Sampler(
-            TorchModel(self.model),
-            self.vocabulary,
-            [""],
-            SAMPLE_LENGTH,
-            Filters(sampling.TEMPERATURE, min_p=sampling.MIN_P),
-            seed=self.config.train.seed,
-            indices=[self.position.step],
-        )
-        for _ in sampler:
-            pass
-        return sampler.samples[0].text
+def write_sample(model: LanguageModel, vocabulary: Vocabulary, seed: int, index: int) -> str:
+    """Return the text that a model writes after an evaluation."""
+    filters = Filters(temperature=sampling.TEMPERATURE, min_p=sampling.MIN_P)
+    sampler = sampling.Sampler(model, vocabulary, [""], SAMPLE_LENGTH, filters, seed=seed, indices=[index])
+    for _ in sampler:
+        pass
+    return sampler.samples[0].text

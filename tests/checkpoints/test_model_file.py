@@ -1,4 +1,4 @@
-"""Claims about the model file: whole or not at all, checked before it is believed, never executed."""
+"""Claims about model files: written atomically, checked before they are trusted, never executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from charrnn.errors import CharRNNError
 
 
 def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """Give a file's header, charrnn's part of it, and its tensor bytes."""
+    """Return a file's header, charrnn's record in it, and its tensor bytes."""
     raw = path.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + length])
@@ -51,21 +51,21 @@ def test_the_last_file_is_a_model_too(trained: Path) -> None:
     assert header.parameters == sum(weights.numel() for weights in model.parameters())
 
 
-def test_a_file_holds_no_pickle(trained: Path) -> None:
+def test_a_file_contains_no_pickle(trained: Path) -> None:
     for file in trained.glob("*.safetensors"):
         assert b"\x80\x02" not in file.read_bytes()[:2]
         assert set(parts(file)[0]["__metadata__"]) == {"charrnn"}
 
 
-@pytest.mark.parametrize("kept", [0, 5, 200, -1])
-def test_a_truncated_file_is_damaged_and_the_other_is_named(trained: Path, kept: int) -> None:
+@pytest.mark.parametrize("size", [0, 5, 200, -1])
+def test_a_truncated_file_is_damaged_and_the_other_one_suggested(trained: Path, size: int) -> None:
     last = trained / "last.safetensors"
-    last.write_bytes(last.read_bytes()[:kept])
-    with pytest.raises(CharRNNError, match=r"is damaged \(.*\). Try best\.safetensors|is no charrnn model"):
+    last.write_bytes(last.read_bytes()[:size])
+    with pytest.raises(CharRNNError, match=r"is damaged \(.*\). Try best\.safetensors|is not a charrnn model"):
         model_file.read_header(last)
 
 
-def test_a_cut_header_says_where_it_ends(trained: Path) -> None:
+def test_of_a_truncated_header_the_end_is_reported(trained: Path) -> None:
     last = trained / "last.safetensors"
     length = struct.unpack("<Q", last.read_bytes()[:8])[0]
     last.write_bytes(last.read_bytes()[:700])
@@ -74,21 +74,21 @@ def test_a_cut_header_says_where_it_ends(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"just some text, with no length in front", b"\0" * 64, b"PK\x03\x04zip"])
-def test_a_foreign_file_is_called_so(tmp_path: Path, content: bytes) -> None:
+def test_a_foreign_file_is_recognised(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CharRNNError, match=r"is no charrnn model|is damaged"):
+    with pytest.raises(CharRNNError, match=r"is not a charrnn model|is damaged"):
         model_file.read_header(path)
 
 
-def test_another_programs_safetensors_file_is_called_so(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_another_program_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(3)}, path)
-    with pytest.raises(CharRNNError, match="is a safetensors file but no charrnn model"):
+    with pytest.raises(CharRNNError, match="is a safetensors file but not a charrnn model"):
         model_file.read_header(path)
 
 
-def test_a_newer_format_is_refused_with_the_way_out(trained: Path) -> None:
+def test_a_newer_format_is_refused_with_advice(trained: Path) -> None:
     path = trained / "best.safetensors"
     header, content, tensors = parts(path)
     rewrite(path, header, content | {"format": 99}, tensors)
@@ -114,7 +114,9 @@ def lie(content: dict[str, Any], **model: Any) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_sizes_that_the_tensors_do_not_have_are_refused_unbuilt(trained: Path, lies: dict[str, Any]) -> None:
+def test_sizes_that_the_tensors_do_not_have_are_refused_before_anything_is_built(
+    trained: Path, lies: dict[str, Any]
+) -> None:
     path = trained / "best.safetensors"
     header, content, tensors = parts(path)
     rewrite(path, header, lie(content, **lies), tensors)
@@ -145,7 +147,7 @@ def test_a_tensor_with_another_size_than_its_bytes_is_refused(trained: Path) -> 
     ],
     ids=str,
 )
-def test_a_garbled_header_is_a_sentence(trained: Path, change: dict[str, Any]) -> None:
+def test_a_garbled_header_is_reported_in_a_sentence(trained: Path, change: dict[str, Any]) -> None:
     path = trained / "best.safetensors"
     header, content, tensors = parts(path)
     rewrite(path, header, content | change, tensors)
@@ -153,7 +155,7 @@ def test_a_garbled_header_is_a_sentence(trained: Path, change: dict[str, Any]) -
         model_file.read_header(path)
 
 
-def test_a_full_disk_leaves_the_previous_file_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_file_intact(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = trained / "last.safetensors"
     before = path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Claims about run folders: found, named, locked, cut back, never overwritten."""
+"""Claims about run folders: found, named, locked, truncated, never overwritten."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def claimed(stem: str) -> str:
     return run.folder.as_posix()
 
 
-def test_the_default_folder_counts_up_when_taken(here: Path) -> None:
+def test_the_default_folder_gets_a_number_if_it_is_taken(here: Path) -> None:
     assert claimed("poems") == "checkpoints/poems"
-    assert claimed("poems") == "checkpoints/poems"  # nothing came of it
+    assert claimed("poems") == "checkpoints/poems"  # no training started there
     make(here / "checkpoints/songs", "best.safetensors")
     assert claimed("songs") == "checkpoints/songs-2"
     make(here / "checkpoints/songs-3", "metrics.jsonl")
@@ -36,7 +36,7 @@ def test_the_default_folder_counts_up_when_taken(here: Path) -> None:
     assert claimed("songs") == "checkpoints/songs-4"
 
 
-def test_two_trainings_of_one_text_begun_together_take_two_folders(here: Path) -> None:
+def test_two_trainings_started_together_claim_two_folders(here: Path) -> None:
     one, other = run_dir.claim("poems"), run_dir.claim("poems")
     assert (one.folder.name, other.folder.name) == ("poems", "poems-2")
     one.discard()
@@ -44,15 +44,15 @@ def test_two_trainings_of_one_text_begun_together_take_two_folders(here: Path) -
     assert not list((here / "checkpoints").iterdir())
 
 
-def test_an_empty_folder_is_free_a_full_one_is_not(here: Path) -> None:
+def test_an_empty_folder_is_free_and_a_full_one_is_not(here: Path) -> None:
     (here / "empty").mkdir()
     Run(here / "empty").create()
     full = make(here / "full", "last.safetensors")
-    with pytest.raises(MisuseError, match=r"full exists already\. Go on with it by --resume -m .*full, or"):
+    with pytest.raises(MisuseError, match=r"full exists already\. Continue it with --resume -m .*full, or"):
         Run(full).create()
 
 
-def test_tokens_are_nothing_beside_a_lock_and_somebodys_without(here: Path) -> None:
+def test_tokens_are_leftovers_beside_a_lock_and_the_users_without_one(here: Path) -> None:
     folder = here / "run"
     folder.mkdir()
     (folder / "corpus.safetensors").write_bytes(b"x")
@@ -65,7 +65,7 @@ def test_tokens_are_nothing_beside_a_lock_and_somebodys_without(here: Path) -> N
 def test_the_newest_run_is_the_default(here: Path) -> None:
     make(here / "checkpoints/old", "best.safetensors", age=50)
     make(here / "checkpoints/new", "best.safetensors", "last.safetensors", age=5)
-    make(here / "checkpoints/begun", "config.yaml")
+    make(here / "checkpoints/started", "config.yaml")
     assert [run.name for run in run_dir.find_runs()] == ["new", "old"]
     assert run_dir.find_model(None) == Path("checkpoints/new/best.safetensors")
 
@@ -76,7 +76,7 @@ def test_a_model_is_a_folder_a_file_or_a_name(here: Path) -> None:
         assert run_dir.find_model(name).samefile(folder / "best.safetensors")
 
 
-def test_before_the_first_evaluation_the_last_model_serves(here: Path) -> None:
+def test_before_the_first_evaluation_the_last_model_is_found(here: Path) -> None:
     make(here / "checkpoints/young", "last.safetensors")
     assert run_dir.find_model("young") == Path("checkpoints/young/last.safetensors")
 
@@ -84,7 +84,7 @@ def test_before_the_first_evaluation_the_last_model_serves(here: Path) -> None:
 def test_no_model_says_how_to_make_one(here: Path) -> None:
     with pytest.raises(CharRNNError, match="Make one with: charrnn train TEXT"):
         run_dir.find_model(None)
-    with pytest.raises(CharRNNError, match="Begin one with: charrnn train TEXT"):
+    with pytest.raises(CharRNNError, match="Start one with: charrnn train TEXT"):
         run_dir.find_run(None)
     make(here / "checkpoints/poems", "best.safetensors")
     with pytest.raises(CharRNNError, match=r"nowhere: no such model.*Runs here: poems\."):
@@ -102,37 +102,37 @@ def test_a_run_is_trained_by_one_process_at_a_time(here: Path) -> None:
     other.release()
 
 
-def test_growing_files_are_cut_back_to_the_checkpoint(here: Path) -> None:
+def test_growing_files_are_truncated_to_the_checkpoint(here: Path) -> None:
     run = Run(make(here / "run"))
     run.append_metrics({"step": 1})
     run.append_sample("step 1", "诗")
     lengths = run.lengths()
     run.append_metrics({"step": 2})
     run.append_sample("step 2", "词")
-    run.cut_back(lengths)
+    run.truncate(lengths)
     assert run.metrics.read_text() == '{"step": 1}\n'
     assert run.samples.read_text(encoding="utf-8") == "--- step 1 ---\n诗\n\n"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_a_sentence(here: Path) -> None:
+def test_a_read_only_folder_is_reported_in_a_sentence(here: Path) -> None:
     (here / "closed").mkdir(mode=0o500)
     with pytest.raises(CharRNNError, match="cannot be written"):
         Run(here / "closed" / "run").create()
 
 
-def test_a_file_in_the_way_is_a_sentence(here: Path) -> None:
+def test_a_file_in_the_way_is_reported_in_a_sentence(here: Path) -> None:
     with pytest.raises(CharRNNError, match=r"cannot be written|exists already"):
         Run(here / "text.txt" / "run").create()
 
 
-def test_a_folder_of_texts_does_not_hide_the_run_of_its_name(here: Path) -> None:
+def test_a_folder_of_texts_does_not_hide_the_run_of_the_same_name(here: Path) -> None:
     make(here / "src", "a.txt")
     make(here / "checkpoints/src", "best.safetensors", "last.safetensors")
     assert run_dir.find_model("src") == Path("checkpoints/src/best.safetensors")
     assert run_dir.find_run("src").folder == Path("checkpoints/src")
 
 
-def test_a_name_too_long_is_a_sentence(here: Path) -> None:
+def test_a_name_that_is_too_long_is_reported_in_a_sentence(here: Path) -> None:
     with pytest.raises(CharRNNError, match="no such model"):
         run_dir.find_model("x" * 5_000)

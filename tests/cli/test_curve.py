@@ -5,17 +5,17 @@ import math
 from charrnn.cli.model_page import draw
 
 
-def test_three_values_lie_on_three_rows() -> None:
-    assert draw({"*": [3.0, 2.0, 1.0]}, height=3) == (
+def test_three_values_lie_on_three_rows_over_the_whole_width() -> None:
+    assert draw({"*": [3.0, 2.0, 1.0]}, width=5, height=3) == (
         "   3.000 |*\n"
-        "   2.000 | *\n"
-        "   1.000 |  *\n"
-        "         +---"
+        "   2.000 |  *\n"
+        "   1.000 |    *\n"
+        "         +-----"
     )  # fmt: skip
 
 
 def test_the_last_curve_lies_on_top() -> None:
-    assert draw({"o": [2.0, 1.0, 1.0], "*": [2.0, 2.0, 1.0]}, height=2) == (
+    assert draw({"o": [2.0, 1.0, 1.0], "*": [2.0, 2.0, 1.0]}, width=3, height=2) == (
         "   2.000 |**\n"
         "   1.000 | o*\n"
         "         +---"
@@ -23,7 +23,8 @@ def test_the_last_curve_lies_on_top() -> None:
 
 
 def test_a_missing_value_leaves_its_column_empty() -> None:
-    assert draw({"*": [math.nan, 2.0, 1.0]}, height=2).splitlines()[:2] == ["   2.000 | *", "   1.000 |  *"]
+    drawing = draw({"*": [math.nan, 2.0, 1.0]}, width=3, height=2)
+    assert drawing.splitlines()[:2] == ["   2.000 | *", "   1.000 |  *"]
 
 
 def test_of_more_values_than_columns_each_column_shows_its_last() -> None:
@@ -32,18 +33,23 @@ def test_of_more_values_than_columns_each_column_shows_its_last() -> None:
     assert [line[10:] for line in drawing] == ["", "", "* *", " *", "---"]
 
 
-def test_the_last_value_is_always_drawn() -> None:
+def test_the_last_value_is_always_drawn_in_the_last_column() -> None:
     for count in range(2, 12):
         values = [1.0] * (count - 1) + [0.0]
         bottom = draw({"*": values}, width=5, height=2).splitlines()[-2]
-        assert bottom.endswith("*"), count
-        assert len(bottom) == 10 + min(count, 5), count
+        assert bottom == "   0.000 |    *", count
 
 
 def test_a_flat_curve_is_drawn() -> None:
-    assert draw({"*": [2.0, 2.0]}, height=2).splitlines()[0] == "   2.000 |**"
+    assert draw({"*": [2.0, 2.0]}, width=4, height=2).splitlines()[0] == "   2.000 |*  *"
 
 
 def test_what_is_not_finite_is_left_out() -> None:
     assert "*" in draw({"*": [float("inf"), 2.0, float("nan"), 1.0]})
     assert draw({"*": [float("nan")]}) == "(nothing finite to draw)"
+
+
+def test_labels_stand_below_their_columns_as_far_as_there_is_space() -> None:
+    curve, labels = {"*": [3.0, 2.0, 1.0]}, ["10", "20", "30"]
+    assert draw(curve, 21, 2, labels).splitlines()[-1] == "          10       20        30"
+    assert draw(curve, 9, 2, labels).splitlines()[-1] == "          10     30"

@@ -71,7 +71,7 @@ def test_a_start_that_is_stopped_leaves_nothing(here: Path, number: signal.Signa
 import os, sys
 from charrnn.cli import main as cli
 from charrnn.data import corpus, spool, token_cache
-token_cache.LONG = 1
+token_cache.MIN_FILE_BYTES = 1
 room, name = {"reading": (spool.TextSpool, "append"), "encoding": (corpus.SplitText, "write")}[sys.argv[1]]
 work = getattr(room, name)
 

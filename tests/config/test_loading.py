@@ -1,4 +1,4 @@
-"""A field's type decides what a word means; mistakes come all at once, each with what would do."""
+"""A field's type decides what a value means; mistakes are reported together, each with the allowed values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FIELDS = [(section, name) for section, kind in Config.SECTIONS.items() for name 
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder where configs/mine.yaml is to be written."""
+    """Change to a folder in which a test can write configs/mine.yaml; return that path."""
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     return Path("configs/mine.yaml")
 
 
-def refusal(source: str | None = None, *settings: str) -> list[str]:
+def rejection(source: str | None = None, *settings: str) -> list[str]:
     with pytest.raises(MisuseError) as caught:
         loading.load(source, settings)
     return [line.strip() for line in str(caught.value).splitlines()]
@@ -36,7 +36,7 @@ def value(setting: str) -> Any:
     return getattr(getattr(loading.load(None, [setting]), section), name)
 
 
-def test_nothing_said_is_the_defaults() -> None:
+def test_no_settings_are_the_defaults() -> None:
     defaults = loading.load(None)
     assert defaults == Config()
     assert defaults.data.split == (0.9, 0.05, 0.05)
@@ -50,7 +50,7 @@ def test_nothing_said_is_the_defaults() -> None:
         ("train:\n  learning_rate: 1e-3\n", "train", "learning_rate", 0.001),  # PyYAML: the string "1e-3"
         ("train:\n  seed: 0\n", "train", "seed", 0),  # `if seed:` would drop it
         ("train:\n  seed: 0123\n", "train", "seed", 123),  # PyYAML: octal 83
-        ("train:\n  time: 1:30\n", "train", "time", None),  # PyYAML: 90, in base 60; here a mistake
+        ("train:\n  time: 1:30\n", "train", "time", None),  # PyYAML: 90, in base 60; here an error
         ("model:\n  tie_weights: no\n", "model", "tie_weights", False),
         ("model:\n  tie_weights: yes\n", "model", "tie_weights", True),
         ("model:\n  tie_weights: on\n", "model", "tie_weights", True),
@@ -58,7 +58,7 @@ def test_nothing_said_is_the_defaults() -> None:
         ("model:\n  leak: ~\n", "model", "leak", None),
         ("model:\n  leak:\n", "model", "leak", None),
         ("train:\n  clip_norm: null\n", "train", "clip_norm", None),
-        ("data:\n  documents: none\n", "data", "documents", "none"),  # a word here, not nothing
+        ("data:\n  documents: none\n", "data", "documents", "none"),  # a value here, not null
         ("data:\n  encoding: 1252\n", "data", "encoding", "1252"),
         ("data:\n  texts: [no, 1e3, 2024-01-01, null]\n", "data", "texts", ["no", "1e3", "2024-01-01", "null"]),
         ("data:\n  split: [.8, 1e-1, 0.1]\n", "data", "split", (0.8, 0.1, 0.1)),
@@ -73,8 +73,8 @@ def test_a_fields_type_decides_what_yaml_means(
 ) -> None:
     mine.write_text(yaml, encoding="utf-8")
     if "1:30" in yaml:
-        assert refusal(str(mine)) == [
-            f"{mine}: train.time is '1:30'; it takes a time such as 90s, 10m or 1h30m, or null."
+        assert rejection(str(mine)) == [
+            f"{mine}: train.time is '1:30'; it must be a time such as 90s, 10m or 1h30m, or null."
         ]
         return
     found = getattr(getattr(loading.load(str(mine)), section), name)
@@ -82,48 +82,52 @@ def test_a_fields_type_decides_what_yaml_means(
     assert type(found) is type(expected)
 
 
-def test_yes_and_no_are_no_numbers(mine: Path) -> None:
+def test_booleans_are_not_numbers(mine: Path) -> None:
     mine.write_text("train:\n  batch_size: yes\n  l1: !!bool no\n  steps: !!bool yes\n", encoding="utf-8")
-    assert refusal(str(mine)) == [
-        f"{mine}: train.batch_size is 'yes'; it takes a whole number from 1, or auto.",
-        f"{mine}: train.steps is 'yes'; it takes a whole number from 1, or null.",
-        f"{mine}: train.l1 is 'no'; it takes a number from 0.",
+    assert rejection(str(mine)) == [
+        f"{mine}: train.batch_size is 'yes'; it must be a positive integer, or auto.",
+        f"{mine}: train.steps is 'yes'; it must be a positive integer, or null.",
+        f"{mine}: train.l1 is 'no'; it must be a non-negative number.",
     ]
 
 
-def test_a_misspelt_setting_is_answered_as_the_design_says(mine: Path) -> None:
+def test_a_misspelt_setting_gets_a_suggestion(mine: Path) -> None:
     mine.write_text("train:\n  learning_rte: 0.1\n", encoding="utf-8")
-    assert refusal("configs/mine.yaml") == [f"{mine}: train.learning_rte is not a setting. Did you mean learning_rate?"]
+    assert rejection("configs/mine.yaml") == [
+        f"{mine}: train.learning_rte is not a setting. Did you mean learning_rate?"
+    ]
 
 
-def test_all_mistakes_are_told_at_once_each_with_where_it_was_made(mine: Path) -> None:
+def test_all_mistakes_are_reported_at_once_each_with_its_file(mine: Path) -> None:
     mine.write_text(
         "modl:\n  cell: lstm\nmodel:\n  cell: ltsm\n  epochs: 3\n  hidden_size: 1e3\nhidden_size: 5\ndata: 7\n",
         encoding="utf-8",
     )
-    found = refusal(str(mine), "train.optimizr=sgd", "cell=gru", "nonsense", "train.seed=-1", "data.split=[0.5,0.6,0]")
+    found = rejection(
+        str(mine), "train.optimizr=sgd", "cell=gru", "nonsense", "train.seed=-1", "data.split=[0.5,0.6,0]"
+    )
     assert found == [
         f"{mine}: modl is not a section. Did you mean model?",
         f"{mine}: model.epochs is not a setting. Did you mean train.epochs?",
         f"{mine}: hidden_size is not a section. Did you mean model.hidden_size?",
-        f"{mine}: data holds settings, one a line, e.g. min_count: 2",
+        f"{mine}: data must contain settings, one per line, e.g. min_count: 2",
         "train.optimizr is not a setting. Did you mean optimizer?",
         "-s cell=gru: settings are written section.name=value, e.g. -s model.cell=gru",
         "-s nonsense: settings are written section.name=value, e.g. -s model.hidden_size=512",
-        "data.split must add up to 1, with a training and a validation part, e.g. [0.9,0.05,0.05].",
-        f"{mine}: model.cell is 'ltsm'; it takes lstm, gru, rnn, ngram or hmm.",
-        f"{mine}: model.hidden_size is '1e3'; it takes a whole number from 1, or auto.",
-        "train.seed is '-1'; it takes a whole number from 0, or null.",
+        "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05].",
+        f"{mine}: model.cell is 'ltsm'; it must be lstm, gru, rnn, ngram or hmm.",
+        f"{mine}: model.hidden_size is '1e3'; it must be a positive integer, or auto.",
+        "train.seed is '-1'; it must be a non-negative integer, or null.",
     ]
 
 
-def test_a_setting_overruled_on_the_command_line_no_longer_blames_the_file(mine: Path) -> None:
+def test_a_setting_overridden_on_the_command_line_no_longer_blames_the_file(mine: Path) -> None:
     mine.write_text("model:\n  cell: ltsm\n", encoding="utf-8")
-    assert refusal(str(mine), "model.cell=lsmt") == ["model.cell is 'lsmt'; it takes lstm, gru, rnn, ngram or hmm."]
+    assert rejection(str(mine), "model.cell=lsmt") == ["model.cell is 'lsmt'; it must be lstm, gru, rnn, ngram or hmm."]
     assert loading.load(str(mine), ["model.cell=gru"]).model.cell == "gru"
 
 
-def test_the_command_line_wins_over_the_file_and_the_file_over_the_base(mine: Path) -> None:
+def test_the_command_line_overrides_the_file_and_the_file_the_base(mine: Path) -> None:
     mine.write_text("model:\n  hidden_size: 20\n  num_layers: 2\n", encoding="utf-8")
     loaded = loading.load(
         str(mine),
@@ -142,20 +146,20 @@ def test_spaces_around_a_setting_do_not_matter() -> None:
     [
         ("model: [\n", "not valid YAML at line 2"),
         ("model:\n  cell: a: b\n", "not valid YAML at line 2"),
-        ("- model\n", "sections are expected (data:, model:, train:), not a list or a word."),
-        ("lstm\n", "sections are expected (data:, model:, train:), not a list or a word."),
-        ("model:\n  cell: \x00\n", "not a YAML text in UTF-8."),
+        ("- model\n", "expected sections (data:, model:, train:), not a list or a single value."),
+        ("lstm\n", "expected sections (data:, model:, train:), not a list or a single value."),
+        ("model:\n  cell: \x00\n", "not YAML in UTF-8."),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(mine: Path, yaml: str, message: str) -> None:
+def test_a_file_that_is_not_a_configuration_is_rejected(mine: Path, yaml: str, message: str) -> None:
     mine.write_text(yaml, encoding="utf-8")
-    (line,) = refusal(str(mine))
+    (line,) = rejection(str(mine))
     assert line.startswith(f"{mine}: {message}")
 
 
-def test_a_file_in_another_encoding_is_refused(mine: Path) -> None:
+def test_a_file_in_another_encoding_is_rejected(mine: Path) -> None:
     mine.write_bytes("data:\n  texts: [月.txt]\n".encode("gb18030"))
-    assert refusal(str(mine)) == [f"{mine}: not a YAML text in UTF-8."]
+    assert rejection(str(mine)) == [f"{mine}: not YAML in UTF-8."]
 
 
 @pytest.fixture
@@ -172,21 +176,21 @@ def test_presets_are_named_without_their_folder() -> None:
 
 
 @pytest.mark.usefixtures("two_presets")
-def test_an_unknown_preset_lists_those_there_are() -> None:
-    assert refusal("smal") == ["smal is no preset and no file. Did you mean small? Presets are: poems, small."]
-    assert refusal("xyz") == ["xyz is no preset and no file. Presets are: poems, small."]
-    assert refusal("../x") == ["../x is no preset and no file. Presets are: poems, small."]
-    assert refusal("my.yaml") == ["my.yaml: no such configuration file. Presets are: poems, small."]
+def test_an_unknown_preset_lists_the_existing_ones() -> None:
+    assert rejection("smal") == ["smal is neither a preset nor a file. Did you mean small? Presets are: poems, small."]
+    assert rejection("xyz") == ["xyz is neither a preset nor a file. Presets are: poems, small."]
+    assert rejection("../x") == ["../x is neither a preset nor a file. Presets are: poems, small."]
+    assert rejection("my.yaml") == ["my.yaml: no such configuration file. Presets are: poems, small."]
 
 
-def test_every_preset_that_is_shipped_loads_and_none_is_another_or_the_defaults() -> None:
+def test_every_shipped_preset_loads_and_differs_from_the_others_and_the_defaults() -> None:
     loaded = {name: loading.load(name) for name in loading.presets()}
     assert len(loaded) > 1
     assert len({loading.dump(values) for values in [Config(), *loaded.values()]}) == len(loaded) + 1
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds"),
+    ("text", "seconds"),
     [
         ("90", 90.0),
         ("90s", 90.0),
@@ -199,15 +203,15 @@ def test_every_preset_that_is_shipped_loads_and_none_is_another_or_the_defaults(
         ("", None),
     ],
 )
-def test_a_time_is_read_as_people_write_it(written: str, seconds: float | None) -> None:
-    assert value(f"train.time={written}") == seconds
+def test_a_time_is_read_as_people_write_it(text: str, seconds: float | None) -> None:
+    assert value(f"train.time={text}") == seconds
 
 
-@pytest.mark.parametrize("written", ["ten", "10d", "-5m", "m", "1:30", "10m!", "0", "inf", "nan"])
-def test_what_is_no_time_is_refused(written: str) -> None:
-    (line,) = refusal(None, f"train.time={written}")
+@pytest.mark.parametrize("text", ["ten", "10d", "-5m", "m", "1:30", "10m!", "0", "inf", "nan"])
+def test_invalid_times_are_rejected(text: str) -> None:
+    (line,) = rejection(None, f"train.time={text}")
     assert line.startswith("train.time is ")
-    assert line.endswith("; it takes a time such as 90s, 10m or 1h30m, or null.")
+    assert line.endswith("; it must be a time such as 90s, 10m or 1h30m, or null.")
 
 
 @pytest.mark.parametrize(
@@ -242,11 +246,11 @@ def test_what_is_no_time_is_refused(written: str) -> None:
         "train.precision=fp16",
     ],
 )
-def test_a_value_out_of_range_is_told_what_the_setting_takes(setting: str) -> None:
+def test_a_value_out_of_range_is_reported_with_the_allowed_values(setting: str) -> None:
     key = setting.partition("=")[0]
-    (line,) = refusal(None, setting)
+    (line,) = rejection(None, setting)
     assert line.startswith(f"{key} is ")
-    assert line.endswith(f"; it takes {loading.takes(*key.split('.'))}.")
+    assert line.endswith(f"; it must be {loading.allowed_values(*key.split('.'))}.")
 
 
 @pytest.mark.parametrize(
@@ -263,49 +267,49 @@ def test_a_value_out_of_range_is_told_what_the_setting_takes(setting: str) -> No
         ("data.texts=[a b.txt, 诗.txt]", ["a b.txt", "诗.txt"]),
     ],
 )
-def test_values_at_the_border_are_taken(setting: str, expected: object) -> None:
+def test_values_at_the_limits_are_accepted(setting: str, expected: object) -> None:
     assert value(setting) == expected
 
 
-def test_epochs_and_steps_are_not_both_set(mine: Path) -> None:
+def test_epochs_and_steps_exclude_each_other(mine: Path) -> None:
     both = "train.epochs and train.steps are both set; set one of them."
-    assert refusal(None, "train.epochs=3", "train.steps=4") == [both]
+    assert rejection(None, "train.epochs=3", "train.steps=4") == [both]
     mine.write_text("train: {epochs: 3, steps: 4}\n", encoding="utf-8")
-    assert refusal(str(mine)) == [f"{mine}: {both}"]
+    assert rejection(str(mine)) == [f"{mine}: {both}"]
     assert loading.load(None, ["train.steps=4"]).train.epochs == "auto"
     assert loading.load(None, ["train.steps=4", "train.epochs=null"]).train.steps == 4
 
 
-def test_a_training_has_some_length() -> None:
+def test_a_training_must_have_a_length() -> None:
     none = "train.epochs is null, and so are train.steps and train.time; set one of them."
-    assert refusal(None, "train.epochs=null") == [none]
+    assert rejection(None, "train.epochs=null") == [none]
     assert loading.load(None, ["train.epochs=null", "train.time=1m"]).train.time == 60.0
 
 
-def test_an_activation_is_for_the_plain_cell_alone() -> None:
-    (line,) = refusal(None, "model.activation=relu")
+def test_an_activation_is_for_the_rnn_cell_only() -> None:
+    (line,) = rejection(None, "model.activation=relu")
     assert line.startswith("model.activation is for model.cell=rnn; lstm has its own.")
     assert value("model.cell=rnn") == "rnn"
     assert loading.load(None, ["model.cell=rnn", "model.activation=relu"]).model.activation == "relu"
 
 
 @pytest.mark.parametrize(("split", "fits"), [("[1,0,0]", False), ("[0,1,0]", False), ("[0.5,0.5,0]", True)])
-def test_a_split_has_a_training_and_a_validation_part(split: str, fits: bool) -> None:
+def test_a_split_has_a_training_and_a_validation_share(split: str, fits: bool) -> None:
     if fits:
         assert value(f"data.split={split}") == (0.5, 0.5, 0.0)
     else:
-        assert refusal(None, f"data.split={split}") == [
-            "data.split must add up to 1, with a training and a validation part, e.g. [0.9,0.05,0.05]."
+        assert rejection(None, f"data.split={split}") == [
+            "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]."
         ]
 
 
 @pytest.mark.parametrize(("section", "name"), FIELDS)
-def test_every_setting_explains_itself(section: str, name: str) -> None:
+def test_every_setting_has_a_description_and_allowed_values(section: str, name: str) -> None:
     description = Config.SECTIONS[section].model_fields[name].description
     assert description is not None
     assert description.endswith(".")
     assert description[0].isupper() or description[0].isdigit()
-    assert loading.takes(section, name)
+    assert loading.allowed_values(section, name)
 
 
 def test_every_section_is_a_field_of_the_configuration() -> None:
@@ -318,7 +322,7 @@ def reloaded(values: Config, folder: Path) -> Config:
     return loading.load(str(path))
 
 
-def test_the_defaults_are_written_and_read_back(tmp_path: Path) -> None:
+def test_the_defaults_survive_dump_and_load(tmp_path: Path) -> None:
     assert reloaded(Config(), tmp_path) == Config()
 
 
@@ -356,7 +360,7 @@ def test_a_runs_config_yaml_reproduces_its_configuration(tmp_path: Path) -> None
     leak=st.none() | st.floats(1e-6, 1),
     seed=st.none() | st.integers(0, 2**63 - 1),
 )
-def test_whatever_is_written_is_read_back(
+def test_any_configuration_survives_dump_and_load(
     texts: list[str], rate: float, time: float | None, leak: float | None, seed: int | None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
@@ -366,7 +370,7 @@ def test_whatever_is_written_is_read_back(
     assert reloaded(values, tmp_path_factory.getbasetemp()) == values
 
 
-def test_settings_stored_in_a_file_are_checked_and_that_file_is_named() -> None:
+def test_stored_settings_are_validated_and_their_file_is_named() -> None:
     stored = Config().model_dump(mode="json")
     assert loading.from_dict(stored, "best.safetensors") == Config()
     stored["model"]["cell"] = "transformer"
@@ -374,12 +378,12 @@ def test_settings_stored_in_a_file_are_checked_and_that_file_is_named() -> None:
     with pytest.raises(CharRNNError) as caught:
         loading.from_dict(stored, "best.safetensors")
     assert str(caught.value).startswith(
-        "best.safetensors: model.cell is 'transformer'; it takes lstm, gru, rnn, ngram or hmm."
+        "best.safetensors: model.cell is 'transformer'; it must be lstm, gru, rnn, ngram or hmm."
     )
     assert "train.surprise is not a setting." in str(caught.value)
 
 
-def test_replacing_values_checks_them_anew_and_leaves_the_original() -> None:
+def test_replaced_values_are_validated_and_the_original_is_unchanged() -> None:
     before = Config()
     after = before.with_values(model={"hidden_size": 9}, train={"epochs": 2})
     assert (after.model.hidden_size, after.train.epochs) == (9, 2)
@@ -391,6 +395,6 @@ def test_replacing_values_checks_them_anew_and_leaves_the_original() -> None:
 @pytest.mark.parametrize(
     "content", ["model:\n  hidden_size: !!int abc\n", "model: {!!bool no : 3}\n", "data:\n  texts: !!timestamp x\n"]
 )
-def test_odd_tags_are_only_strings(mine: Path, content: str) -> None:
+def test_yaml_tags_are_ignored(mine: Path, content: str) -> None:
     mine.write_text(content, encoding="utf-8")
-    assert refusal(str(mine))
+    assert rejection(str(mine))

@@ -1,4 +1,4 @@
-"""Every preset loads, learns and writes; each says only what differs from the defaults, and why."""
+"""Every preset loads, trains and samples; each sets only what differs from the defaults, and says why."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from charrnn.config.schema import Config
 
 PRESETS = Path(__file__).resolve().parent.parent.parent / "configs"
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-# twelve pieces apart by empty lines, of several lines each: whole documents for every kind of splitting
+# twelve paragraphs of several lines: several documents whatever a document is
 TEXT = "\n\n".join(f"{number} bottles of beer\non the wall ({number})" for number in range(12)) + "\n"
-# sizes that the planner need not try out, all different
+# small sizes, all different
 SMALL = ("model.hidden_size=7", "model.num_layers=1", "model.embedding_size=5", "train.batch_size=2")
 SHORT = ("train.sequence_length=11", "train.steps=2", "train.precision=fp32", "train.kernel=torch", "train.seed=0")
 
 
 def settings() -> list[str]:
-    return [part for setting in (*SMALL, *SHORT) for part in ("-s", setting)]
+    return [word for setting in (*SMALL, *SHORT) for word in ("-s", setting)]
 
 
 def test_presets_are_the_files_of_configs() -> None:
@@ -46,21 +46,21 @@ def test_preset_trains_and_samples(name: str, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_preset_says_only_what_differs_from_the_defaults(name: str) -> None:
-    said = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
-    meant, defaults = loading.load(name).model_dump(), Config().model_dump()
-    same = {"model.cell"}  # a preset that fixes the sizes also names the cell they are for
+def test_preset_sets_only_what_differs_from_the_defaults(name: str) -> None:
+    written = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    values, defaults = loading.load(name).model_dump(), Config().model_dump()
+    same = {"model.cell"}  # a preset with fixed sizes also names the cell that they suit
     repeated = [
         f"{section}.{setting}"
-        for section, values in said.items()
-        for setting in values
-        if meant[section][setting] == defaults[section][setting] and f"{section}.{setting}" not in same
+        for section, names in written.items()
+        for setting in names
+        if values[section][setting] == defaults[section][setting] and f"{section}.{setting}" not in same
     ]
     assert repeated == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_preset_opens_with_its_story(name: str) -> None:
+def test_preset_opens_with_a_comment(name: str) -> None:
     lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     assert lines[1].startswith("# ")

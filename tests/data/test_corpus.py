@@ -1,5 +1,5 @@
-"""Every character lands in one part and is read once an epoch, with the next character as its target.
-Sizes: N=23 characters, B=3 lanes, T=4 steps."""
+"""Every character is in one split and is read once per epoch, with the next character as its target.
+Sizes: N=23 characters, B=3 batch rows, T=4 steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEED = 7
 
 
 class Text(NamedTuple):
-    """Hold a text and where each of its files begins."""
+    """A text and where each of its files starts."""
 
     content: str
     starts: tuple[int, ...]
@@ -44,52 +44,51 @@ def several(*contents: str) -> Text:
     return Text("\n".join(contents), tuple(int(i) for i in starts))
 
 
-def taken(text: Text) -> TextSpool:
-    """Write a text down, as if it had been read."""
+def spooled(text: Text) -> TextSpool:
+    """Store a text as if it had been read from files."""
     source = TextSpool()
     source.starts = text.starts
     source.append(text.content)
     return source
 
 
-class Piece(NamedTuple):
-    """Hold a part's text and where its documents begin."""
+class Part(NamedTuple):
+    """The text of a split and where its documents start."""
 
     text: str
     starts: npt.NDArray[np.int64]
 
 
-def split(text: Text, data: DataConfig, seed: int) -> tuple[Piece, Piece, Piece]:
-    """Split a text, however short, and read the parts back."""
-    with taken(text) as source:
-        deal = splits.split(source, data, seed)
+def split(text: Text, data: DataConfig, seed: int) -> tuple[Part, Part, Part]:
+    """Split a text, however short, and return its splits."""
+    with spooled(text) as source:
+        plan = splits.plan_split(source, data, seed)
         contents = ["", "", ""]
-        for part, codes in deal.split_text(source):
-            contents[part] += "".join(chr(code) for code in codes)
-        starts = [np.concatenate(list(deal.starts(part))) for part in range(len(SPLITS))]
-    training, validation, test = (Piece(*piece) for piece in zip(contents, starts, strict=True))
+        for index, codes in plan.split_text(source):
+            contents[index] += "".join(chr(code) for code in codes)
+        starts = [np.concatenate(list(plan.starts(index))) for index in range(len(SPLITS))]
+    training, validation, test = (Part(*part) for part in zip(contents, starts, strict=True))
     return training, validation, test
 
 
 def build(text: Text, data: DataConfig, seed: int, name: str) -> Corpus:
-    with taken(text) as source:
+    with spooled(text) as source:
         return corpus.build(source, data, seed, name).in_memory()
 
 
 def documents(text: Text, kind: str) -> tuple[str, npt.NDArray[np.int64]]:
-    """Give a text with the newlines that its last document lacked, and where documents begin."""
-    with taken(text) as source:
-        bounds = splits.documents(source, kind)
+    """Return a text with the newlines that its last document lacked, and where documents start."""
+    with spooled(text) as source:
+        bounds = splits.find_documents(source, kind)
         return "".join(source.pieces(0, source.length)), bounds[:-1]
 
 
-def pieces(part: Piece) -> list[str]:
-    """Cut a part where its documents begin."""
+def documents_of(part: Part) -> list[str]:
     ends = [*part.starts[1:], len(part.text)]
     return [part.text[start:end] for start, end in zip(part.starts, ends, strict=True)]
 
 
-def refusal(text: Text, **data: Any) -> str:
+def rejection(text: Text, **data: Any) -> str:
     with pytest.raises(CharRNNError) as caught:
         build(text, DataConfig(**data), SEED, "notes.txt")
     return str(caught.value)
@@ -98,13 +97,13 @@ def refusal(text: Text, **data: Any) -> str:
 # Splits
 
 
-def test_a_split_cuts_in_order_and_gives_the_rounding_to_the_later_parts() -> None:
+def test_a_split_in_order_rounds_in_favour_of_the_later_splits() -> None:
     training, validation, test = split(one("0123456789abc"), DataConfig(split=(0.5, 0.25, 0.25)), SEED)
     assert (training.text, validation.text, test.text) == ("012345", "678", "9abc")
     assert [part.starts.tolist() for part in (training, validation, test)] == [[0], [0], [0]]
 
 
-def test_shares_that_are_no_binary_fractions_cut_where_they_say() -> None:
+def test_shares_that_are_not_binary_fractions_are_exact() -> None:
     """0.7 + 0.2 is 0.8999999999999999, which once cut a text of 1000 at 899."""
     parts = split(one("x" * 1000), DataConfig(split=(0.7, 0.2, 0.1)), SEED)
     assert [len(part.text) for part in parts] == [700, 200, 100]
@@ -113,8 +112,8 @@ def test_shares_that_are_no_binary_fractions_cut_where_they_say() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_share_of_nothing_gets_nothing(kind: Any) -> None:
-    """The last document dealt once went to a test part of share 0."""
+def test_a_share_of_zero_is_empty(kind: Any) -> None:
+    """The last document was once assigned to a test split of share 0."""
     text = several(*(f"{'abcdefghij'[i]}\n\n" * 3 for i in range(10)))
     _, validation, test = split(text, DataConfig(split=(0.7, 0.3, 0.0), documents=kind), SEED)
     assert test.text == ""
@@ -126,7 +125,7 @@ def test_tiny_shakespeare_is_split_as_the_field_does() -> None:
     if not path.is_file():
         pytest.skip("the corpora are not here")
     read, digest = corpus.read(DataConfig(texts=[str(path)]), SEED, path.name)
-    lengths = [len(read.part(name).text) for name in ("training", "validation", "test")]
+    lengths = [len(read.split(name).text) for name in ("training", "validation", "test")]
     assert lengths == [1_003_854, 55_770, 55_770]
     assert len(read.vocabulary) == 65
     assert read.vocabulary.seen == 1_003_854
@@ -140,17 +139,17 @@ plain = st.text(st.sampled_from("ab \n\n月😀"), min_size=100, max_size=300).f
 
 
 @given(plain, st.sampled_from(KINDS), st.sampled_from([(0.9, 0.05, 0.05), (0.5, 0.5, 0.0), (0.4, 0.3, 0.3)]))
-def test_every_character_is_in_one_part(content: str, kind: Any, shares: tuple[float, float, float]) -> None:
+def test_every_character_is_in_one_split(content: str, kind: Any, shares: tuple[float, float, float]) -> None:
     text = several(content[:30], content[30:50], content[50:])
     parts = split(text, DataConfig(split=shares, documents=kind), SEED)
     if kind == "none":
         assert "".join(part.text for part in parts) == text.content
         return
-    whole, starts = documents(text, kind)
-    assert Counter("".join(part.text for part in parts)) == Counter(whole)
-    ends = [*starts[1:], len(whole)]
-    expected = Counter(whole[start:end] for start, end in zip(starts, ends, strict=True))
-    found = Counter(piece for part in parts if part.text for piece in pieces(part))
+    content, starts = documents(text, kind)
+    assert Counter("".join(part.text for part in parts)) == Counter(content)
+    ends = [*starts[1:], len(content)]
+    expected = Counter(content[start:end] for start, end in zip(starts, ends, strict=True))
+    found = Counter(document for part in parts if part.text for document in documents_of(part))
     assert found == expected
 
 
@@ -175,32 +174,32 @@ def test_any_text_of_a_hundred_characters_and_two_distinct_ones_makes_a_corpus(c
         ("blank-line", "a b", ["a b\n\n"]),
     ],
 )
-def test_a_document_keeps_the_newlines_that_end_it(kind: str, content: str, expected: list[str]) -> None:
-    whole, starts = documents(one(content), kind)
-    assert pieces(Piece(whole, starts)) == expected
+def test_a_document_includes_the_newlines_that_end_it(kind: str, content: str, expected: list[str]) -> None:
+    content, starts = documents(one(content), kind)
+    assert documents_of(Part(content, starts)) == expected
 
 
-def test_files_are_documents_whatever_lines_they_have() -> None:
-    whole, starts = documents(several("a\n\nb\n", "c", "d\n"), "file")
-    assert pieces(Piece(whole, starts)) == ["a\n\nb\n\n", "c\n", "d\n\n"]
+def test_files_are_documents_whatever_their_lines() -> None:
+    content, starts = documents(several("a\n\nb\n", "c", "d\n"), "file")
+    assert documents_of(Part(content, starts)) == ["a\n\nb\n\n", "c\n", "d\n\n"]
 
 
 def names(count: int) -> Text:
     return one("".join(f"name {i:03}\n" for i in range(count)))
 
 
-def test_documents_are_dealt_differently_by_another_seed_and_the_same_by_the_same() -> None:
+def test_the_assignment_of_documents_depends_on_the_seed_alone() -> None:
     data = DataConfig(split=(0.8, 0.1, 0.1), documents="line")
-    deals = [tuple(part.text for part in split(names(50), data, seed)) for seed in (0, 0, 1)]
-    assert deals[0] == deals[1]
-    assert deals[0] != deals[2]
+    assignments = [tuple(part.text for part in split(names(50), data, seed)) for seed in (0, 0, 1)]
+    assert assignments[0] == assignments[1]
+    assert assignments[0] != assignments[2]
 
 
-def test_documents_are_dealt_as_they_always_were() -> None:
-    """A run that is resumed, or scored on its held-out part, deals its text again."""
+def test_the_assignment_of_documents_never_changes() -> None:
+    """A run that is resumed, or scored on a held-out split, splits its text again."""
     _, validation, test = split(names(50), DataConfig(split=(0.8, 0.1, 0.1), documents="line"), 7)
-    assert [int(piece[5:]) for piece in pieces(validation)] == [4, 31, 35, 39, 40]
-    assert [int(piece[5:]) for piece in pieces(test)] == [13, 18, 21, 44, 49]
+    assert [int(document[5:]) for document in documents_of(validation)] == [4, 31, 35, 39, 40]
+    assert [int(document[5:]) for document in documents_of(test)] == [13, 18, 21, 44, 49]
 
 
 def test_a_sorted_list_of_names_is_not_tested_on_its_tail() -> None:
@@ -212,13 +211,13 @@ def test_a_sorted_list_of_names_is_not_tested_on_its_tail() -> None:
     assert abs(len(validation.text) / 1800 - 0.1) < 0.01
 
 
-def test_documents_stay_in_the_order_of_the_text_within_a_part() -> None:
+def test_documents_keep_their_order_within_a_split() -> None:
     training, _, _ = split(names(50), DataConfig(documents="line"), SEED)
-    assert pieces(training) == sorted(pieces(training))
+    assert documents_of(training) == sorted(documents_of(training))
 
 
-def test_long_documents_are_dealt_by_their_characters() -> None:
-    """A part's share is of the characters: ten short lines must not weigh as much as ten long ones."""
+def test_shares_are_of_characters_not_of_documents() -> None:
+    """Ten short lines must not weigh as much as ten long ones."""
     text = one("".join("x" * (10 if i % 2 else 990) + "\n" for i in range(200)))
     for seed in range(5):
         training, _, _ = split(text, DataConfig(split=(0.5, 0.25, 0.25), documents="line"), seed)
@@ -226,60 +225,60 @@ def test_long_documents_are_dealt_by_their_characters() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_two_documents_are_one_to_learn_and_one_to_validate(seed: int) -> None:
+def test_of_two_documents_one_is_for_training_and_one_for_validation(seed: int) -> None:
     training, validation, test = split(several("a" * 300, "b" * 5), DataConfig(documents="file"), seed)
     assert {training.text, validation.text} == {"a" * 300 + "\n", "b" * 5 + "\n"}
     assert test.text == ""
 
 
-# What cannot be learnt
+# Unusable texts
 
 
-def test_a_text_too_short_is_refused_as_the_design_says() -> None:
-    assert refusal(one("fourteen chars")) == "notes.txt has 14 characters; training needs at least 100."
+def test_a_text_that_is_too_short_is_rejected() -> None:
+    assert rejection(one("fourteen chars")) == "notes.txt has 14 characters; training needs at least 100."
     assert build(one("ab" * 50), DataConfig(), SEED, "notes.txt").vocabulary.seen == 90
 
 
-def test_one_character_over_and_over_is_refused() -> None:
-    assert refusal(one("月" * 120)) == "notes.txt is one character over and over ('月'); there is nothing to learn."
+def test_a_text_of_a_single_repeated_character_is_rejected() -> None:
+    assert rejection(one("月" * 120)) == "notes.txt is one character over and over ('月'); there is nothing to learn."
     assert isinstance(build(one("a" * 119 + "b"), DataConfig(), SEED, "notes.txt"), Corpus)
 
 
-def test_a_part_left_without_a_character_is_named() -> None:
-    assert refusal(one("ab" * 60), split=(0.999, 0.0005, 0.0005)) == (
-        "notes.txt: data.split [0.999, 0.0005, 0.0005] leaves the validation part without a character."
+def test_an_empty_split_is_named() -> None:
+    assert rejection(one("ab" * 60), split=(0.999, 0.0005, 0.0005)) == (
+        "notes.txt: data.split [0.999, 0.0005, 0.0005] leaves the validation split empty."
         " Give it a larger share, or set data.documents=none."
     )
-    assert "leaves the training part without" in refusal(one("ab" * 60), split=(0.001, 0.9, 0.099))
-    # a single document cannot be dealt to two parts
-    assert refusal(one("ab" * 60), documents="line").endswith("Give it a larger share, or set data.documents=none.")
+    assert "leaves the training split empty" in rejection(one("ab" * 60), split=(0.001, 0.9, 0.099))
+    # a single document cannot be in two splits
+    assert rejection(one("ab" * 60), documents="line").endswith("Give it a larger share, or set data.documents=none.")
 
 
-def test_the_vocabulary_is_the_training_parts_alone() -> None:
+def test_the_vocabulary_is_that_of_the_training_split() -> None:
     made = build(one("ab" * 90 + "z" * 20), DataConfig(), SEED, "notes.txt")
     assert made.vocabulary.characters == "ab\n"
-    assert made.part("test").text == "z" * 10
+    assert made.split("test").text == "z" * 10
     assert not made.shuffled
     assert build(names(50), DataConfig(documents="line"), SEED, "names").shuffled
 
 
-# Lanes
+# Batches
 
 
 def distinct(length: int) -> npt.NDArray[np.unsignedinteger]:
-    """Give tokens that tell their own place in the text."""
+    """Return tokens that equal their positions in the text."""
     return np.arange(length, dtype=np.uint16)
 
 
-def lanes_of(length: int = N, lanes: int = B, steps: int = T, seed: int = SEED) -> ContiguousBatches:
-    return ContiguousBatches(distinct(length), np.zeros(1, dtype=np.int64), length, lanes, steps, seed)
+def batches_of(length: int = N, rows: int = B, steps: int = T, seed: int = SEED) -> ContiguousBatches:
+    return ContiguousBatches(distinct(length), np.zeros(1, dtype=np.int64), length, rows, steps, seed)
 
 
 Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
-def epoch_of(lanes: ContiguousBatches, epoch: int) -> list[Pair]:
-    return [lanes.window(epoch, index)[:2] for index in range(lanes.windows)]
+def epoch_of(batches: ContiguousBatches, epoch: int) -> list[Pair]:
+    return [batches.window(epoch, index)[:2] for index in range(batches.windows)]
 
 
 sizes = st.integers(1, 60).flatmap(lambda length: st.tuples(st.just(length), st.integers(1, length)))
@@ -290,7 +289,7 @@ def test_every_target_is_the_next_character_after_its_input(
     size: tuple[int, int], steps: int, epoch: int, seed: int
 ) -> None:
     length, count = size
-    for inputs, targets in epoch_of(lanes_of(length, count, steps, seed), epoch):
+    for inputs, targets in epoch_of(batches_of(length, count, steps, seed), epoch):
         assert inputs.dtype == targets.dtype == np.int64
         assert inputs.shape == targets.shape
         assert inputs.shape[0] == count
@@ -303,51 +302,53 @@ def test_an_epoch_reads_all_but_fewer_than_b_characters_each_once(
     size: tuple[int, int], steps: int, epoch: int, seed: int
 ) -> None:
     length, count = size
-    seen = np.concatenate([targets.ravel() for _, targets in epoch_of(lanes_of(length, count, steps, seed), epoch)])
+    seen = np.concatenate([targets.ravel() for _, targets in epoch_of(batches_of(length, count, steps, seed), epoch)])
     assert len(seen) == len(set(seen.tolist()))
     assert 0 <= length - len(seen) < count
 
 
 @given(sizes, st.integers(1, 70), st.integers(0, 5), st.integers(0, 99))
 def test_no_window_is_a_stub(size: tuple[int, int], steps: int, epoch: int, seed: int) -> None:
-    lengths = [inputs.shape[1] for inputs, _ in epoch_of(lanes_of(*size, steps, seed), epoch)]
+    lengths = [inputs.shape[1] for inputs, _ in epoch_of(batches_of(*size, steps, seed), epoch)]
     assert 1 <= min(lengths) <= max(lengths) <= steps
     assert max(lengths) - min(lengths) <= 1
 
 
 @given(sizes, st.integers(1, 70), st.integers(0, 5), st.integers(0, 99))
-def test_each_window_begins_where_its_lanes_stopped(size: tuple[int, int], steps: int, epoch: int, seed: int) -> None:
-    """The last target of a window is the next one's first input: three ports had the window's own first character."""
+def test_each_window_starts_where_the_one_before_ended(
+    size: tuple[int, int], steps: int, epoch: int, seed: int
+) -> None:
+    """The last target of a window is the first input of the next; three ports had the window's own first character."""
     length = size[0]
-    for (_, before), (inputs, targets) in pairwise(epoch_of(lanes_of(*size, steps, seed), epoch)):
+    for (_, before), (inputs, targets) in pairwise(epoch_of(batches_of(*size, steps, seed), epoch)):
         np.testing.assert_array_equal(targets[:, 0], (before[:, -1] + 1) % length)
-        inside = targets[:, 0] != 0  # where the ring closes, the text begins anew after a newline
+        inside = targets[:, 0] != 0  # where the ring closes, the text starts again after a newline
         np.testing.assert_array_equal(inputs[inside, 0], before[inside, -1])
 
 
-def test_a_small_epoch_is_read_as_worked_out_by_hand() -> None:
-    """23 characters in 3 lanes of 7, in windows of 3 and 4; the 2 characters before the offset are left out."""
-    lanes = lanes_of()
-    assert (lanes.lane_length, lanes.windows) == (7, 2)
-    (first, first_targets), (second, second_targets) = epoch_of(lanes, 0)
+def test_a_small_epoch_is_read_as_computed_by_hand() -> None:
+    """23 characters in 3 rows of 7, in windows of 3 and 4; the 2 characters before the offset are left out."""
+    batches = batches_of()
+    assert (batches.row_length, batches.windows) == (7, 2)
+    (first, first_targets), (second, second_targets) = epoch_of(batches, 0)
     offset = int(first_targets[0, 0])
-    places = (offset + np.array([[0], [7], [14]]) + np.arange(7)) % N
-    np.testing.assert_array_equal(first_targets, places[:, :3])
-    np.testing.assert_array_equal(second_targets, places[:, 3:])
+    positions = (offset + np.array([[0], [7], [14]]) + np.arange(7)) % N
+    np.testing.assert_array_equal(first_targets, positions[:, :3])
+    np.testing.assert_array_equal(second_targets, positions[:, 3:])
     assert (first.shape, second.shape) == ((3, 3), (3, 4))
 
 
-def test_epochs_begin_at_other_offsets_and_the_same_epoch_at_the_same() -> None:
-    lanes = lanes_of(length=1000)
-    first = [lanes.window(epoch, 0)[1][0, 0] for epoch in range(20)]
+def test_each_epoch_has_an_offset_of_its_own_that_depends_on_the_seed_alone() -> None:
+    batches = batches_of(length=1000)
+    first = [batches.window(epoch, 0)[1][0, 0] for epoch in range(20)]
     assert len(set(first)) > 15
-    assert [lanes_of(length=1000).window(epoch, 0)[1][0, 0] for epoch in range(20)] == first
-    assert [lanes_of(length=1000, seed=8).window(epoch, 0)[1][0, 0] for epoch in range(20)] != first
+    assert [batches_of(length=1000).window(epoch, 0)[1][0, 0] for epoch in range(20)] == first
+    assert [batches_of(length=1000, seed=8).window(epoch, 0)[1][0, 0] for epoch in range(20)] != first
 
 
-def test_windows_may_be_asked_for_in_any_order() -> None:
-    """A resumed run begins in the middle of an epoch."""
-    once, again = lanes_of(), lanes_of()
+def test_windows_may_be_read_in_any_order() -> None:
+    """A resumed run starts in the middle of an epoch."""
+    once, again = batches_of(), batches_of()
     expected = [once.window(epoch, index)[:2] for epoch in (0, 1) for index in (0, 1)]
     for (epoch, index), window in zip(
         [(1, 1), (0, 1), (1, 0), (0, 0)], [expected[i] for i in (3, 1, 2, 0)], strict=True
@@ -355,87 +356,87 @@ def test_windows_may_be_asked_for_in_any_order() -> None:
         np.testing.assert_array_equal(again.window(epoch, index)[:2], window)
 
 
-def test_a_text_of_one_lane_and_one_window_is_the_whole_ring() -> None:
-    ((inputs, targets),) = epoch_of(lanes_of(length=5, lanes=1, steps=9), 0)
+def test_a_single_window_of_one_row_is_the_entire_ring() -> None:
+    ((inputs, targets),) = epoch_of(batches_of(length=5, rows=1, steps=9), 0)
     assert sorted(targets[0].tolist()) == [0, 1, 2, 3, 4]
-    assert sorted(inputs[0].tolist()) == [0, 1, 2, 3, 5]  # the last character is followed by none; the newline leads
+    assert sorted(inputs[0].tolist()) == [0, 1, 2, 3, 5]  # no 4, the last character; the newline comes first
 
 
-def shuffled_lanes() -> tuple[ContiguousBatches, list[list[int]]]:
-    """Give lanes over five documents of 2 to 6 characters, each token telling its place."""
+def shuffled_batches() -> tuple[ContiguousBatches, list[list[int]]]:
+    """Return batches of one row of five documents of 2 to 6 characters, and the tokens of each document."""
     starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
-    own = [list(range(start, end)) for start, end in pairwise([*starts.tolist(), 20])]
-    return ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True), own
+    documents = [list(range(start, end)) for start, end in pairwise([*starts.tolist(), 20])]
+    return ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True), documents
 
 
-def ring(lanes: ContiguousBatches, epoch: int) -> list[int]:
-    """Give an epoch's text from its first character on: a single lane's targets, turned to where the newline led."""
-    inputs, targets, _ = lanes.window(epoch, 0)
+def ring(batches: ContiguousBatches, epoch: int) -> list[int]:
+    """Return an epoch's text from its first character: the targets of a single row, rotated to follow the newline."""
+    inputs, targets, _ = batches.window(epoch, 0)
     start = inputs[0].tolist().index(99)
     return [*targets[0, start:].tolist(), *targets[0, :start].tolist()]
 
 
-def test_documents_are_shuffled_every_epoch_and_never_cut_or_joined_otherwise() -> None:
-    lanes, own = shuffled_lanes()
+def test_documents_are_shuffled_every_epoch_and_stay_in_one_piece() -> None:
+    batches, documents = shuffled_batches()
     orders = []
     for epoch in range(8):
-        text = ring(lanes, epoch)
-        order = sorted(range(len(own)), key=lambda document: text.index(own[document][0]))
-        assert text == [token for document in order for token in own[document]]
+        text = ring(batches, epoch)
+        order = sorted(range(len(documents)), key=lambda document: text.index(documents[document][0]))
+        assert text == [token for document in order for token in documents[document]]
         orders.append(tuple(order))
     assert len(set(orders)) > 5
 
 
-def test_a_shuffled_epoch_is_its_documents_put_together() -> None:
-    """A text larger than memory cannot be put together; looking it up must give the same."""
+def test_a_shuffled_epoch_is_its_documents_joined() -> None:
+    """A text larger than memory cannot be joined; looking up its tokens must give the same."""
     starts = np.array([0, 2, 5, 9, 14, 15], dtype=np.int64)
-    lanes = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True)
+    batches = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True)
     for epoch in range(4):
         order = np.random.default_rng([SEED, 2, epoch]).permutation(6)
         stream = np.concatenate([np.arange(start, end) for start, end in ([*starts, 20][i : i + 2] for i in order)])
         offset = int(np.random.default_rng([SEED, 3, epoch]).integers(20))
-        read = np.concatenate([lanes.window(epoch, index).targets for index in range(lanes.windows)], 1)
+        read = np.concatenate([batches.window(epoch, index).targets for index in range(batches.windows)], 1)
         np.testing.assert_array_equal(read, np.roll(stream, -offset)[:18].reshape(3, 6))
 
 
 def test_a_text_in_one_piece_is_never_shuffled() -> None:
-    lanes = ContiguousBatches(distinct(20), np.zeros(1, dtype=np.int64), 99, 1, 50, SEED)
-    assert [ring(lanes, epoch) for epoch in range(3)] == [list(range(20))] * 3
+    batches = ContiguousBatches(distinct(20), np.zeros(1, dtype=np.int64), 99, 1, 50, SEED)
+    assert [ring(batches, epoch) for epoch in range(3)] == [list(range(20))] * 3
 
 
-# Lookahead: how much there is of it is drawn for each window
+# Lookahead, whose length is drawn for each window
 
 
-def test_a_small_lookahead_is_read_as_worked_out_by_hand() -> None:
-    """5 characters in 2 lanes of 2, up to 6 more wanted after each: the ring must not come round to the window."""
-    lanes = ContiguousBatches(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
+def test_a_small_lookahead_is_read_as_computed_by_hand() -> None:
+    """5 characters in 2 rows of 2, with up to 6 more after each: the ring must not come round to the window."""
+    batches = ContiguousBatches(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
     after = {0: 1, 1: 2, 2: 3, 3: 4, 4: 9}
     lengths = set()
     for epoch in range(40):
-        _, targets, following = lanes.window(epoch, 0)
+        _, targets, following = batches.window(epoch, 0)
         assert following is not None
         assert targets.shape == (2, 2)
         assert following.dtype == np.int64
         lengths.add(following.shape[1])
         for b in range(2):
-            place = int(targets[b, 0])
-            assert following[b].tolist() == [after[(place + i) % 5] for i in range(following.shape[1])]
+            position = int(targets[b, 0])
+            assert following[b].tolist() == [after[(position + i) % 5] for i in range(following.shape[1])]
     assert lengths == {2, 3, 4}  # with one more, the first target would stand after itself
 
 
 @given(sizes, st.integers(1, 70), st.integers(1, 64), st.integers(0, 99))
-def test_what_follows_each_target_goes_on_beyond_the_window(
+def test_following_characters_go_on_beyond_the_window(
     size: tuple[int, int], steps: int, lookahead: int, seed: int
 ) -> None:
     length, count = size
-    lanes = ContiguousBatches(
+    batches = ContiguousBatches(
         distinct(length), np.zeros(1, dtype=np.int64), length, count, steps, seed, lookahead=lookahead
     )
-    plain = lanes_of(length, count, steps, seed)
-    for index in range(lanes.windows):
-        inputs, targets, following = lanes.window(1, index)
-        for mine, theirs in zip((inputs, targets), plain.window(1, index)[:2], strict=True):
-            np.testing.assert_array_equal(mine, theirs)  # looking ahead changes nothing else
+    plain = batches_of(length, count, steps, seed)
+    for index in range(batches.windows):
+        inputs, targets, following = batches.window(1, index)
+        for array, expected in zip((inputs, targets), plain.window(1, index)[:2], strict=True):
+            np.testing.assert_array_equal(array, expected)  # looking ahead changes nothing else
         assert following is not None
         assert targets.shape[1] <= following.shape[1] <= targets.shape[1] + lookahead
         later = (targets[:, :1] + 1 + np.arange(following.shape[1])) % length
@@ -443,48 +444,48 @@ def test_what_follows_each_target_goes_on_beyond_the_window(
         np.testing.assert_array_equal(following, np.where(later == 0, length, later))
 
 
-def test_what_follows_in_shuffled_documents_is_of_the_same_epochs_order() -> None:
+def test_following_characters_are_in_the_order_of_the_same_epoch() -> None:
     starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
-    whole = ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True)
-    lanes = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True, lookahead=7)
+    single = ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True)
+    batches = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True, lookahead=7)
     ends, lengths = set(), set()
     for epoch in range(6):
-        text = ring(whole, epoch)
+        text = ring(single, epoch)
         ends.add(text[-1])
         after = dict(pairwise([*text, 99]))
-        for index in range(lanes.windows):
-            _, targets, following = lanes.window(epoch, index)
+        for index in range(batches.windows):
+            _, targets, following = batches.window(epoch, index)
             assert following is not None
             lengths.add(following.shape[1] - targets.shape[1])
             for b in range(3):
-                turned = text.index(int(targets[b, 0]))
-                walked = [*text[turned:], *text[:turned]] * 2
-                assert following[b].tolist() == [after[token] for token in walked[: following.shape[1]]]
+                start = text.index(int(targets[b, 0]))
+                rotated = [*text[start:], *text[:start]] * 2
+                assert following[b].tolist() == [after[token] for token in rotated[: following.shape[1]]]
     assert len(ends) > 1
-    assert len(lengths) > 4  # of the 8 there are, windows of one epoch have several
+    assert len(lengths) > 4  # of the 8 possible ones; windows of one epoch have several
 
 
-def test_a_window_looks_as_far_ahead_whenever_it_is_asked_for() -> None:
-    """A resumed run begins in the middle of an epoch; and another seed draws other lengths."""
+def test_a_windows_lookahead_does_not_depend_on_the_order_of_reading() -> None:
+    """A resumed run starts in the middle of an epoch; and another seed draws other lengths."""
 
     def lengths(seed: int, order: list[int]) -> dict[int, int]:
-        lanes = ContiguousBatches(distinct(90), np.zeros(1, dtype=np.int64), 99, 1, 9, seed, lookahead=40)
-        windows = {index: lanes.window(2, index).following for index in order}
+        batches = ContiguousBatches(distinct(90), np.zeros(1, dtype=np.int64), 99, 1, 9, seed, lookahead=40)
+        windows = {index: batches.window(2, index).following for index in order}
         return {index: following.shape[1] for index, following in windows.items() if following is not None}
 
     assert lengths(SEED, [0, 1, 2, 3, 4]) == lengths(SEED, [4, 2, 0, 1, 3])
     assert lengths(SEED, [0, 1, 2, 3, 4]) != lengths(8, [0, 1, 2, 3, 4])
 
 
-def test_without_a_lookahead_nothing_is_said_of_what_follows() -> None:
-    assert lanes_of().window(0, 0).following is None
+def test_without_a_lookahead_there_are_no_following_characters() -> None:
+    assert batches_of().window(0, 0).following is None
 
 
 # Frequencies
 
 
-def test_frequencies_are_shares_of_the_training_part_and_never_zero() -> None:
-    # a newline is known even where the text has none; x is left out, being rare
-    whole = build(one("ab" * 45 + "aaaaaaaaax" + "b" * 100), DataConfig(split=(0.5, 0.5, 0.0), min_count=2), 0, "t")
-    assert whole.vocabulary.characters == "ab\n"
-    np.testing.assert_allclose(whole.training.frequencies, np.array([54.5, 45.5, 0.5]) / 100.5)
+def test_frequencies_are_shares_of_the_training_split_and_never_zero() -> None:
+    # the newline is in every vocabulary; x is left out as rare
+    made = build(one("ab" * 45 + "aaaaaaaaax" + "b" * 100), DataConfig(split=(0.5, 0.5, 0.0), min_count=2), 0, "t")
+    assert made.vocabulary.characters == "ab\n"
+    np.testing.assert_allclose(made.training.frequencies, np.array([54.5, 45.5, 0.5]) / 100.5)

@@ -1,4 +1,4 @@
-"""A text that is written down piece by piece is the text, wherever its pieces and chunks end."""
+"""A text that is stored piece by piece is read back unchanged, wherever pieces and chunks end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from charrnn.errors import CharRNNError
 WIDE = "ab\né月亮\n😀c"  # of one, two and four bytes
 
 
-def whole(written: TextSpool) -> str:
+def content_of(written: TextSpool) -> str:
     return "".join(written.pieces(0, written.length))
 
 
@@ -29,30 +29,30 @@ def whole(written: TextSpool) -> str:
     st.sampled_from([4, 8, 1 << 20]),
     st.sampled_from([1, 5, 1 << 26]),
 )
-def test_a_text_is_what_was_written_down_in_memory_or_in_a_file(pieces: list[str], chunk: int, room: int) -> None:
+def test_a_text_is_read_back_from_memory_or_a_file(pieces: list[str], chunk: int, in_memory: int) -> None:
     content = "".join(pieces)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool, "_CHUNK", chunk)
-        patch.setattr(spool, "_IN_MEMORY", room)
+        patch.setattr(spool, "MAX_IN_MEMORY", in_memory)
         with TextSpool() as written:
             for piece in pieces:
                 written.append(piece)
-            assert whole(written) == content
+            assert content_of(written) == content
             assert (written.length, written.tail) == (len(content), content[-2:])
             assert "".join(written.pieces(2, 5)) == content[2:5]
 
 
-def test_characters_may_follow_after_a_walk_that_stopped_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They were once written over those that the walk had not come to."""
+def test_characters_may_be_appended_after_an_iteration_that_stopped_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They once overwrote those that the iteration had not reached."""
     monkeypatch.setattr(spool, "_CHUNK", 4)
     with TextSpool() as written:
         written.append(WIDE)
         next(written.chunks())
         written.append("\n")
-        assert whole(written) == WIDE + "\n"
+        assert content_of(written) == WIDE + "\n"
 
 
-def test_each_piece_takes_as_many_bytes_a_character_as_it_needs() -> None:
+def test_each_piece_takes_as_few_bytes_per_character_as_possible() -> None:
     with TextSpool() as written:
         for piece in ("ab\n", "é", "月亮", "a", "😀a"):
             written.append(piece)
@@ -66,13 +66,13 @@ def test_files_are_read_as_one_text_with_its_digest(tmp_path: Path, monkeypatch:
         (tmp_path / name).write_bytes(content.encode())
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     with TextSpool.read(names) as read:
-        assert whole(read) == WIDE + "\nx\ny"
+        assert content_of(read) == WIDE + "\nx\ny"
         assert read.digest == hashlib.sha256((WIDE + "\nx\ny").encode()).hexdigest()
         assert (read.names, read.starts) == (tuple(names), (0, len(WIDE) + 1))
         assert read.stamps == tuple(text_files.stamp(name) for name in names)
 
 
-def test_a_stamp_is_another_when_the_file_is(tmp_path: Path) -> None:
+def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("abc")
     before = text_files.stamp(str(path))
@@ -83,23 +83,25 @@ def test_a_stamp_is_another_when_the_file_is(tmp_path: Path) -> None:
     assert text_files.stamp("-") is text_files.stamp(str(tmp_path / "none")) is None
 
 
-FULL = "the disk is full, and the text is a long one. It takes up to six bytes a character there while it is read. Free"
-CLOSED = "cannot be written (Permission denied). A long text is kept there while it is read."
+FULL = (
+    "the disk is full, and the text is long. Free up to six bytes per character there, which it takes while it is read."
+)
+CLOSED = "cannot be written (Permission denied). A long text is stored there while it is read."
 
 
 @pytest.mark.parametrize(
     ("number", "own", "sentence"),
     [
-        (errno.ENOSPC, True, f"{{}}: {FULL} them."),
-        (errno.EDQUOT, False, f"{{}}: {FULL} them. TMPDIR names another place."),
+        (errno.ENOSPC, True, f"{{}}: {FULL}"),
+        (errno.EDQUOT, False, f"{{}}: {FULL} Set TMPDIR to use another folder."),
         (errno.EACCES, True, f"{{}}: {CLOSED} Check the folder's permissions."),
-        (errno.EACCES, False, f"{{}}: {CLOSED} TMPDIR names another place."),
+        (errno.EACCES, False, f"{{}}: {CLOSED} Set TMPDIR to use another folder."),
     ],
 )
-def test_a_disk_that_takes_no_more_is_a_sentence_and_nothing_is_left(
+def test_a_write_error_is_one_sentence_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, own: bool, sentence: str
 ) -> None:
-    """It once advised to free some room where there was nothing but a folder closed to the user."""
+    """It once advised freeing disk space where the folder was merely not writable."""
 
     class Full(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
         def write(self, content: Any) -> int:
@@ -114,11 +116,11 @@ def test_a_disk_that_takes_no_more_is_a_sentence_and_nothing_is_left(
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_system_without_a_temporary_folder_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_a_temporary_folder_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
-    said = str(spool.no_room(None, FileNotFoundError(errno.ENOENT, "No usable temporary directory found")))
-    assert said.startswith("The system's temporary folder: cannot be written (No usable temporary directory found).")
-    assert said.endswith("TMPDIR names another place.")
+    message = str(spool.cannot_store(None, FileNotFoundError(errno.ENOENT, "No usable temporary directory found")))
+    assert message.startswith("The system's temporary folder: cannot be written (No usable temporary directory found).")
+    assert message.endswith("Set TMPDIR to use another folder.")

@@ -1,4 +1,4 @@
-"""Texts arrive as Unicode code points, or as one sentence that says what is wrong and where."""
+"""Texts are decoded to Unicode code points, or rejected in one sentence that says what is wrong and where."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POEM = "床前明月光，\n疑是地上霜。\n"
 
 @pytest.fixture(autouse=True, params=[1, 3, 1 << 18])
 def _pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read files in pieces of so many bytes: what is claimed here must hold wherever they end."""
+    """Read files in pieces of this many bytes: every claim must hold wherever pieces end."""
     monkeypatch.setattr(text_files, "_PIECE", request.param)
 
 
@@ -37,7 +37,7 @@ def written(path: Path, content: str | bytes) -> str:
     return str(path)
 
 
-def refusal(names: list[str], encoding: str = "utf-8", stdin: bytes | None = None) -> str:
+def rejection(names: list[str], encoding: str = "utf-8", stdin: bytes | None = None) -> str:
     with pytest.raises(CharRNNError) as caught:
         text_files.read(names, encoding, None if stdin is None else io.BytesIO(stdin))
     message = str(caught.value)
@@ -45,24 +45,24 @@ def refusal(names: list[str], encoding: str = "utf-8", stdin: bytes | None = Non
     return message
 
 
-def gone_through(names: list[str], stdin: BinaryIO | None = None) -> tuple[str, TextReader]:
-    """Read a text to its end; gives it, and who read it."""
+def read_through(names: list[str], stdin: BinaryIO | None = None) -> tuple[str, TextReader]:
+    """Read a text to its end; return it and its reader."""
     reader = TextReader(names, stdin=stdin)
     return "".join(reader.pieces()), reader
 
 
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     name = written(tmp_path / "poem.txt", POEM)
-    content, read = gone_through([name])
-    assert (content, read.names, read.starts, read.length) == (POEM, (name,), [0], len(POEM))
+    content, reader = read_through([name])
+    assert (content, reader.names, reader.starts, reader.length) == (POEM, (name,), [0], len(POEM))
 
 
-def test_a_byte_order_mark_is_dropped_but_only_the_first(tmp_path: Path) -> None:
+def test_only_a_leading_byte_order_mark_is_dropped(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", b"\xef\xbb\xbfa\xef\xbb\xbfb\n")
     assert text_files.read([name]) == "a\ufeffb\n"
 
 
-def test_each_file_loses_its_own_byte_order_mark(tmp_path: Path) -> None:
+def test_the_byte_order_mark_of_each_file_is_dropped(tmp_path: Path) -> None:
     names = [written(tmp_path / f"{i}.txt", b"\xef\xbb\xbfa") for i in range(2)]
     assert text_files.read(names) == "a\na"
 
@@ -72,10 +72,11 @@ def test_crlf_becomes_lf_and_a_lone_cr_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".GZ", gzip.compress)]
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".GZ", gzip.compress)],
 )
-def test_packed_files_are_read_through(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
-    name = written(tmp_path / f"poem.txt{ending}", pack(POEM.encode()))
+def test_compressed_files_are_decompressed(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+    name = written(tmp_path / f"poem.txt{suffix}", compress(POEM.encode()))
     assert text_files.read([name]) == POEM
 
 
@@ -84,31 +85,31 @@ def test_a_folder_is_every_txt_below_it_in_order(tmp_path: Path) -> None:
     written(tmp_path / "a" / "z.txt", "Z")
     written(tmp_path / "a" / "deep" / "c.txt.gz", gzip.compress(b"C"))
     written(tmp_path / "notes.md", "not read")
-    written(tmp_path / "packed.gz", gzip.compress(b"not read"))
+    written(tmp_path / "data.gz", gzip.compress(b"not read"))
     (tmp_path / "folder.txt").mkdir()
-    content, read = gone_through([str(tmp_path)])
+    content, reader = read_through([str(tmp_path)])
     assert content == "C\nZ\nB"
-    assert [Path(name).relative_to(tmp_path).as_posix() for name in read.names] == [
+    assert [Path(name).relative_to(tmp_path).as_posix() for name in reader.names] == [
         "a/deep/c.txt.gz",
         "a/z.txt",
         "b.txt",
     ]
-    assert read.starts == [0, 2, 4]
+    assert reader.starts == [0, 2, 4]
 
 
 def test_several_files_are_joined_by_a_newline_in_the_order_named(tmp_path: Path) -> None:
     names = [written(tmp_path / f"{name}.txt", content) for name, content in (("b", "bb\n"), ("a", ""), ("c", "月"))]
-    content, read = gone_through(names)
+    content, reader = read_through(names)
     assert content == "bb\n\n\n月"
-    assert read.starts == [0, 4, 5]
-    assert [content[start:] for start in read.starts] == ["bb\n\n\n月", "\n月", "月"]
+    assert reader.starts == [0, 4, 5]
+    assert [content[start:] for start in reader.starts] == ["bb\n\n\n月", "\n月", "月"]
 
 
 def test_a_dash_is_standard_input(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "a")
-    content, read = gone_through([name, "-"], io.BytesIO(POEM.encode()))
+    content, reader = read_through([name, "-"], io.BytesIO(POEM.encode()))
     assert content == "a\n" + POEM
-    assert read.names == (name, "-")
+    assert reader.names == (name, "-")
 
 
 def test_standard_input_cannot_be_read_twice() -> None:
@@ -117,7 +118,7 @@ def test_standard_input_cannot_be_read_twice() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-16-le", "utf-8-sig", "utf-32", "big5"])
-def test_a_named_encoding_is_used_and_its_mark_dropped(tmp_path: Path, encoding: str) -> None:
+def test_the_named_encoding_is_used_and_its_byte_order_mark_dropped(tmp_path: Path, encoding: str) -> None:
     poem = POEM.replace("床", "\ufeff床") if encoding == "utf-16-le" else POEM
     name = written(tmp_path / "poem.txt", poem.encode(encoding))
     assert text_files.read([name], encoding) == POEM
@@ -126,18 +127,18 @@ def test_a_named_encoding_is_used_and_its_mark_dropped(tmp_path: Path, encoding:
 def test_a_decoding_error_names_file_and_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written(Path("corpus.txt"), b"x" * 10482 + "阿".encode("gb18030"))
-    assert refusal(["corpus.txt"]) == (
+    assert rejection(["corpus.txt"]) == (
         "corpus.txt: not UTF-8 at byte 10482 (0xb0). Name its encoding, e.g. --encoding gb18030."
     )
 
 
 def test_the_byte_of_a_decoding_error_counts_the_byte_order_mark(tmp_path: Path) -> None:
-    assert "at byte 4 (0xff)" in refusal([written(tmp_path / "a.txt", b"\xef\xbb\xbfa\xff")])
+    assert "at byte 4 (0xff)" in rejection([written(tmp_path / "a.txt", b"\xef\xbb\xbfa\xff")])
 
 
-def test_a_text_cut_inside_a_character_is_refused(tmp_path: Path) -> None:
-    assert "not UTF-8 at byte 1 (0xe6)" in refusal([written(tmp_path / "a.txt", b"a" + "月".encode()[:2])])
-    assert "not UTF-16 at byte 4 (0x61)" in refusal([written(tmp_path / "b.txt", b"\xff\xfeb\0a")], "utf-16")
+def test_a_text_cut_inside_a_character_is_rejected(tmp_path: Path) -> None:
+    assert "not UTF-8 at byte 1 (0xe6)" in rejection([written(tmp_path / "a.txt", b"a" + "月".encode()[:2])])
+    assert "not UTF-16 at byte 4 (0x61)" in rejection([written(tmp_path / "b.txt", b"\xff\xfeb\0a")], "utf-16")
 
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "big5", "shift_jis", "latin-1", "utf-7")
@@ -150,7 +151,7 @@ ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "
     st.sampled_from(ENCODINGS),
     st.integers(1, 9),
 )
-def test_a_file_in_pieces_is_read_or_refused_as_in_one(raw: bytes, encoding: str, size: int) -> None:
+def test_a_file_in_pieces_is_read_or_rejected_as_in_one(raw: bytes, encoding: str, size: int) -> None:
     outcomes = []
     for pieces in (size, 1 << 18):
         with pytest.MonkeyPatch.context() as patch:
@@ -163,98 +164,100 @@ def test_a_file_in_pieces_is_read_or_refused_as_in_one(raw: bytes, encoding: str
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "U16", "utf_32"])
-def test_a_text_without_a_mark_is_in_the_machines_order(tmp_path: Path, encoding: str) -> None:
+def test_a_text_without_a_byte_order_mark_is_in_the_machines_byte_order(tmp_path: Path, encoding: str) -> None:
     order = "le" if sys.byteorder == "little" else "be"
     name = written(tmp_path / "a.txt", POEM.encode(f"{'utf-32' if '32' in encoding else 'utf-16'}-{order}"))
     assert text_files.read([name], encoding) == POEM
 
 
-def test_a_decoder_that_names_no_byte_is_asked_again(tmp_path: Path) -> None:
-    """Its error was taken for that of a text in UTF-16 without a mark, and ended in a traceback."""
+def test_the_byte_of_an_error_is_found_where_the_decoder_names_none(tmp_path: Path) -> None:
+    """Its error was once taken for that of UTF-16 without a byte order mark, and ended in a traceback."""
     raw = b"a" * (2**18 - 9) + b"\x1b(\x8b~u\x00b\x1b$B!]!]\x1b(B"
-    assert "a.txt: not ISO2022_JP_EXT at byte 262135 (0x1b)" in refusal(
+    assert "a.txt: not ISO2022_JP_EXT at byte 262135 (0x1b)" in rejection(
         [written(tmp_path / "a.txt", raw)], "iso2022_jp_ext"
     )
 
 
-def test_of_several_faults_the_same_one_is_told_wherever_it_is(tmp_path: Path) -> None:
-    """Bytes that are no text come first, then a NUL, then a lone surrogate."""
+def test_of_several_errors_the_same_one_is_reported_wherever_pieces_end(tmp_path: Path) -> None:
+    """Undecodable bytes come first, then a NUL, then a lone surrogate."""
     escaped = rb"a\ud800b\x00c"
-    assert "a NUL character at 3" in refusal([written(tmp_path / "a.txt", escaped)], "unicode_escape")
-    assert "not UNICODE_ESCAPE at byte 13" in refusal([written(tmp_path / "b.txt", escaped + b"\\x")], "unicode_escape")
-    assert "not UTF-8 at byte 6 (0xff)" in refusal([written(tmp_path / "c.txt", b"a\0bcde\xff")])
+    assert "a NUL character at 3" in rejection([written(tmp_path / "a.txt", escaped)], "unicode_escape")
+    assert "not UNICODE_ESCAPE at byte 13" in rejection(
+        [written(tmp_path / "b.txt", escaped + b"\\x")], "unicode_escape"
+    )
+    assert "not UTF-8 at byte 6 (0xff)" in rejection([written(tmp_path / "c.txt", b"a\0bcde\xff")])
 
 
-def test_a_byte_is_counted_from_the_mark_on(tmp_path: Path) -> None:
-    """Python counts from behind it, in this encoding only."""
-    assert "at byte 4 (0xff)" in refusal([written(tmp_path / "a.txt", b"\xef\xbb\xbfa\xff")], "utf-8-sig")
+def test_bytes_are_counted_from_the_byte_order_mark(tmp_path: Path) -> None:
+    """In this encoding only, Python counts from behind it."""
+    assert "at byte 4 (0xff)" in rejection([written(tmp_path / "a.txt", b"\xef\xbb\xbfa\xff")], "utf-8-sig")
 
 
-def test_a_name_among_encodings_that_cannot_be_cut_is_decoded_whole(tmp_path: Path) -> None:
+def test_an_indivisible_encoding_is_decoded_in_one_piece(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "Bücher und Äpfel".encode("punycode"))
     assert text_files.read([name], "punycode") == "Bücher und Äpfel"
 
 
-def test_standard_input_is_named_in_words() -> None:
-    assert refusal(["-"], stdin=b"\xb0").startswith("standard input: not UTF-8 at byte 0 (0xb0).")
-    assert refusal(["-"], stdin=b"").startswith("standard input is empty;")
+def test_standard_input_is_spelt_out_in_messages() -> None:
+    assert rejection(["-"], stdin=b"\xb0").startswith("standard input: not UTF-8 at byte 0 (0xb0).")
+    assert rejection(["-"], stdin=b"").startswith("standard input is empty;")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b"\r\n"])
-def test_an_empty_text_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_empty_text_is_rejected(tmp_path: Path, content: bytes) -> None:
     name = written(tmp_path / "a.txt", content)
-    assert refusal([name]) == f"{name} is empty; name a text with something in it."
+    assert rejection([name]) == f"{name} is empty; name a text with characters in it."
 
 
 def test_several_empty_texts_are_counted(tmp_path: Path) -> None:
     names = [written(tmp_path / f"{i}.txt", "") for i in range(3)]
-    assert refusal(names).startswith(f"{names[0]} (and 2 more) is empty;")
+    assert rejection(names).startswith(f"{names[0]} (and 2 more) is empty;")
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "a\0b"])
 def test_a_missing_file_is_named(name: str) -> None:
-    assert refusal([name]) == f"{name}: no such file or folder. Check the name."
+    assert rejection([name]) == f"{name}: no such file or folder. Check the name."
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "a") + "/b.txt"
-    assert refusal([name]) == f"{name}: no such file or folder. Check the name."
+    assert rejection([name]) == f"{name}: no such file or folder. Check the name."
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows says it in other words")
-def test_a_text_given_in_place_of_its_name_is_refused_in_one_line() -> None:
-    """A name longer than the system takes was once a traceback."""
-    message = refusal(["to be or not to be, " * 300])
+def test_a_text_in_place_of_a_file_name_is_rejected_in_one_line() -> None:
+    """A name longer than the system allows was once a traceback."""
+    message = rejection(["to be or not to be, " * 300])
     assert message.endswith("...: cannot be read (File name too long). Check the name.")
     assert len(message) < 150
 
 
-def test_a_folder_without_a_text_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_text_is_rejected(tmp_path: Path) -> None:
     written(tmp_path / "a.md", "a")
-    assert refusal([str(tmp_path)]) == (
+    assert rejection([str(tmp_path)]) == (
         f"{tmp_path}: no .txt file in this folder or below. Name a file or another folder."
     )
 
 
-def test_a_binary_file_is_seen_to_be_one(tmp_path: Path) -> None:
+def test_a_binary_file_is_recognised(tmp_path: Path) -> None:
     image = written(tmp_path / "image.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
-    assert refusal([image]) == f"{image}: not UTF-8 at byte 0 (0x89); it looks like a binary file. Name a text."
+    assert rejection([image]) == f"{image}: not UTF-8 at byte 0 (0x89); it looks like a binary file. Name a text."
 
 
-def test_utf_16_read_as_utf_8_is_told_so(tmp_path: Path) -> None:
+def test_utf_16_read_as_utf_8_is_recognised(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "ab".encode("utf-16-le"))
-    assert refusal([name]) == (
+    assert rejection([name]) == (
         f"{name}: a NUL character at 1; it looks like a binary file or UTF-16."
         " Name a text, or its encoding, e.g. --encoding utf-16."
     )
     marked = written(tmp_path / "b.txt", "ab".encode("utf-16"))
-    assert refusal([marked]).endswith("Name its encoding, e.g. --encoding utf-16.")
+    assert rejection([marked]).endswith("Name its encoding, e.g. --encoding utf-16.")
 
 
-def test_a_lone_surrogate_is_refused(tmp_path: Path) -> None:
-    assert "not UTF-8 at byte 1 (0xed)" in refusal([written(tmp_path / "a.txt", b"a\xed\xa0\x80")])
-    assert refusal(["-"], "unicode_escape", b"ab\\ud800") == (
-        "standard input: character 2 is a lone surrogate (U+D800), which is no character. Is it UTF-8?"
+def test_a_lone_surrogate_is_rejected(tmp_path: Path) -> None:
+    assert "not UTF-8 at byte 1 (0xed)" in rejection([written(tmp_path / "a.txt", b"a\xed\xa0\x80")])
+    assert rejection(["-"], "unicode_escape", b"ab\\ud800") == (
+        "standard input: character 2 is a lone surrogate (U+D800), which is not a character. Is it UTF-8?"
     )
 
 
@@ -265,42 +268,42 @@ def test_a_surrogate_after_the_first_chunk_is_counted_from_the_start(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("ending", "packed"),
+    ("suffix", "content"),
     [
         (".gz", gzip.compress(POEM.encode(), mtime=0)[:-9]),
         (".gz", gzip.compress(POEM.encode(), mtime=0)[:12] + b"\xff" * 30),
-        (".gz", b"never packed"),
+        (".gz", b"not compressed"),
         (".bz2", bz2.compress(POEM.encode())[:-9]),
-        (".bz2", b"never packed"),
+        (".bz2", b"not compressed"),
         (".xz", lzma.compress(POEM.encode())[:-9]),
-        (".xz", b"never packed"),
+        (".xz", b"not compressed"),
     ],
     ids=str,
 )
-def test_a_damaged_packed_file_is_refused(tmp_path: Path, ending: str, packed: bytes) -> None:
-    name = written(tmp_path / f"a.txt{ending}", packed)
-    message = refusal([name])
-    assert message.startswith(f"{name}: damaged or not really packed (")
-    assert message.endswith("). Unpack it by hand.")
+def test_a_damaged_compressed_file_is_rejected(tmp_path: Path, suffix: str, content: bytes) -> None:
+    name = written(tmp_path / f"a.txt{suffix}", content)
+    message = rejection([name])
+    assert message.startswith(f"{name}: damaged or not really compressed (")
+    assert message.endswith("). Decompress it by hand.")
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "rot13", "hex", "", "utf\0"])
-def test_an_unknown_encoding_is_refused_before_any_file_is_read(encoding: str) -> None:
-    with pytest.raises(MisuseError, match="is no text encoding known here; common ones are utf-8, utf-16, gb18030"):
+def test_an_unknown_encoding_is_rejected_before_any_file_is_read(encoding: str) -> None:
+    with pytest.raises(MisuseError, match="is not a supported text encoding; common ones are utf-8, utf-16, gb18030"):
         text_files.read(["missing.txt"], encoding)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_rejected(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "a")
     Path(name).chmod(0)
-    assert refusal([name]) == f"{name}: cannot be read (Permission denied). Check its permissions."
+    assert rejection([name]) == f"{name}: cannot be read (Permission denied). Check its permissions."
 
 
 def test_paths_may_have_spaces_and_chinese(tmp_path: Path) -> None:
     name = written(tmp_path / "唐 诗" / "静夜思 1.txt", POEM)
     assert text_files.read([name]) == POEM
-    assert text_files.files([str(Path(name).parent)]) == [name]
+    assert text_files.find_files([str(Path(name).parent)]) == [name]
 
 
 @pytest.mark.parametrize(
@@ -340,24 +343,24 @@ def test_escapes_keep_a_line_on_one_line() -> None:
     ],
 )
 def test_a_run_is_named_after_its_text(name: str, expected: str) -> None:
-    assert text_files.stem(name) == expected
+    assert text_files.run_name(name) == expected
 
 
-def test_the_current_folder_lends_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "poems").mkdir()
     monkeypatch.chdir(tmp_path / "poems")
-    assert text_files.stem(".") == "poems"
+    assert text_files.run_name(".") == "poems"
 
 
-def test_a_digest_is_the_texts_sha_256_wherever_its_pieces_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_is_the_texts_sha_256_wherever_pieces_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [written(tmp_path / f"{number}.txt", POEM) for number in range(2)]
     for size in (1, 5, 1 << 18):
         monkeypatch.setattr(text_files, "_PIECE", size)
-        content, read = gone_through(names)
-        assert read.digest() == hashlib.sha256(content.encode()).hexdigest()
+        content, reader = read_through(names)
+        assert reader.digest() == hashlib.sha256(content.encode()).hexdigest()
 
 
-def test_a_decoded_text_written_down_and_decoded_again_is_the_same() -> None:
+def test_a_decoded_text_that_is_written_and_decoded_again_is_the_same() -> None:
     for raw in (b"a\r\r\nb\r\n", b"\xef\xbb\xbf\xef\xbb\xbfa\n"):
         once = decoding.decode(raw, "utf-8", "it")
         assert decoding.decode(once.encode(), "utf-8", "it") == once

@@ -1,4 +1,4 @@
-"""Claims about scoring with both sides given: each character once, by all others, in one pass and in lanes."""
+"""Two-sided scoring counts each character once, given all others, in a single pass and in parallel segments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from charrnn.scores import Score
 from tests.evaluation.test_scoring import text
 
 CELLS = ("rnn", "gru", "lstm")
-VOCABULARY = Vocabulary.of("aabc\n" * 20 + "d")  # the newline is no first token
+VOCABULARY = Vocabulary.from_text("aabc\n" * 20 + "d")  # the newline is not token 0
 
 
 def model(**options: object) -> BidirectionalRNN:
-    """Make a model in float64 with opinions on everything, the widths of gaps too."""
+    """Make a float64 model whose weights all matter, those of gap widths too."""
     values = {
         "hidden_size": 5,
         "num_layers": 2,
@@ -38,17 +38,17 @@ def model(**options: object) -> BidirectionalRNN:
         for name, weights in made.named_parameters():
             if name.startswith(("joint_", "backward_bias")):
                 weights.normal_(0.0, 0.5, generator=generator)
-            weights.mul_(1.5)  # opinions strong enough for context to matter
+            weights.mul_(1.5)  # large enough for context to matter
     return made
 
 
 def forgetful(**options: object) -> BidirectionalRNN:
-    """Make a model whose memory is over after ten characters, five units a layer: any warm-up is an exact one."""
+    """Make a model that forgets everything after ten characters (five units a layer), so that any warm-up is exact."""
     made = model(cell="rnn", **options)
     with torch.no_grad():
         for name, weights in made.named_parameters():
             if "weight_hh" in name:
-                weights.triu_(1)  # each unit hears of those after it alone
+                weights.triu_(1)  # each unit receives from later ones only
     return made
 
 
@@ -58,14 +58,14 @@ def scored(one: BidirectionalRNN, content: str, *, exact: bool = False) -> tuple
     return forward, cloze.score(one, VOCABULARY, tokens, forward, exact=exact)
 
 
-def price(logits: Tensor, target: int) -> float:
+def target_nats(logits: Tensor, target: int) -> float:
     if target == VOCABULARY.escape:
         return VOCABULARY.escape_nats
     return VOCABULARY.known_nats - float(torch.log_softmax(logits, -1)[target])
 
 
-def read_whole(one: BidirectionalRNN, tokens: Sequence[int], *, backwards: bool) -> Tensor:
-    """Give what a stack knows (F) after reading all of some tokens, one at a time, in the order given."""
+def read_all(one: BidirectionalRNN, tokens: Sequence[int], *, backwards: bool) -> Tensor:
+    """Return the features of a stack (F) after reading tokens one at a time, in the order given."""
     stack = one.backward_stack if backwards else one
     state = stack.initial_state(1)
     for token in tokens:
@@ -75,97 +75,97 @@ def read_whole(one: BidirectionalRNN, tokens: Sequence[int], *, backwards: bool)
 
 @torch.no_grad()
 def by_hand(one: BidirectionalRNN, content: str) -> tuple[float, float, int]:
-    """Sum the nats of a text, backward and cloze, and count the right guesses, straight from the definition.
+    """Sum the backward and cloze nats of a text, and count correct predictions, straight from the definition.
 
-    Each character has a reading of its own of all before it, newline first, and of all after it, newline first."""
+    For each character, everything before it is read anew, newline first, and so is everything after it."""
     one.eval()
     tokens, newline = VOCABULARY.encode(content).tolist(), VOCABULARY.newline
-    backward = between = 0.0
-    right = 0
-    for place, target in enumerate(tokens):
-        before = read_whole(one, [newline, *tokens[:place]], backwards=False)
-        after = read_whole(one, [newline, *tokens[place + 1 :][::-1]], backwards=True)
+    backward = cloze_nats = 0.0
+    correct = 0
+    for position, target in enumerate(tokens):
+        before = read_all(one, [newline, *tokens[:position]], backwards=False)
+        after = read_all(one, [newline, *tokens[position + 1 :][::-1]], backwards=True)
         logits = one.joint_logits(before, after, 1)
-        backward += price(one.backward_logits(after), target)
-        between += price(logits, target)
-        right += int(logits.argmax()) == target
-    return backward, between, right
+        backward += target_nats(one.backward_logits(after), target)
+        cloze_nats += target_nats(logits, target)
+        correct += int(logits.argmax()) == target
+    return backward, cloze_nats, correct
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_an_exact_score_is_that_of_reading_both_sides_of_every_character_anew(
+def test_the_exact_score_equals_reading_both_sides_of_every_character_anew(
     cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cloze, "_WINDOW", 2)  # so that 43 characters are read in windows of 8
     one, content = model(cell=cell), text(43)
-    assert "z" in content  # escapes are priced as ever
-    backward, between, right = by_hand(one, content)
+    assert "z" in content  # unknown characters are scored as escapes
+    backward, cloze_nats, correct = by_hand(one, content)
     _, sides = scored(one, content, exact=True)
     assert sides.backward.nats == pytest.approx(backward, rel=1e-12)
-    assert sides.cloze.nats == pytest.approx(between, rel=1e-12)
+    assert sides.cloze.nats == pytest.approx(cloze_nats, rel=1e-12)
     assert sides.backward.characters == sides.cloze.characters == 43
-    assert sides.cloze.correct == right
+    assert sides.cloze.correct == correct
 
 
 @pytest.mark.parametrize("options", [{"time_skip": 2, "leak": 0.3}, {"tie_weights": True, "layer_norm": True}], ids=str)
-def test_an_exact_score_is_so_for_every_state_that_is_carried(options: dict[str, object]) -> None:
+def test_the_exact_score_carries_every_kind_of_state(options: dict[str, object]) -> None:
     one, content = model(cell="lstm", **options), text(17)
-    backward, between, _ = by_hand(one, content)
+    backward, cloze_nats, _ = by_hand(one, content)
     _, sides = scored(one, content, exact=True)
     assert sides.backward.nats == pytest.approx(backward, rel=1e-12)
-    assert sides.cloze.nats == pytest.approx(between, rel=1e-12)
+    assert sides.cloze.nats == pytest.approx(cloze_nats, rel=1e-12)
 
 
-def test_windows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_size_does_not_change_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
     one, content = model(cell="gru"), text(1_300)  # two windows of a single pass
-    _, whole = scored(one, content, exact=True)
+    _, single = scored(one, content, exact=True)
     for size in (2, 100):
         monkeypatch.setattr(cloze, "_WINDOW", size)
         _, windows = scored(one, content, exact=True)
-        assert windows.cloze.nats == pytest.approx(whole.cloze.nats, rel=1e-12)
-        assert windows.cloze.correct == whole.cloze.correct
+        assert windows.cloze.nats == pytest.approx(single.cloze.nats, rel=1e-12)
+        assert windows.cloze.correct == single.cloze.correct
 
 
-def assert_lanes_agree(one: BidirectionalRNN, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, lanes_read = text(length), []
-    read = cloze._BothSides.score
+def assert_segments_agree(one: BidirectionalRNN, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, counts = text(length), []
+    score = cloze._ClozeScorer.score
 
-    def watched(self: cloze._BothSides, lanes: int, before: int, after: int) -> Score:
-        lanes_read.append(lanes)
-        return read(self, lanes, before, after)
+    def recording(self: cloze._ClozeScorer, count: int, before: int, after: int) -> Score:
+        counts.append(count)
+        return score(self, count, before, after)
 
-    monkeypatch.setattr(cloze._BothSides, "score", watched)
+    monkeypatch.setattr(cloze._ClozeScorer, "score", recording)
     _, exact = scored(one, content, exact=True)
-    forward, lanes = scored(one, content)
+    forward, parallel = scored(one, content)
     assert forward.memory is not None
-    assert lanes_read[0] == 1
-    assert lanes_read[1] > 1
-    for mine, theirs in ((lanes.backward, exact.backward), (lanes.cloze, exact.cloze)):
+    assert counts[0] == 1
+    assert counts[1] > 1
+    for mine, theirs in ((parallel.backward, exact.backward), (parallel.cloze, exact.cloze)):
         assert mine.characters == theirs.characters == length
         assert abs(mine.bits_per_character - theirs.bits_per_character) < 0.001
         assert abs(mine.correct - theirs.correct) <= 5
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_lanes_agree_with_the_single_pass(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_lanes_agree(model(cell=cell), 9_000, monkeypatch)
+def test_segments_agree_with_a_single_pass(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_segments_agree(model(cell=cell), 9_000, monkeypatch)
 
 
 @pytest.mark.parametrize("leak", [0.05, 0.15])
-def test_lanes_of_a_model_that_forgets_slowly_agree_with_the_single_pass(
+def test_segments_of_a_model_that_forgets_slowly_agree_with_a_single_pass(
     leak: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A seam that `evaluate` corrects over 2 W characters with the state carried across stood in the cloze score."""
-    assert_lanes_agree(model(cell="rnn", leak=leak, num_layers=1), 9_000, monkeypatch)
+    """Errors after segment boundaries that `evaluate` corrects with carried states once remained in the cloze score."""
+    assert_segments_agree(model(cell="rnn", leak=leak, num_layers=1), 9_000, monkeypatch)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 1_023, 1_024, 1_025, 2_048, 2_049, 3_071, 4_096, 4_097, 5_121])
-def test_each_character_counts_once_whatever_the_length(length: int) -> None:
-    """A character left out, counted twice or read after the wrong ones would show in the nats."""
+def test_each_character_counts_once_at_any_length(length: int) -> None:
+    """A character that is skipped, counted twice or read after the wrong ones would change the nats."""
     one, content = forgetful(), text(length)
     _, exact = scored(one, content, exact=True)
-    _, lanes = scored(one, content)
-    for mine, theirs in ((lanes.backward, exact.backward), (lanes.cloze, exact.cloze)):
+    _, parallel = scored(one, content)
+    for mine, theirs in ((parallel.backward, exact.backward), (parallel.cloze, exact.cloze)):
         assert mine.characters == theirs.characters == length
         assert mine.correct == theirs.correct
         assert mine.nats == pytest.approx(theirs.nats, rel=1e-12)
@@ -181,10 +181,10 @@ def test_the_backward_score_is_that_of_the_backward_half_on_the_reversed_text() 
         assert sides.warmup == alone.warmup
 
 
-def test_half_a_model_that_never_forgets_is_read_in_a_single_pass_as_a_whole() -> None:
-    """Lanes are for where both halves agree across seams; the cloze score of such a model is the exact one."""
+def test_the_cloze_score_needs_a_single_pass_if_one_half_never_forgets() -> None:
+    """Segments are used only if both halves agree across their boundaries; else the cloze score is exact."""
     one, content = forgetful(activation="relu"), text(4_500)
-    with torch.no_grad():  # backwards it adds up its input for ever
+    with torch.no_grad():  # backwards it sums its inputs forever
         for layer in one.backward_stack.layers:
             weight_ih, weight_hh, bias_ih, bias_hh = layer.weights()  # type: ignore[operator]
             weight_hh.copy_(torch.eye(5, dtype=torch.float64))
@@ -192,14 +192,14 @@ def test_half_a_model_that_never_forgets_is_read_in_a_single_pass_as_a_whole() -
             bias_ih.zero_()
             bias_hh.zero_()
         one.embedding.abs_()
-    forward, lanes = scored(one, content)
+    forward, parallel = scored(one, content)
     assert forward.memory is not None
     _, exact = scored(one, content, exact=True)
-    assert lanes.cloze == exact.cloze
-    assert lanes.backward == exact.backward
+    assert parallel.cloze == exact.cloze
+    assert parallel.backward == exact.backward
 
 
-def test_escapes_cost_what_the_vocabulary_says_and_are_never_right() -> None:
+def test_escapes_score_what_the_vocabulary_says_and_are_never_correct() -> None:
     one = model()
     _, sides = scored(one, "zz月z", exact=True)
     assert sides.cloze.nats == pytest.approx(4 * VOCABULARY.escape_nats, rel=1e-12)
@@ -207,8 +207,8 @@ def test_escapes_cost_what_the_vocabulary_says_and_are_never_right() -> None:
     assert sides.cloze.correct == sides.backward.correct == 0
 
 
-def test_a_small_text_costs_what_was_worked_out_by_hand() -> None:
-    """Each half knows its one neighbour, and gives that character 4 times the odds of any other; both together add up.
+def test_a_small_text_scores_what_was_worked_out_by_hand() -> None:
+    """Each half sees one neighbour and gives that character 4 times the odds of any other; the joint head adds them up.
 
     Newline, a, a, b, newline; 5 characters in all. Forwards: 1/8, 4/8, 1/8. Backwards: 4/8, 1/8, 1/8. Between the
     newline and a: 4/11 for a; between a and b: 4/11 for a; between a and the newline: 1/11 for b.
@@ -233,7 +233,7 @@ def test_a_small_text_costs_what_was_worked_out_by_hand() -> None:
         assert score.nats == pytest.approx(expected, rel=1e-12)
 
 
-def test_training_mode_scores_without_dropout_and_the_global_generator_is_left_alone() -> None:
+def test_training_mode_scores_without_dropout_and_does_not_touch_the_global_generator() -> None:
     one, content = model(dropout=0.5), text(600)
     before = torch.get_rng_state()
     scores = []
@@ -247,9 +247,9 @@ def test_training_mode_scores_without_dropout_and_the_global_generator_is_left_a
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_progress_is_told_of_every_character_read() -> None:
+def test_progress_counts_every_character_read() -> None:
     one, tokens = model(), VOCABULARY.encode(text(700))
     forward = scoring.evaluate(one, VOCABULARY, tokens, exact=True)
-    told: list[int] = []
-    cloze.score(one, VOCABULARY, tokens, forward, exact=True, progress=told.append)
-    assert sum(told) == 2 * 700
+    counts: list[int] = []
+    cloze.score(one, VOCABULARY, tokens, forward, exact=True, progress=counts.append)
+    assert sum(counts) == 2 * 700

@@ -1,4 +1,4 @@
-"""Claims about scoring: exact, in lanes, by character, and never below the truth."""
+"""Scoring is exact in a single pass, and agrees with it in parallel segments, by character and in bf16."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import torch
 from charrnn.callbacks import no_progress
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.evaluation import scoring
+from charrnn.evaluation import scoring, window_scorer
+from charrnn.evaluation.segments import SegmentScorer
+from charrnn.evaluation.window_scorer import Bf16Trial, WindowScorer
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import State
 
-VOCABULARY = Vocabulary.of("abc\n" * 20 + "d")
+VOCABULARY = Vocabulary.from_text("abc\n" * 20 + "d")
 
 
 def model(**options: object) -> CharRNN:
@@ -26,7 +28,7 @@ def model(**options: object) -> CharRNN:
     made.initialise(torch.Generator().manual_seed(3))
     with torch.no_grad():
         for weights in made.parameters():
-            weights.mul_(1.5)  # opinions strong enough for context to matter
+            weights.mul_(1.5)  # large enough for context to matter
     return made
 
 
@@ -36,7 +38,7 @@ def text(length: int, seed: int = 0) -> str:
 
 
 def by_hand(one: CharRNN, content: str) -> float:
-    """Sum the nats of a text, one character after the other, straight from the definition."""
+    """Sum the nats of a text one character at a time, straight from the definition."""
     state, total, token = one.initial_state(1), 0.0, VOCABULARY.newline
     one.eval()
     with torch.no_grad():
@@ -51,7 +53,7 @@ def by_hand(one: CharRNN, content: str) -> float:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_the_single_pass_scores_every_character_once_the_first_too(cell: str) -> None:
+def test_a_single_pass_scores_every_character_once_including_the_first(cell: str) -> None:
     one, content = model(cell=cell), text(700)
     result = scoring.evaluate(one, VOCABULARY, VOCABULARY.encode(content), exact=True)
     assert result.score.characters == 700
@@ -60,18 +62,18 @@ def test_the_single_pass_scores_every_character_once_the_first_too(cell: str) ->
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_lanes_agree_with_the_single_pass(cell: str) -> None:
+def test_segments_agree_with_a_single_pass(cell: str) -> None:
     one, tokens = model(cell=cell), VOCABULARY.encode(text(9_000))
     exact = scoring.evaluate(one, VOCABULARY, tokens, exact=True)
-    lanes = scoring.evaluate(one, VOCABULARY, tokens)
-    assert lanes.memory is not None
-    assert lanes.score.characters == exact.score.characters == 9_000
-    assert abs(lanes.score.bits_per_character - exact.score.bits_per_character) < 0.001
-    assert abs(lanes.score.correct - exact.score.correct) <= 9
+    parallel = scoring.evaluate(one, VOCABULARY, tokens)
+    assert parallel.memory is not None
+    assert parallel.score.characters == exact.score.characters == 9_000
+    assert abs(parallel.score.bits_per_character - exact.score.bits_per_character) < 0.001
+    assert abs(parallel.score.correct - exact.score.correct) <= 9
 
 
-def never_forgetting() -> CharRNN:
-    """A ReLU RNN that adds up its input for ever."""
+def accumulator() -> CharRNN:
+    """Make a ReLU RNN that sums its inputs forever."""
     one = model(cell="rnn", activation="relu", init="identity", num_layers=1, hidden_size=5)
     with torch.no_grad():
         weight_ih, _, _, _ = one.layers[0].weights()  # type: ignore[operator]
@@ -82,32 +84,32 @@ def never_forgetting() -> CharRNN:
     return one
 
 
-def test_a_model_that_never_forgets_is_read_in_a_single_pass() -> None:
-    one, tokens = never_forgetting(), VOCABULARY.encode(text(9_000))
+def test_a_model_that_never_forgets_needs_a_single_pass() -> None:
+    one, tokens = accumulator(), VOCABULARY.encode(text(9_000))
     result = scoring.evaluate(one, VOCABULARY, tokens)
     assert result.needs_single_pass
     assert result.score == scoring.evaluate(one, VOCABULARY, tokens, exact=True).score
 
 
-def test_where_seams_show_lanes_start_from_the_ends_of_those_before_them() -> None:
+def test_segments_that_disagree_are_scored_again_from_carried_states() -> None:
     # memory fades by a factor 0.97 a step: 64 characters leave a seventh of it, 512 nothing
-    one = never_forgetting()
+    one = accumulator()
     with torch.no_grad():
         one.layers[0].weights()[1].mul_(0.97)  # type: ignore[operator]
     tokens = VOCABULARY.encode(text(12_000))
     result = scoring.evaluate(one, VOCABULARY, tokens)
     exact = scoring.evaluate(one, VOCABULARY, tokens, exact=True)
     assert result.memory is not None
-    assert result.memory == 3 * scoring.WARMUP + 1091  # a whole lane more, of eleven
-    assert result.warmup == scoring.WARMUP  # with twice as much there would be half as many lanes
+    assert result.memory == 3 * scoring.WARMUP + 1091  # plus one whole segment of eleven
+    assert result.warmup == scoring.WARMUP  # doubling it would halve the number of segments
     again = scoring.evaluate(one, VOCABULARY, tokens, warmup=8 * scoring.WARMUP)
-    assert again.warmup == 12_000 // 128  # there are eight lanes at least
+    assert again.warmup == 12_000 // 128  # eight segments at least
     assert abs(result.score.bits_per_character - exact.score.bits_per_character) < 0.001
 
 
-def test_a_long_text_is_begun_with_twice_the_warmup_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_evaluation_of_a_long_text_starts_with_twice_the_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "_MANY", 3)
-    one = never_forgetting()
+    one = accumulator()
     with torch.no_grad():
         one.layers[0].weights()[1].mul_(0.97)  # type: ignore[operator]
     tokens = VOCABULARY.encode(text(24_000))
@@ -119,40 +121,40 @@ def test_a_long_text_is_begun_with_twice_the_warmup_another_time(monkeypatch: py
     assert abs(again.score.bits_per_character - exact.score.bits_per_character) < 0.001
 
 
-def test_a_score_that_is_no_number_is_given_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training waits for it, and then goes back."""
+def test_a_score_of_nan_is_returned_after_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training waits for it before it rolls back."""
     one, sweeps = model(), 0
     with torch.no_grad():
         one.head_bias[0] = math.nan
-    sweep = scoring._Scorer._sweep
+    sweep = SegmentScorer._sweep
 
-    def counted(self: scoring._Scorer, *arguments: Any, **options: Any) -> Any:
+    def counted(self: SegmentScorer, *arguments: Any, **options: Any) -> Any:
         nonlocal sweeps
         sweeps += 1
         return sweep(self, *arguments, **options)
 
-    monkeypatch.setattr(scoring._Scorer, "_sweep", counted)
+    monkeypatch.setattr(SegmentScorer, "_sweep", counted)
     result = scoring.evaluate(one, VOCABULARY, VOCABULARY.encode(text(9_000)))
     assert math.isnan(result.score.nats)
     assert not result.needs_single_pass
-    assert sweeps == 2  # the lanes, and what follows their seams
+    assert sweeps == 2  # the segments, and what follows their boundaries
 
 
 @pytest.mark.bf16
-def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that never forgets keeps what rounding did to its state as well."""
+def test_bf16_is_given_up_before_segments_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that never forgets keeps rounding errors in its state too."""
     seen: list[bool | None] = []
-    sweep = scoring._Scorer._sweep
+    sweep = SegmentScorer._sweep
 
-    def watched(self: scoring._Scorer, *arguments: Any, **options: Any) -> Any:
-        done = sweep(self, *arguments, **options)
-        seen.append(self.bf16_will_do)
-        return done
+    def recording(self: SegmentScorer, *arguments: Any, **options: Any) -> Any:
+        result = sweep(self, *arguments, **options)
+        seen.append(self.bf16.accepted)
+        return result
 
-    monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: True)
-    monkeypatch.setattr(scoring._Scorer, "_agrees", lambda *arguments: True)
-    monkeypatch.setattr(scoring._Scorer, "_sweep", watched)
-    one, tokens = never_forgetting(), VOCABULARY.encode(text(60_000))
+    monkeypatch.setattr(window_scorer, "bf16_may_pay", lambda weights: True)
+    monkeypatch.setattr(Bf16Trial, "agrees", lambda *arguments: True)
+    monkeypatch.setattr(SegmentScorer, "_sweep", recording)
+    one, tokens = accumulator(), VOCABULARY.encode(text(60_000))
     result = scoring.evaluate(one, VOCABULARY, tokens)
     assert result.needs_single_pass
     assert seen[0] is True
@@ -161,26 +163,26 @@ def test_bf16_is_given_up_before_the_lanes_are(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("rows", "least", "blocks"), [(1, 1, 3_000), (7, 1, 434), (7, 50, 70), (100_000, 1, 12)])
-def test_so_many_logits_at_a_time_as_a_cache_holds_score_the_same(
+def test_the_size_of_logit_blocks_does_not_change_the_score(
     rows: int, least: int, blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`blocks` of them, in windows of 256."""
-    monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: False)  # the clock would have a say in it
+    """There are `blocks` of them, in windows of 256."""
+    monkeypatch.setattr(window_scorer, "bf16_may_pay", lambda weights: False)  # which depends on timing
     one, tokens = model(), VOCABULARY.encode(text(3_000))
     plain = scoring.evaluate(one, VOCABULARY, tokens)
-    costs = np.concatenate([block.nats for block in scoring.characters(one, VOCABULARY, tokens)])
-    monkeypatch.setattr(scoring, "_LOGITS", rows * len(VOCABULARY))
-    monkeypatch.setattr(scoring, "_ROWS", least)
+    nats = np.concatenate([block.nats for block in scoring.characters(one, VOCABULARY, tokens)])
+    monkeypatch.setattr(window_scorer, "_LOGITS", rows * len(VOCABULARY))
+    monkeypatch.setattr(window_scorer, "_ROWS", least)
     result = scoring.evaluate(one, VOCABULARY, tokens)
     assert result.score.nats == pytest.approx(plain.score.nats, rel=1e-6)
     assert (result.score.characters, result.score.correct) == (plain.score.characters, plain.score.correct)
     assert 0 < plain.score.correct < 3_000
     again = [block.nats for block in scoring.characters(one, VOCABULARY, tokens)]
     assert len(again) == blocks
-    np.testing.assert_allclose(np.concatenate(again), costs, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(again), nats, atol=1e-5)
 
 
-def test_characters_add_up_to_the_text() -> None:
+def test_nats_of_characters_add_up_to_the_score() -> None:
     one, content = model(), text(700)
     blocks = list(scoring.characters(one, VOCABULARY, VOCABULARY.encode(content)))
     nats = np.concatenate([block.nats for block in blocks])
@@ -195,13 +197,13 @@ def test_characters_add_up_to_the_text() -> None:
 
 
 @pytest.mark.bf16
-def test_evaluation_leaves_the_global_generator_alone() -> None:
+def test_evaluation_does_not_touch_the_global_generator() -> None:
     before = torch.get_rng_state()
     scoring.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(3_000)))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_an_untrained_head_costs_the_logarithm_of_the_vocabulary() -> None:
+def test_a_zero_head_scores_the_logarithm_of_the_vocabulary_size() -> None:
     one = model()
     with torch.no_grad():
         assert one.head is not None
@@ -211,58 +213,59 @@ def test_an_untrained_head_costs_the_logarithm_of_the_vocabulary() -> None:
     assert score.bits_per_character == pytest.approx(expected, rel=1e-6)
 
 
-# Rounded products
+# Scoring in bf16
 
 
-READ = scoring._Scorer.read
-Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+READ = WindowScorer.read
+SCORE = WindowScorer.score
+Positions = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Read = tuple[torch.Tensor, torch.Tensor, State]
-Priced = tuple[torch.Tensor, torch.Tensor]
+Scored = tuple[torch.Tensor, torch.Tensor]
 
 
 def reads(monkeypatch: pytest.MonkeyPatch, *, fast: bool, exact: bool = False) -> tuple[scoring.Evaluation, list[bool]]:
-    """Evaluate 150,000 characters where bf16 is fast, or is not; gives the result, and of each read whether it was
-    rounded."""
+    """Evaluate 150,000 characters where bf16 is fast or not; return the result, and of each read whether it was in
+    bf16."""
     seen: list[bool] = []
 
-    def watched(self: scoring._Scorer, places: Places, state: State, rounded: bool = False) -> Read:
-        features, targets, after = READ(self, places, state, rounded)
-        in_full, _, _ = READ(self, places, state)
-        assert torch.equal(features, in_full) != rounded
-        seen.append(rounded)
+    def recording(self: WindowScorer, positions: Positions, state: State, bf16: bool = False) -> Read:
+        features, targets, after = READ(self, positions, state, bf16)
+        in_full, _, _ = READ(self, positions, state)
+        assert torch.equal(features, in_full) != bf16
+        seen.append(bf16)
         return features, targets, after
 
-    monkeypatch.setattr(scoring._Scorer, "read", watched)
-    monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: True)
-    monkeypatch.setattr(scoring._Scorer, "_gains", lambda self, state: fast)
+    monkeypatch.setattr(WindowScorer, "read", recording)
+    monkeypatch.setattr(window_scorer, "bf16_may_pay", lambda weights: True)
+    monkeypatch.setattr(Bf16Trial, "is_faster", lambda self, state: fast)
     return scoring.evaluate(model(), VOCABULARY, VOCABULARY.encode(text(150_000)), exact=exact), seen
 
 
 @pytest.mark.bf16
-def test_where_bf16_is_fast_most_of_a_long_text_is_read_so_and_the_score_is_the_same(
+def test_most_of_a_long_text_is_scored_in_bf16_where_that_is_fast_and_scores_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exact, slowly = reads(monkeypatch, fast=False)
     result, rounded = reads(monkeypatch, fast=True)
     assert not any(slowly)
     assert sum(rounded) > len(rounded) / 2
-    assert result.score.nats != exact.score.nats  # it really was another way
+    assert result.score.nats != exact.score.nats  # it really was in bf16
     assert abs(result.score.bits_per_character - exact.score.bits_per_character) < 0.0005
-    # around the seams all is read in full: the first windows of lanes, and what is read twice after them
+    # in full precision around segment boundaries: the first windows, and those that are scored again
     assert not any(rounded[:3])
     assert not any(rounded[-1:])
 
 
 @pytest.mark.bf16
-def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_not_used_where_the_first_window_disagrees(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, _ = reads(monkeypatch, fast=False)
-    agrees = scoring._Scorer._agrees
+    agrees = Bf16Trial.agrees
 
-    def never(self: scoring._Scorer, *arguments: Any) -> bool:
+    def never(self: Bf16Trial, *arguments: Any) -> bool:
         agrees(self, *arguments)
         return False
 
-    monkeypatch.setattr(scoring._Scorer, "_agrees", never)
+    monkeypatch.setattr(Bf16Trial, "agrees", never)
     result, rounded = reads(monkeypatch, fast=True)
     assert sum(rounded) == 1  # the trial itself
     assert result == exact
@@ -270,56 +273,56 @@ def test_where_the_first_window_disagrees_all_is_read_in_full(monkeypatch: pytes
 
 @pytest.mark.parametrize(("off", "windows", "answer"), [(0.0, 1, None), (0.0, 2, False), (0.1, 1, False)])
 @pytest.mark.bf16
-def test_a_disagreement_is_seen(off: float, windows: int, answer: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`off` is how much dearer reading in bf16 is; 2,000 characters are too few to tell less, and an eighth of the text
-    is all that is tried."""
+def test_the_trial_detects_a_disagreement(
+    off: float, windows: int, answer: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 scores `off` nats more a character; 2,000 characters are too few to detect less, and the trial ends after an
+    eighth of the text."""
     one, tokens = model().eval(), VOCABULARY.encode(text(20_000))
 
-    predicted_nats = scoring._Scorer.predicted_nats
+    def worse(self: WindowScorer, features: torch.Tensor, targets: torch.Tensor, bf16: bool) -> Scored:
+        nats, correct = SCORE(self, features, targets, bf16)
+        return nats + off * bf16, correct
 
-    def dearer(self: scoring._Scorer, features: torch.Tensor, targets: torch.Tensor, rounded: bool) -> Priced:
-        costs, correct = predicted_nats(self, features, targets, rounded)
-        return costs + off * rounded, correct
-
-    monkeypatch.setattr(scoring._Scorer, "predicted_nats", dearer)
-    monkeypatch.setattr(scoring, "bf16_may_pay", lambda weights: True)
-    monkeypatch.setattr(scoring._Scorer, "_gains", lambda self, state: True)
-    monkeypatch.setattr(scoring, "_TOLERANCE", 1e-9 if off == 0.0 else scoring._TOLERANCE)
-    reader = scoring._Scorer(one, VOCABULARY, tokens, no_progress)
-    places = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
+    monkeypatch.setattr(WindowScorer, "score", worse)
+    monkeypatch.setattr(window_scorer, "bf16_may_pay", lambda weights: True)
+    monkeypatch.setattr(Bf16Trial, "is_faster", lambda self, state: True)
+    monkeypatch.setattr(window_scorer, "TOLERANCE", 1e-9 if off == 0.0 else window_scorer.TOLERANCE)
+    trial = Bf16Trial(WindowScorer(one, VOCABULARY, tokens, no_progress))
+    positions = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
     with torch.inference_mode():
-        answers = [reader._agrees(places, one.initial_state(20), 1_000) for _ in range(windows)]
+        answers = [trial.agrees(positions, one.initial_state(20), 1_000) for _ in range(windows)]
         assert answers[-1] is answer
-        monkeypatch.setattr(scoring, "_TOLERANCE", 1.0)
-        assert reader._agrees(places, one.initial_state(20), 1_000) is True
-        assert reader._agrees(places, one.initial_state(20), 300) is False  # too little is left to gain by it
+        monkeypatch.setattr(window_scorer, "TOLERANCE", 1.0)
+        assert trial.agrees(positions, one.initial_state(20), 1_000) is True
+        assert trial.agrees(positions, one.initial_state(20), 300) is False  # too few steps are left to gain from it
 
 
-@pytest.mark.parametrize(("full", "rounded", "gains"), [(2.0, 1.0, True), (1.0, 2.0, False)])
+@pytest.mark.parametrize(("full", "rounded", "faster"), [(2.0, 1.0, True), (1.0, 2.0, False)])
 @pytest.mark.bf16
-def test_bf16_is_for_processors_that_are_faster_by_it(
-    full: float, rounded: float, gains: bool, monkeypatch: pytest.MonkeyPatch
+def test_bf16_is_used_only_on_processors_where_it_is_faster(
+    full: float, rounded: float, faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some have instructions for it and are slower by them; what the first call of a kind takes does not count."""
+    """Some have bf16 instructions and are slower with them; the first call in each precision does not count."""
     one = model()
-    reader = scoring._Scorer(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress)
-    predicted_nats, now = scoring._Scorer.predicted_nats, 0.0
+    trial = Bf16Trial(WindowScorer(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress))
+    now = 0.0
     seen: list[bool] = []
 
-    def taking(self: scoring._Scorer, features: torch.Tensor, targets: torch.Tensor, in_bf16: bool) -> Priced:
+    def slow(self: WindowScorer, features: torch.Tensor, targets: torch.Tensor, bf16: bool) -> Scored:
         nonlocal now
-        now += (rounded if in_bf16 else full) + (9.0 if in_bf16 and in_bf16 not in seen else 0.0)
-        seen.append(in_bf16)
-        return predicted_nats(self, features, targets, in_bf16)
+        now += (rounded if bf16 else full) + (9.0 if bf16 and bf16 not in seen else 0.0)
+        seen.append(bf16)
+        return SCORE(self, features, targets, bf16)
 
-    monkeypatch.setattr(scoring._Scorer, "predicted_nats", taking)
+    monkeypatch.setattr(WindowScorer, "score", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     with torch.inference_mode():
-        assert reader._gains(one.initial_state(7)) is gains
+        assert trial.is_faster(one.initial_state(7)) is faster
     assert set(seen) == {False, True}
 
 
 @pytest.mark.bf16
-def test_a_single_pass_is_never_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_pass_is_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     _, rounded = reads(monkeypatch, fast=True, exact=True)
     assert not any(rounded)

@@ -1,4 +1,4 @@
-"""Claims about the likeliest text, on four symbols: few enough that every text can be priced."""
+"""Claims about beam search, on four symbols: few enough that every text can be scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from charrnn.models.factory import make_model
 from charrnn.models.interface import Floats, Tokens
 from charrnn.models.torch_model import TorchModel
 
-VOCABULARY = Vocabulary.of("abc\n" * 50)  # tokens by code point: \n a b c
+VOCABULARY = Vocabulary.from_text("abc\n" * 50)  # tokens by code point: \n a b c
 LENGTH = 5
 PRIMES = ["", "ab", "c鸟\na"]
 
@@ -33,7 +33,7 @@ every_model = pytest.mark.parametrize(
 
 
 def made(cell: str = "lstm", bidirectional: bool = False, seed: int = 0) -> CharRNN:
-    """Make a model in float64 with every weight drawn at random, and its dropout still on."""
+    """Build a model in float64 with random weights, in training mode, so that its dropout is on."""
     values = {"cell": cell, "bidirectional": bidirectional, "hidden_size": 5, "num_layers": 2, "embedding_size": 3}
     model = make_model(
         ModelConfig.model_validate({**values, "dropout": 0.5, "tie_weights": False}), len(VOCABULARY)
@@ -47,20 +47,20 @@ def made(cell: str = "lstm", bidirectional: bool = False, seed: int = 0) -> Char
 
 
 def logged(following: Mapping[str, Mapping[str, float]]) -> Tensor:
-    """Write down how likely each character follows each: log probabilities (V, V), from columns to rows.
+    """Return the log probabilities (V, V) of a Markov chain, from columns to rows.
 
-    `start` follows the newline; what is not said shares the rest equally.
+    `start` is the context of the newline; unnamed characters share the remaining probability equally.
     """
     shares = torch.zeros(4, 4)
     for token, character in enumerate(VOCABULARY.characters):
-        said = following.get("start" if character == "\n" else character, {})
-        rest = (1.0 - sum(said.values())) / (4 - len(said)) if len(said) < 4 else 0.0
-        shares[:, token] = torch.tensor([said.get(other, rest) for other in VOCABULARY.characters])
+        named = following.get("start" if character == "\n" else character, {})
+        rest = (1.0 - sum(named.values())) / (4 - len(named)) if len(named) < 4 else 0.0
+        shares[:, token] = torch.tensor([named.get(other, rest) for other in VOCABULARY.characters])
     return shares.log()
 
 
 def chain(**following: Mapping[str, float]) -> CharRNN:
-    """Make a Markov chain: chain(a={"b": 0.9}) follows a with b nine times in ten; see `logged`."""
+    """Build a Markov chain: in chain(a={"b": 0.9}), b follows a nine times in ten; see `logged`."""
     model = CharRNN(
         ModelConfig(cell="rnn", hidden_size=4, num_layers=1, embedding_size=4, dropout=0.0, tie_weights=False), 4
     ).double()
@@ -74,8 +74,8 @@ def chain(**following: Mapping[str, float]) -> CharRNN:
 
 
 @torch.no_grad()
-def costs(model: CharRNN, prime: str, texts: list[str]) -> Tensor:
-    """Price each character (R, T) of texts of one length in a single plain pass, in nats."""
+def nats_of(model: CharRNN, prime: str, texts: list[str]) -> Tensor:
+    """Score each character (R, T) of texts of one length in a single plain pass, in nats."""
     tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(prime + text).tolist()] for text in texts])
     logits, _ = model.eval()(tokens[:, :-1], model.initial_state(len(texts)))
     logits, targets = logits[:, len(prime) :], tokens[:, len(prime) + 1 :]
@@ -87,18 +87,20 @@ def enumerated(length: int) -> list[str]:
 
 
 def ranked(model: CharRNN, prime: str, length: int, until: str | None = None) -> list[tuple[str, float]]:
-    """Price every text there is, of `length` characters or ended by `until`; gives what is shown of each and its
-    price, the cheapest a character first."""
+    """Return every text of `length` characters or ended by `until`, without `until`, and its nats.
+
+    The text with the lowest mean, `until` included, comes first.
+    """
     found = []
     for size in range(1 if until else length, length + 1):
         texts = enumerated(size)
-        for text, paid in zip(texts, costs(model, prime, texts).numpy(), strict=True):
-            place = text.find(until) if until is not None else -1
-            ended = until is not None and place >= 0
-            if (ended and place + len(until or "") == size) or (not ended and size == length):
-                shown = place if ended else size
-                found.append((paid.mean(), text[:shown], paid[:shown].sum()))
-    return [(text, price) for _, text, price in sorted(found)]
+        for text, nats in zip(texts, nats_of(model, prime, texts).numpy(), strict=True):
+            start = text.find(until) if until is not None else -1
+            ended = until is not None and start >= 0
+            if (ended and start + len(until or "") == size) or (not ended and size == length):
+                end = start if ended else size
+                found.append((nats.mean(), text[:end], nats[:end].sum()))
+    return [(text, nats) for _, text, nats in sorted(found)]
 
 
 def search(
@@ -116,19 +118,17 @@ def greedy(model: CharRNN, prime: str, length: int, until: str | None = None) ->
     return sampler.samples[0]
 
 
-# every text there is
+# every text
 
 
 @every_model
-@pytest.mark.parametrize("prime", PRIMES, ids=["none", "known", "unknown"])
-def test_a_beam_that_drops_nothing_orders_all_texts_as_they_are_priced(
-    cell: str, bidirectional: bool, prime: str
-) -> None:
+@pytest.mark.parametrize("prime", PRIMES, ids=["empty", "known", "unknown"])
+def test_a_beam_that_drops_nothing_ranks_all_texts_by_their_nats(cell: str, bidirectional: bool, prime: str) -> None:
     model = made(cell, bidirectional)
     expected = ranked(model, prime, LENGTH)
     found = search(model, VOCABULARY, prime, LENGTH, 4**LENGTH)
     assert [sample.text for sample in found] == [text for text, _ in expected]
-    np.testing.assert_allclose([sample.nats for sample in found], [price for _, price in expected], rtol=1e-12)
+    np.testing.assert_allclose([sample.nats for sample in found], [nats for _, nats in expected], rtol=1e-12)
     assert [(sample.prime, sample.seed, sample.index) for sample in found] == [
         (prime, None, index) for index in range(4**LENGTH)
     ]
@@ -142,8 +142,8 @@ def test_a_beam_as_wide_as_all_prefixes_finds_the_likeliest_text(seed: int) -> N
     assert found[0].text == ranked(model, "b", LENGTH)[0][0]
 
 
-def test_a_wider_beam_finds_what_a_narrow_one_walks_past() -> None:
-    # b is the likelier first step, and then nothing is likely; a leads to c for certain
+def test_a_wider_beam_finds_what_a_narrow_one_misses() -> None:
+    # b is the likelier first step, but nothing likely follows; a is almost surely followed by c
     model = chain(start={"b": 0.55, "a": 0.4}, a={"c": 0.97}, b={"\n": 0.25, "a": 0.25, "b": 0.25, "c": 0.25})
     assert search(model, VOCABULARY, "", 2, 1)[0].text[0] == "b"
     assert search(model, VOCABULARY, "", 2, 2)[0].text == "ac"
@@ -160,7 +160,7 @@ def test_a_beam_of_one_is_greedy(cell: str, bidirectional: bool, until: str | No
         assert found.nats == pytest.approx(expected.nats, rel=1e-12)
 
 
-def test_one_character_is_the_next_one_in_order_of_probability() -> None:
+def test_single_characters_come_in_order_of_probability() -> None:
     model = chain(start={"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4})
     found = search(model, VOCABULARY, "", 1, 9)
     assert [sample.text for sample in found] == ["c", "b", "a", "\n"]
@@ -169,30 +169,30 @@ def test_one_character_is_the_next_one_in_order_of_probability() -> None:
     )
 
 
-# the cheapest ways on
+# best continuations
 
 
-def test_the_cheapest_are_those_of_a_full_sort() -> None:
+def test_the_best_continuations_are_those_of_a_full_sort() -> None:
     generator = np.random.default_rng(0)
     for width in (1, 2, 7, 14, 15, 16):
-        totals, costs = generator.random(3), generator.integers(0, 4, (3, 5)) / 4  # sums with many ties
+        totals, nats = generator.random(3), generator.integers(0, 4, (3, 5)) / 4  # sums with many ties
         totals = np.round(totals * 4) / 4
-        rows, tokens, sums = beam_search.best_continuations(totals, costs, width)
-        every = sorted((totals[row] + costs[row, token], row, token) for row in range(3) for token in range(5))
+        rows, tokens, sums = beam_search.best_continuations(totals, nats, width)
+        every = sorted((totals[row] + nats[row, token], row, token) for row in range(3) for token in range(5))
         assert list(zip(sums, rows, tokens, strict=True)) == every[:width]
 
 
-def test_of_equals_the_earlier_hypothesis_and_the_lower_token_come_first() -> None:
-    totals, costs = np.array([1.0, 0.0]), np.array([[2.0, 1.0, 1.0], [3.0, 2.0, 2.0]])
-    rows, tokens, sums = beam_search.best_continuations(totals, costs, 3)  # the border lies within the equals
+def test_ties_go_to_the_earlier_hypothesis_and_the_lower_token() -> None:
+    totals, nats = np.array([1.0, 0.0]), np.array([[2.0, 1.0, 1.0], [3.0, 2.0, 2.0]])
+    rows, tokens, sums = beam_search.best_continuations(totals, nats, 3)  # the third best ties with the fourth
     assert (rows.tolist(), tokens.tolist(), sums.tolist()) == ([0, 0, 1], [1, 2, 1], [2.0, 2.0, 2.0])
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 50])
-def test_what_costs_infinity_is_no_way(width: int) -> None:
+def test_what_is_impossible_is_no_continuation(width: int) -> None:
     totals = np.array([0.0, 1.0])
-    costs = np.array([[np.inf, np.inf, 5.0], [np.inf, 1.0, np.inf]])
-    rows, tokens, sums = beam_search.best_continuations(totals, costs, width)
+    nats = np.array([[np.inf, np.inf, 5.0], [np.inf, 1.0, np.inf]])
+    rows, tokens, sums = beam_search.best_continuations(totals, nats, width)
     assert list(zip(rows, tokens, sums, strict=True)) == [(1, 1, 2.0), (0, 2, 5.0)][:width]
     assert all(len(part) == 0 for part in beam_search.best_continuations(totals, np.full((2, 3), np.inf), width))
 
@@ -202,41 +202,39 @@ def test_what_costs_infinity_is_no_way(width: int) -> None:
 
 @every_model
 @pytest.mark.parametrize("until", ["\n", "ab", "cac"])
-def test_with_until_all_texts_are_ordered_by_their_price_a_character(
-    cell: str, bidirectional: bool, until: str
-) -> None:
+def test_with_until_all_texts_are_ranked_by_their_mean_nats(cell: str, bidirectional: bool, until: str) -> None:
     model = made(cell, bidirectional)
     expected = ranked(model, "ba", LENGTH, until)
     found = search(model, VOCABULARY, "ba", LENGTH, 4**LENGTH, until)
     assert [sample.text for sample in found] == [text for text, _ in expected]
-    np.testing.assert_allclose([s.nats for s in found], [price for _, price in expected], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose([s.nats for s in found], [nats for _, nats in expected], rtol=1e-12, atol=1e-12)
     assert not any(until in sample.text for sample in found)
 
 
-def test_the_longer_text_wins_by_its_mean_though_it_costs_more_in_all() -> None:
+def test_a_longer_text_wins_by_its_mean_although_it_is_less_likely() -> None:
     # \n at once: 1.2 nats for one character; abc\n: 1.6 nats for four
     model = chain(start={"\n": 0.3, "a": 0.3}, a={"b": 0.9}, b={"c": 0.9}, c={"\n": 0.8})
     short, long = (search(model, VOCABULARY, "", length, 4**4, "\n")[0] for length in (1, 4))
     assert (short.text, long.text) == ("", "abc")
-    at_once, in_all = (float(costs(model, "", [text]).sum()) for text in ("\n", "abc\n"))
+    at_once, in_all = (float(nats_of(model, "", [text]).sum()) for text in ("\n", "abc\n"))
     assert at_once < in_all
     assert at_once > in_all / 4
 
 
-def test_the_price_is_that_of_the_shown_text_without_until() -> None:
+def test_the_score_is_that_of_the_text_without_until() -> None:
     model = made()
     for sample in search(model, VOCABULARY, "c", 8, 20, "ab"):
-        expected = costs(model, "c", [sample.text]).sum().item() if sample.text else 0.0
+        expected = nats_of(model, "c", [sample.text]).sum().item() if sample.text else 0.0
         assert sample.nats == pytest.approx(expected, rel=1e-12)
         assert (sample.bits_per_character is None) == (sample.text == "")
 
 
-def test_an_end_at_once_shows_nothing() -> None:
+def test_a_text_that_ends_at_once_is_empty() -> None:
     (found,) = search(chain(start={"\n": 0.9}), VOCABULARY, "", 5, 1, "\n")
     assert (found.text, found.nats, found.bits_per_character) == ("", 0.0, None)
 
 
-def test_where_nothing_ends_the_best_of_full_length_is_given() -> None:
+def test_where_no_hypothesis_ends_the_best_of_full_length_wins() -> None:
     model = made()
     never = "鸟"
     for width in (1, 3, 4**LENGTH):
@@ -244,7 +242,7 @@ def test_where_nothing_ends_the_best_of_full_length_is_given() -> None:
     assert search(model, VOCABULARY, "a", LENGTH, 3, "a" * (LENGTH + 1)) == search(model, VOCABULARY, "a", LENGTH, 3)
 
 
-def test_until_begun_by_the_prime_does_not_end_the_text_as_in_sampling() -> None:
+def test_until_must_lie_in_the_continuation_as_in_sampling() -> None:
     model = chain(start={"c": 0.9}, a={"b": 0.9}, b={"c": 0.9}, c={"a": 0.9})
     (found,) = search(model, VOCABULARY, "ca", 20, 1, "ab")
     assert found.text == greedy(model, "ca", 20, "ab").text == "bc"
@@ -257,13 +255,13 @@ def test_until_overlapping_itself_is_found() -> None:
     assert not any("bbc" in text for text in texts)
 
 
-def test_the_search_goes_on_while_an_open_text_is_better_than_the_ended() -> None:
-    # \n ends at once and ab\n later: a beam of two holds both ends before the third step
+def test_the_search_continues_while_an_open_hypothesis_is_better_than_the_finished() -> None:
+    # \n ends at once and a\n later: a beam of two has both before the third step
     model = chain(start={"a": 0.7, "\n": 0.28}, a={"b": 0.9, "\n": 0.09}, b={"c": 0.95}, c={"\n": 0.95})
     assert search(model, VOCABULARY, "", 50, 2, "\n")[0].text == "abc"
 
 
-def test_the_search_ends_where_no_open_text_is_better_than_the_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_stops_when_no_open_hypothesis_is_better_than_the_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     model = chain(start={"\n": 0.9, "a": 0.09}, a={"\n": 0.9})
     steps, step = 0, TorchModel.step
 
@@ -280,16 +278,16 @@ def test_the_search_ends_where_no_open_text_is_better_than_the_ended(monkeypatch
     assert 0 < steps < 5
 
 
-# any request
+# requests
 
 
 def test_a_long_prime_read_in_windows_is_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prime = made(), "abccab\nb" * 4
-    whole = search(model, VOCABULARY, prime, 4, 9)
+    expected = search(model, VOCABULARY, prime, 4, 9)
     monkeypatch.setattr(beam_search, "_WINDOW", 5)
-    windows = search(model, VOCABULARY, prime, 4, 9)
-    assert [sample.text for sample in windows] == [sample.text for sample in whole]
-    assert [sample.nats for sample in windows] == pytest.approx([sample.nats for sample in whole], rel=1e-12)
+    found = search(model, VOCABULARY, prime, 4, 9)
+    assert [sample.text for sample in found] == [sample.text for sample in expected]
+    assert [sample.nats for sample in found] == pytest.approx([sample.nats for sample in expected], rel=1e-12)
 
 
 def test_a_search_is_deterministic_and_leaves_the_global_generator_alone() -> None:
@@ -299,19 +297,19 @@ def test_a_search_is_deterministic_and_leaves_the_global_generator_alone() -> No
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_fewer_are_the_first_of_many_where_all_are_kept() -> None:
+def test_a_beam_wider_than_the_number_of_texts_returns_each_once() -> None:
     model = made()
     many, few = (search(model, VOCABULARY, "", 3, width) for width in (100, 64))
     assert many == few
     assert len(many) == 4**3
 
 
-def test_a_prime_of_unknown_characters_works_and_a_long_one_too() -> None:
+def test_primes_may_be_long_and_have_unknown_characters() -> None:
     model, odd, long = made(), "鸟🐦z", "abc" * 1_000
     found = search(model, VOCABULARY, odd, 3, 2)
     assert [(sample.prime, len(sample.text)) for sample in found] == [(odd, 3)] * 2
     (best,) = search(model, VOCABULARY, long, 3, 1)
-    assert best.nats == pytest.approx(costs(model, long, [best.text]).sum().item(), rel=1e-12)
+    assert best.nats == pytest.approx(nats_of(model, long, [best.text]).sum().item(), rel=1e-12)
 
 
 def test_bad_requests_are_refused_in_a_sentence() -> None:

@@ -1,4 +1,4 @@
-"""What may be drawn, exactly, on four symbols: probabilities 1/2, 1/4, 3/16, 1/16."""
+"""Claims about filters, exact on four symbols with probabilities 1/2, 1/4, 3/16 and 1/16."""
 
 from __future__ import annotations
 
@@ -54,30 +54,30 @@ def test_top_k_of_all_or_more_changes_nothing(k: int) -> None:
 @pytest.mark.parametrize(
     ("p", "kept"), [(1e-13, 1), (0.3, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.76, 3), (0.9375, 3), (0.94, 4)]
 )
-def test_top_p_keeps_the_smallest_set_that_holds_p(p: float, kept: int) -> None:
+def test_top_p_keeps_the_smallest_set_that_sums_to_p(p: float, kept: int) -> None:
     expected = top_k(FOUR, kept)
     np.testing.assert_allclose(top_p(FOUR, p), expected, rtol=1e-12)
 
 
-def test_top_p_of_1_keeps_even_what_is_too_unlikely_to_change_a_sum() -> None:
+def test_top_p_of_1_keeps_even_what_is_too_small_to_change_the_sum() -> None:
     probabilities = softmax(np.array([0.0, -40.0, 0.0, -60.0]))
     np.testing.assert_array_equal(top_p(probabilities, 1.0), probabilities)
     assert (top_p(probabilities, 1.0) > 0).all()
 
 
 def test_top_p_of_nine_tenths_of_tenths_keeps_nine() -> None:
-    """0.1 added nine times is 0.8999999999999999, which must not let a tenth one in."""
+    """0.1 added nine times is 0.8999999999999999, which must not admit a tenth one."""
     assert np.count_nonzero(top_p(np.full(10, 0.1), 0.9)) == 9
 
 
-def test_min_p_measures_by_the_likeliest() -> None:
+def test_min_p_is_relative_to_the_likeliest() -> None:
     np.testing.assert_allclose(min_p(FOUR, 0.4), [1 / 3, 2 / 3, 0, 0])
-    np.testing.assert_allclose(min_p(FOUR, 0.375), [4 / 15, 8 / 15, 0, 3 / 15])  # exactly at the border is in
+    np.testing.assert_allclose(min_p(FOUR, 0.375), [4 / 15, 8 / 15, 0, 3 / 15])  # exactly at the threshold is in
     np.testing.assert_allclose(min_p(FOUR, 1.0), [0, 1, 0, 0])
     np.testing.assert_array_equal(min_p(FOUR, 0.0), FOUR)
 
 
-def test_of_equals_at_the_border_the_lower_index_stays_but_min_p_keeps_them_all() -> None:
+def test_of_ties_the_lower_index_stays_but_min_p_keeps_them_all() -> None:
     equal = np.full(4, 0.25)
     np.testing.assert_array_equal(top_k(equal, 2), [0.5, 0.5, 0, 0])
     np.testing.assert_array_equal(top_p(equal, 0.5), [0.5, 0.5, 0, 0])
@@ -87,14 +87,14 @@ def test_of_equals_at_the_border_the_lower_index_stays_but_min_p_keeps_them_all(
 
 def test_filters_apply_in_the_order_temperature_top_k_top_p_min_p() -> None:
     filters = Filters(temperature=0.5, top_k=3, top_p=0.8, min_p=0.2)
-    # squares 16 64 1 9; the best three of 89; 64+16 hold 0.8 of 89; both at least a fifth of 64
+    # squares 16 64 1 9; top-k leaves a sum of 89; 64 + 16 are 0.8 of that; both are at least a fifth of 64
     np.testing.assert_allclose(filters(LOGITS), [16 / 80, 64 / 80, 0, 0], rtol=1e-12)
-    # at temperature 1, top-k 3 comes first: 8/15 + 4/15 hold 0.8; on all four, 3/4 would not
+    # at temperature 1, top-k comes first: 8/15 + 4/15 reach 0.8; without it, 3/4 would not
     np.testing.assert_allclose(Filters(top_k=3, top_p=0.8)(LOGITS), [1 / 3, 2 / 3, 0, 0], rtol=1e-12)
     assert np.count_nonzero(top_p(FOUR, 0.8)) == 3
-    # top-p comes after the temperature: 64/90 holds 0.7, 8/16 does not
+    # top-p comes after the temperature: 64/90 reaches 0.7, 8/16 does not
     np.testing.assert_allclose(Filters(temperature=0.5, top_p=0.7)(LOGITS), [0, 1, 0, 0], rtol=1e-12)
-    # min-p comes last: on all four it leaves 8 and 4, of which the 8 would already hold 0.6; here it is 0.5 of 16
+    # min-p comes last: before top-p it would leave 8 and 4, of which 8 alone reaches 0.6; here 8 is 0.5 of 16
     np.testing.assert_allclose(Filters(top_p=0.6, min_p=0.4)(LOGITS), [1 / 3, 2 / 3, 0, 0], rtol=1e-12)
 
 
@@ -102,7 +102,7 @@ def test_greedy_leaves_the_likeliest_whatever_else_is_set() -> None:
     np.testing.assert_array_equal(Filters(temperature=9.0, top_k=3, greedy=True)(LOGITS), [0, 1, 0, 0])
 
 
-def test_no_filter_is_the_model_itself() -> None:
+def test_without_filters_the_probabilities_are_the_models() -> None:
     np.testing.assert_array_equal(Filters()(LOGITS), softmax(LOGITS))
 
 
@@ -122,7 +122,7 @@ def test_no_filter_is_the_model_itself() -> None:
     ],
     ids=str,
 )
-def test_a_value_out_of_range_is_refused_and_told_what_would_do(values: dict[str, float], message: str) -> None:
+def test_a_value_out_of_range_is_refused_with_the_range(values: dict[str, float], message: str) -> None:
     with pytest.raises(MisuseError) as caught:
         Filters(**values)  # type: ignore[arg-type]
     assert str(caught.value).startswith(message)
@@ -142,7 +142,7 @@ rows = arrays(np.float64, array_shapes(max_dims=3, max_side=6), elements=st.floa
         greedy=st.booleans(),
     ),
 )
-def test_every_row_adds_up_to_1_and_keeps_its_likeliest(logits: npt.NDArray[np.float64], filters: Filters) -> None:
+def test_every_row_sums_to_1_and_keeps_its_likeliest(logits: npt.NDArray[np.float64], filters: Filters) -> None:
     probabilities = filters(logits)
     assert probabilities.shape == logits.shape
     assert (probabilities >= 0).all()
@@ -154,8 +154,8 @@ def test_every_row_adds_up_to_1_and_keeps_its_likeliest(logits: npt.NDArray[np.f
 
 
 @given(rows, st.integers(1, 4), st.floats(0.01, 1), st.floats(0, 1))
-def test_rows_are_filtered_each_on_its_own(logits: npt.NDArray[np.float64], k: int, p: float, least: float) -> None:
+def test_rows_are_filtered_independently(logits: npt.NDArray[np.float64], k: int, p: float, least: float) -> None:
     filters = Filters(temperature=0.7, top_k=k, top_p=p, min_p=least)
     together = filters(logits)
-    for place in np.ndindex(logits.shape[:-1]):
-        np.testing.assert_array_equal(together[place], filters(logits[place]))
+    for index in np.ndindex(logits.shape[:-1]):
+        np.testing.assert_array_equal(together[index], filters(logits[index]))

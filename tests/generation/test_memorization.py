@@ -1,4 +1,4 @@
-"""Claims about the longest runs: what a plain search finds, and in what words it is told."""
+"""Claims about the longest runs: a plain search finds the same, and the report is in plain words."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def shared(text: str, samples: list[str]) -> int:
     st.sampled_from([1, 5, 1 << 20]),
     st.sampled_from([0, 9, 1 << 22]),
 )
-def test_the_longest_shared_run_is_the_one_that_a_search_finds(
-    text: str, samples: list[str], block: int, dense: int
+def test_the_longest_shared_run_is_as_long_as_a_plain_search_finds(
+    text: str, samples: list[str], block: int, max_table: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memorization, "_BLOCK", block)
-        patch.setattr(memorization, "_DENSE", dense)
+        patch.setattr(memorization, "_MAX_TABLE", max_table)
         found = longest_shared(codes_of(text), samples)
     assert len(found) == shared(text, samples)
     assert found in text
@@ -40,14 +40,14 @@ def test_the_longest_shared_run_is_the_one_that_a_search_finds(
 
 
 @given(st.text("abcdefgh", min_size=20, max_size=200), st.integers(0, 100), st.integers(1, 100))
-def test_a_run_that_was_put_into_noise_is_found(text: str, start: int, length: int) -> None:
+def test_a_run_inserted_into_noise_is_found(text: str, start: int, length: int) -> None:
     run = text[start : start + length]
     found = longest_shared(codes_of(text).astype(np.uint8), [f"{'x' * 50}{run}{'y' * 50}"])
     assert found == run
 
 
 @given(st.text("ab", max_size=60))
-def test_the_longest_repeated_run_is_the_one_that_a_search_finds(text: str) -> None:
+def test_the_longest_repeated_run_is_as_long_as_a_plain_search_finds(text: str) -> None:
     found = longest_repeated(text)
     lengths = [
         size
@@ -58,20 +58,19 @@ def test_the_longest_repeated_run_is_the_one_that_a_search_finds(text: str) -> N
     assert found == "" or text.find(found, text.find(found) + 1) > 0
 
 
-def test_no_run_goes_on_from_one_sample_to_the_next() -> None:
+def test_no_run_extends_from_one_sample_into_the_next() -> None:
     assert longest_shared(codes_of("abcdef"), ["xabc", "defx"]) == "abc"
-    assert report(["abab", "ab"], None) == "Longest run that a sample has twice: 2 characters: ab"
+    assert report(["abab", "ab"], None) == "Longest run repeated within a sample: 2 characters: ab"
 
 
-def test_a_report_is_short_and_on_one_line_each() -> None:
+def test_a_report_is_one_short_line_for_each_run() -> None:
     text = "0123456789\n" * 10
-    told = report([text[3:103]], codes_of(text))
-    copied, repeated = told.splitlines()
+    copied, repeated = report([text[3:103]], codes_of(text)).splitlines()
     assert copied.startswith("Longest run copied from the training text: 100 characters: 3456789\\n0123456789\\n")
     assert "..." in copied
-    assert repeated.startswith("Longest run that a sample has twice: 89 characters: ")
+    assert repeated.startswith("Longest run repeated within a sample: 89 characters: ")
     assert report([""], codes_of(text)).splitlines() == [
         "Longest run copied from the training text: none",
-        "Longest run that a sample has twice: none",
+        "Longest run repeated within a sample: none",
     ]
     assert report(["9"], codes_of(text)).splitlines()[0].endswith(": 1 character: 9")

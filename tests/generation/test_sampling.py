@@ -1,4 +1,4 @@
-"""Claims about writing, on a four-symbol model whose next character is known by heart."""
+"""Claims about sampling, on models with four symbols whose probabilities are known."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.torch_model import TorchModel
 
-VOCABULARY = Vocabulary.of("abc\n" * 50)  # tokens by code point: \n a b c
+VOCABULARY = Vocabulary.from_text("abc\n" * 50)  # tokens by code point: \n a b c
 PROBABILITIES = {"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4}
 
 
 def memoryless() -> CharRNN:
-    """A model that draws each character from PROBABILITIES, whatever came before."""
+    """Build a model that predicts PROBABILITIES in every context."""
     made = CharRNN(ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), 4)
     with torch.no_grad():
         for weights in made.parameters():
@@ -64,14 +64,14 @@ def write(
         indices=indices or list(range(len(primes))),
         until=until,
     )
-    shown = [""] * len(primes)
+    streamed = [""] * len(primes)
     for step in sampler:
-        shown = [before + now for before, now in zip(shown, step, strict=True)]
-    assert shown == [sample.text for sample in sampler.samples]
+        streamed = [before + now for before, now in zip(streamed, step, strict=True)]
+    assert streamed == [sample.text for sample in sampler.samples]
     return sampler.samples
 
 
-def test_characters_come_with_their_probabilities() -> None:
+def test_characters_are_drawn_with_their_probabilities() -> None:
     text = "".join(sample.text for sample in write(memoryless(), [""] * 50, 400))
     for character, probability in PROBABILITIES.items():
         error = math.sqrt(probability * (1 - probability) / len(text))
@@ -84,7 +84,7 @@ def test_temperature_sharpens_as_the_formula_says() -> None:
     assert Counter(text)["c"] / len(text) == pytest.approx(0.4**2 / weight, abs=0.015)
 
 
-def test_top_k_and_greedy_never_leave_their_set() -> None:
+def test_top_k_and_greedy_draw_from_their_set_alone() -> None:
     assert set(write(memoryless(), [""], 500, filters=Filters(top_k=2))[0].text) == {"b", "c"}
     assert set(write(memoryless(), [""], 500, filters=Filters(greedy=True))[0].text) == {"c"}
 
@@ -94,7 +94,7 @@ def test_length_counts_the_continuation_only() -> None:
     assert (sample.prime, len(sample.text)) == ("abcabc", 11)
 
 
-def test_the_price_is_the_unfiltered_models() -> None:
+def test_the_score_is_that_of_the_unfiltered_model() -> None:
     (sample,) = write(memoryless(), ["a"], 9, filters=Filters(greedy=True))
     each = -math.log(0.4) + VOCABULARY.known_nats
     assert sample.nats == pytest.approx(9 * each, rel=1e-6)
@@ -108,7 +108,7 @@ def test_the_first_samples_of_many_are_those_of_few() -> None:
     assert len({sample.text for sample in many}) == 8
 
 
-def test_a_seed_is_a_text_and_seed_zero_is_one() -> None:
+def test_a_seed_determines_the_text_and_zero_is_a_seed() -> None:
     model = contextual()
     zero = write(model, ["ab"], 30, seed=0)[0].text
     assert zero == write(model, ["ab"], 30, seed=0)[0].text
@@ -116,7 +116,7 @@ def test_a_seed_is_a_text_and_seed_zero_is_one() -> None:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_neighbours_with_other_primes_change_nothing(cell: str) -> None:
+def test_other_primes_in_the_batch_change_nothing(cell: str) -> None:
     model, primes = contextual(cell), ["", "abcab", "c", "bb"]
     together = write(model, primes, 25, until="\n\n")
     for index, prime in enumerate(primes):
@@ -132,8 +132,8 @@ def test_until_stops_before_the_text_appears() -> None:
     assert full.startswith(text + "bca")
 
 
-def test_until_holds_back_what_may_begin_it_and_shows_it_in_the_end() -> None:
-    # the length ends within a beginning of "cccccccc": those characters belong to the text
+def test_what_until_holds_back_is_released_at_the_end() -> None:
+    # the length is reached within a prefix of `until`: those characters belong to the text
     text = write(memoryless(), [""], 40, filters=Filters(greedy=True), until="c" * 50)[0].text
     assert text == "c" * 40
 
@@ -143,7 +143,7 @@ def test_until_overlapping_itself_is_found() -> None:
     assert write(memoryless(), [""], 5_000, until="bbc")[0].text == full[: full.index("bbc")]
 
 
-def test_a_prime_of_unknown_characters_works_and_a_long_one_too() -> None:
+def test_primes_may_be_long_and_have_unknown_characters() -> None:
     (odd, long) = write(contextual(), ["鸟🐦z", "abc" * 2_000], 10)
     assert (len(odd.text), len(long.text)) == (10, 10)
     assert odd.prime == "鸟🐦z"
@@ -158,14 +158,14 @@ def test_an_empty_prime_follows_a_newline() -> None:
     assert sample.text == VOCABULARY.characters[int(logits[0, -1].argmax())]
 
 
-def test_the_escape_is_never_written() -> None:
-    vocabulary = Vocabulary.of("abcdefg" * 3 + "hijk\n")  # unseen characters are likely here
+def test_the_escape_is_never_drawn() -> None:
+    vocabulary = Vocabulary.from_text("abcdefg" * 3 + "hijk\n")  # unseen characters are likely here
     made = CharRNN(
         ModelConfig(hidden_size=5, num_layers=1, embedding_size=3, dropout=0.0, tie_weights=False), len(vocabulary)
     )
     made.initialise(torch.Generator().manual_seed(0))
     sampler = Sampler(TorchModel(made), vocabulary, [""], 2_000, Filters(), seed=0, indices=[0])
-    assert set("".join(shown for (shown,) in sampler)) <= set(vocabulary.characters)
+    assert set("".join(text for (text,) in sampler)) <= set(vocabulary.characters)
 
 
 def test_bad_requests_are_refused_in_a_sentence() -> None:

@@ -1,5 +1,5 @@
-"""Claims about two stacks and the head that joins them: none sees the character asked for, each sees all others.
-Sizes: B=2 lanes, T=6 characters, E=4 embedding, H=5 hidden, V=7 vocabulary."""
+"""The two stacks of a bidirectional model and the head that joins them: each head sees all but what it predicts.
+Sizes: B=2 batch rows, T=6 characters, E=4 embedding, H=5 hidden, V=7 vocabulary."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def made(cell: str, activation: str, options: dict[str, Any], **more: Any) -> Bi
 
 
 def features(model: BidirectionalRNN, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Read tokens (B, T) between two newlines; gives what each stack knows of the text before and after each."""
+    """Read tokens (B, T) between two newlines; return the features of the text before and after each."""
     frame = torch.full_like(tokens[:, :1], NEWLINE)
     before, _ = model.read(torch.cat((frame, tokens[:, :-1]), 1), some_state(model))
     after, _ = model.read_back(torch.cat((tokens[:, 1:], frame), 1), some_state(model))
@@ -75,22 +75,22 @@ Head = Callable[[Tensor, Tensor], Tensor]
 
 
 def moved(model: BidirectionalRNN, heads: Sequence[Head]) -> list[npt.NDArray[np.bool_]]:
-    """Say of each head whether its logits t move at all where token s is another one: [t, s]."""
+    """Return for each head whether logits t change at all when token s changes: [t, s]."""
     tokens, read = some_tokens(steps=T), []
     for s in range(T):
         changed = tokens.clone()
         changed[:, s] = (tokens[:, s] + 1) % V
         read.append(features(model, changed))
-    known = features(model, tokens)
-    return [torch.stack([(head(*other) != head(*known)).any(-1).any(0) for other in read], 1).numpy() for head in heads]
+    same = features(model, tokens)
+    return [torch.stack([(head(*other) != head(*same)).any(-1).any(0) for other in read], 1).numpy() for head in heads]
 
 
-# No leak: what a head may not see, the character asked for first of all, moves no bit of its logits; all else does
+# No leak: what a head must not see, above all the character to predict, changes no bit of its logits; all else does
 
 
 @every_model
 @torch.no_grad()
-def test_each_head_sees_all_that_it_may_and_nothing_else(cell: str, activation: str, options: dict[str, Any]) -> None:
+def test_each_head_sees_exactly_what_it_may(cell: str, activation: str, options: dict[str, Any]) -> None:
     model = made(cell, activation, options)
     for name, weights in model.named_parameters():
         if activation == "relu" and ".kernel." in name:
@@ -118,27 +118,27 @@ def test_each_head_sees_all_that_it_may_and_nothing_else(cell: str, activation: 
 
 
 @torch.no_grad()
-def test_a_head_that_saw_its_character_would_be_found_out() -> None:
-    """The claim above can fail: what the forward stack knows one character later tells that character."""
+def test_a_head_that_saw_its_character_would_be_detected() -> None:
+    """The test above can fail: one character later, the forward stack has read the character."""
     model = made("lstm", "tanh", {"num_layers": 2})
     (leaking,) = moved(model, [lambda before, after: model.joint_logits(before[:, 1:], after[:, :-1])])
     assert leaking.shape == (T - 1, T)
     assert leaking.all()
 
 
-# One stack, many paths
+# One stack, several paths
 
 
 @every_model
 @torch.no_grad()
 def test_reading_back_is_reading_step_by_step_from_the_end(cell: str, activation: str, options: dict[str, Any]) -> None:
     model, tokens = made(cell, activation, options), some_tokens(steps=T)
-    whole, last = model.read_back(tokens, some_state(model))
-    assert whole.shape == (B, T, model.feature_size)
+    window, last = model.read_back(tokens, some_state(model))
+    assert window.shape == (B, T, model.feature_size)
     state, single = some_state(model), {}
     for t in reversed(range(T)):
         single[t], state = model.backward_stack.run_layers(model.embed(tokens[:, t : t + 1]), state)
-    close(torch.cat([single[t] for t in range(T)], 1), whole)
+    close(torch.cat([single[t] for t in range(T)], 1), window)
     for mine, theirs in zip(tensors(state), tensors(last), strict=True):
         close(mine, theirs)
 
@@ -149,11 +149,11 @@ def test_a_state_carried_from_right_to_left_equals_one_long_window(
     cell: str, activation: str, options: dict[str, Any]
 ) -> None:
     model, tokens = made(cell, activation, options), some_tokens(steps=8)
-    whole, last = model.read_back(tokens, some_state(model))
+    window, last = model.read_back(tokens, some_state(model))
     right, state = model.read_back(tokens[:, 5:], some_state(model))
     middle, state = model.read_back(tokens[:, 4:5], state)
     left, state = model.read_back(tokens[:, :4], state)
-    close(torch.cat((left, middle, right), 1), whole)
+    close(torch.cat((left, middle, right), 1), window)
     for mine, theirs in zip(tensors(state), tensors(last), strict=True):
         close(mine, theirs)
 
@@ -170,7 +170,7 @@ def test_the_backward_half_is_a_causal_model_of_reversed_text(
     close(logits.flip(1), model.backward_logits(after))
     for mine, theirs in zip(tensors(state), tensors(last), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    # and so is a causal model that holds its weights
+    # and equal to a causal model with its weights
     causal = bare(cell, activation, options, bidirectional=False).double().eval()
     weights, name = model.state_dict(), "backward_stack."
     stack = {key.removeprefix(name): value for key, value in weights.items() if key.startswith(name)}
@@ -231,7 +231,7 @@ def test_first_weights_come_from_the_generator_alone_and_all_of_them(
         model = bare(cell, activation, options)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if "norms." not in name:  # made as 1 and 0, and left so
+                if "norms." not in name:  # these stay 1 and 0
                     parameter.fill_(garbage)
         model.initialise(Generator().manual_seed(seed))
         models.append(model.state_dict())
@@ -240,7 +240,7 @@ def test_first_weights_come_from_the_generator_alone_and_all_of_them(
     assert all(torch.equal(weights, models[1][name]) for name, weights in models[0].items())
     for name in ("backward_stack.layers.0.kernel.weight_ih_l0", "joint_hidden.weight"):
         assert not torch.equal(models[1][name], models[2][name])
-    # two halves that began alike would be one for a while
+    # halves with the same first weights would stay alike for a while
     name = "layers.0.kernel.weight_ih_l0"
     assert not torch.equal(models[0][name], models[0]["backward_stack." + name])
 
@@ -264,7 +264,7 @@ def test_the_joint_head_starts_as_the_product_of_both_halves(options: dict[str, 
     close(model.joint_logits(before, after), (before + after) @ head.T)
     product = model.logits(before).softmax(-1) * model.backward_logits(after).softmax(-1)
     close(model.joint_logits(before, after).softmax(-1), product / product.sum(-1, keepdim=True))
-    # of a wider gap's first character only the left side speaks at first
+    # at first only the left side predicts the first character of a wider gap
     for remaining in range(2, WIDEST + 1):
         np.testing.assert_array_equal(model.joint_logits(before, after, remaining), model.logits(before))
 
@@ -287,7 +287,7 @@ def test_the_joint_head_is_its_equation_with_a_row_for_each_width(options: dict[
 
 
 @torch.no_grad()
-def test_a_number_counts_for_every_place_and_the_widest_gap_for_all_wider_ones() -> None:
+def test_one_width_applies_everywhere_and_the_widest_gap_stands_for_wider_ones() -> None:
     model = made("lstm", "tanh", {})
     before, after = some_features(model.feature_size)
     for remaining in (1, 2, 7, WIDEST):
@@ -307,11 +307,11 @@ def test_each_width_has_a_row_of_its_own(name: str) -> None:
     old = [model.joint_logits(before, after, remaining) for remaining in widths]
     for changed in widths:
         row = model.get_parameter(name)[changed - 1]
-        kept = row.clone()
+        saved = row.clone()
         row += 0.5
         new = [model.joint_logits(before, after, remaining) for remaining in widths]
         assert [r for r in widths if not torch.equal(new[r - 1], old[r - 1])] == [changed]
-        row.copy_(kept)
+        row.copy_(saved)
 
 
 def test_the_joint_head_drops_from_the_generator_alone_and_only_in_training() -> None:
@@ -349,7 +349,7 @@ def test_dropout_reaches_the_backward_stack_and_only_in_training(
 
 
 @pytest.mark.parametrize("options", LAID_OVER, ids=str)
-def test_what_both_halves_share_is_kept_once(options: dict[str, Any]) -> None:
+def test_shared_weights_are_stored_once(options: dict[str, Any]) -> None:
     weights = bare("gru", "tanh", options).state_dict()
     tied = bool(options.get("tie_weights"))
     assert [name for name, tensor in weights.items() if tensor.dim() == 2 and len(tensor) == V] == (
@@ -360,8 +360,8 @@ def test_what_both_halves_share_is_kept_once(options: dict[str, Any]) -> None:
         "backward_bias",
         "joint_bias",
     ]
-    places = [tensor.data_ptr() for tensor in weights.values()]
-    assert len(set(places)) == len(places)
+    addresses = [tensor.data_ptr() for tensor in weights.values()]
+    assert len(set(addresses)) == len(addresses)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_model_has_the_parameters_that_its_equations_need(
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
-def test_making_a_model_draws_nothing_from_the_generator_of_all() -> None:
+def test_making_a_model_draws_nothing_from_the_global_generator() -> None:
     before = torch.random.get_rng_state()
     bare("lstm", "tanh", {"num_layers": 2, "tie_weights": True})
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -403,18 +403,18 @@ def test_a_transplant_matches_all_three_heads_by_character(options: dict[str, An
             np.testing.assert_array_equal(weights, theirs[name])
             continue
         for row, character in enumerate(new_characters):
-            known = "abcdefg".find(character)
-            close(weights[row], theirs[name][known] if known >= 0 else theirs[name].mean(0))
-    # so what the old model thought of the characters both know, whichever side it saw, the new one thinks
-    opinions = []
+            old_row = "abcdefg".find(character)
+            close(weights[row], theirs[name][old_row] if old_row >= 0 else theirs[name].mean(0))
+    # so for shared characters the new model predicts what the old one did, from either side
+    predictions = []
     for model, characters in ((old, "abcdefg"), (new, new_characters)):
         tokens = torch.tensor([[characters.index(character) for character in "gadfda"]])
         before, _ = model.read(tokens[:, :-2], model.initial_state(1))
         after, _ = model.read_back(tokens[:, 2:], model.backward_stack.initial_state(1))
         columns = [characters.index(character) for character in "gfad"]
         heads = (model.logits(before), model.backward_logits(after), model.joint_logits(before, after))
-        opinions.append(torch.stack(heads)[..., columns])
-    close(opinions[0], opinions[1])
+        predictions.append(torch.stack(heads)[..., columns])
+    close(predictions[0], predictions[1])
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -426,7 +426,7 @@ def test_in_bf16_a_heads_bias_is_added_in_full(tied: bool) -> None:
     read = torch.randn(B, T, H, generator=Generator().manual_seed(2))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         (model.embedding if model.head is None else model.head).zero_()
-        for own in (model.head_bias, model.backward_bias, model.joint_bias):
-            own.copy_(bias)
+        for head_bias in (model.head_bias, model.backward_bias, model.joint_bias):
+            head_bias.copy_(bias)
         for logits in (model.logits(read), model.backward_logits(read), model.joint_logits(read, read)):
             assert torch.equal(logits, bias.expand(B, T, V))

@@ -1,5 +1,5 @@
-"""Whatever path the numbers take, kernel, steps or NumPy, in one window or many, they are the same numbers.
-Sizes: B=2 lanes, T=3 steps, E=4 embedding, H=5 hidden, V=7 vocabulary, K=2 the time skip."""
+"""A model gives the same numbers on every path: kernel, steps or NumPy, in one window or several.
+Sizes: B=2 batch rows, T=3 steps, E=4 embedding, H=5 hidden, V=7 vocabulary, K=2 the time skip."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from charrnn.models.factory import transplant
 from charrnn.models.layers import RecurrentLayer, State
 from charrnn.models.losses import target_nats
 from tests.conftest import CELLS, close
+from tests.models.test_cells import FUSED
 
 B, T, E, H, V, K = 2, 3, 4, 5, 7, 2
-# what is laid over each cell; a new option joins here
+# options of every cell; a new option joins here
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"num_layers": 3},
@@ -68,16 +69,16 @@ def made(cell: str, activation: str, options: dict[str, Any], **more: Any) -> Ch
     return model
 
 
-def some_tokens(lanes: int = B, steps: int = T, seed: int = 0) -> Tensor:
-    """Draw tokens, one of them the escape where there is room."""
-    tokens = torch.randint(0, V, (lanes, steps), generator=Generator().manual_seed(seed))
+def some_tokens(batch: int = B, steps: int = T, seed: int = 0) -> Tensor:
+    """Draw tokens (B, T), one of them the escape."""
+    tokens = torch.randint(0, V, (batch, steps), generator=Generator().manual_seed(seed))
     tokens[0, steps // 2] = V
     return tokens
 
 
-def some_state(model: CharRNN, lanes: int = B) -> State:
+def some_state(model: CharRNN, batch: int = B) -> State:
     generator = Generator().manual_seed(1)
-    state = model.initial_state(lanes).map(lambda tensor: tensor.normal_(generator=generator))
+    state = model.initial_state(batch).map(lambda tensor: tensor.normal_(generator=generator))
     if state.past is not None:
         state = state._replace(hidden=state.past[:, :, -1].clone())  # the last of the past is the present
     return state
@@ -87,15 +88,18 @@ def tensors(state: State) -> list[Tensor]:
     return [tensor for tensor in state if tensor is not None]
 
 
+def layers_of(model: CharRNN) -> list[RecurrentLayer]:
+    return [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
+
+
 def by_steps(model: CharRNN) -> CharRNN:
     """Make every layer run on the equations of `cells`."""
-    for layer in model.layers:
-        assert isinstance(layer, RecurrentLayer)
-        layer.fused = False
+    for layer in layers_of(model):
+        layer.forward = layer.run_steps  # type: ignore[method-assign]
     return model
 
 
-# One model, many paths
+# One model, several paths
 
 
 @every_model
@@ -107,7 +111,7 @@ def test_the_fused_path_equals_the_step_equations_forwards_and_in_every_gradient
         state = some_state(model).map(Tensor.requires_grad_)
         logits, after = model(some_tokens(), state)
         generator = Generator().manual_seed(2)
-        # random weights of the outputs: a plain sum would hide a swapped lane, step or unit
+        # random weights of the outputs: a plain sum would hide a swapped row, step or unit
         loss = sum(
             (tensor * torch.empty_like(tensor).normal_(generator=generator)).sum()
             for tensor in (logits, *tensors(after))
@@ -122,7 +126,7 @@ def test_the_fused_path_equals_the_step_equations_forwards_and_in_every_gradient
 
 
 def in_numpy(model: CharRNN, tokens: Tensor, state: State) -> npt.NDArray[np.float64]:
-    """Write the whole model down once more, in NumPy."""
+    """Compute the logits of the whole model in plain NumPy."""
     weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     config = model.config
     embedding = np.concatenate([weights["embedding"], weights["embedding"].mean(0, keepdims=True)])
@@ -140,8 +144,8 @@ def in_numpy(model: CharRNN, tokens: Tensor, state: State) -> npt.NDArray[np.flo
                 config.cell,
                 projected,
                 carried,
-                weights[kernel + "weight_hh_l0"],
-                weights[kernel + "bias_hh_l0"],
+                weights.get(kernel + "weight_hh_l0"),
+                weights.get(kernel + "bias_hh_l0"),
                 activation=config.activation,
                 leak=config.leak,
                 skip_weight=weights.get(f"layers.{layer}.skip_weight"),
@@ -170,12 +174,12 @@ def test_the_model_is_its_equations_written_down_in_numpy(cell: str, activation:
 @torch.no_grad()
 def test_single_steps_equal_a_window_and_carry_its_state(cell: str, activation: str, options: dict[str, Any]) -> None:
     model, tokens = made(cell, activation, options), some_tokens()
-    whole, last = model(tokens, some_state(model))
+    window, last = model(tokens, some_state(model))
     state, single = some_state(model), []
     for t in range(T):
         logits, state = model(tokens[:, t : t + 1], state)
         single.append(logits)
-    close(torch.cat(single, 1), whole)
+    close(torch.cat(single, 1), window)
     for mine, theirs in zip(tensors(state), tensors(last), strict=True):
         close(mine, theirs)
 
@@ -185,10 +189,10 @@ def test_a_state_carried_over_windows_equals_one_long_window(
     cell: str, activation: str, options: dict[str, Any]
 ) -> None:
     model, tokens = made(cell, activation, options), some_tokens(steps=8)
-    whole, last = model(tokens, some_state(model))
+    window, last = model(tokens, some_state(model))
     first, state = model(tokens[:, :3], some_state(model))
     second, state = model(tokens[:, 3:], state.detach())
-    close(torch.cat((first, second), 1).detach(), whole.detach())
+    close(torch.cat((first, second), 1).detach(), window.detach())
     for mine, theirs in zip(tensors(state), tensors(last), strict=True):
         close(mine.detach(), theirs.detach())
 
@@ -207,7 +211,7 @@ def test_no_logit_depends_on_a_later_token(cell: str, activation: str, options: 
 
 @every_model
 @torch.no_grad()
-def test_lanes_know_nothing_of_each_other(cell: str, activation: str, options: dict[str, Any]) -> None:
+def test_batch_rows_are_independent(cell: str, activation: str, options: dict[str, Any]) -> None:
     model, tokens, state = made(cell, activation, options), some_tokens(), some_state(made(cell, activation, options))
     both, after = model(tokens, state)
     changed = tokens.clone()
@@ -240,7 +244,7 @@ def test_no_call_changes_the_state_it_was_given(cell: str, activation: str, opti
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_the_start_state_is_zeros_of_the_shapes_that_a_call_gives_back() -> None:
+def test_the_initial_state_is_zeros_of_the_shapes_that_a_call_gives_back() -> None:
     for cell, activation, options in MODELS:
         model = made(cell, activation, options)
         start = model.initial_state(B)
@@ -249,11 +253,11 @@ def test_the_start_state_is_zeros_of_the_shapes_that_a_call_gives_back() -> None
         assert [None if tensor is None else tensor.shape for tensor in state] == [
             None if tensor is None else tensor.shape for tensor in start
         ]
-        assert (start.cell is not None) == (cell == "lstm")
+        assert (start.cell is not None) == cells.CELLS[cell].cell_state
         assert (start.past is not None) == ("time_skip" in options)
 
 
-def test_lanes_can_be_reordered_and_repeated() -> None:
+def test_batch_rows_can_be_reordered_and_repeated() -> None:
     model = made("lstm", "tanh", {"num_layers": 3, "time_skip": K})
     state = some_state(model)
     chosen = state.select(torch.tensor([1, 0, 1]))
@@ -278,7 +282,7 @@ def test_an_escape_is_read_as_the_mean_character(cell: str, activation: str) -> 
         close(model(as_escape, model.initial_state(1))[0], model(as_mean, model.initial_state(1))[0])
 
 
-def test_reading_escapes_teaches_every_character_alike() -> None:
+def test_an_escape_as_input_has_the_same_gradient_for_every_character() -> None:
     model = made("rnn", "tanh", {})
     logits, _ = model(torch.full((B, T), V), model.initial_state(B))
     logits.sum().backward()
@@ -295,7 +299,7 @@ def test_dropout_draws_from_its_generator_alone_and_only_in_training(
     cell: str, activation: str, options: dict[str, Any]
 ) -> None:
     model, tokens = made(cell, activation, options, dropout=0.5), some_tokens()
-    everyones, generator = torch.random.get_rng_state(), Generator().manual_seed(3)
+    global_state, generator = torch.random.get_rng_state(), Generator().manual_seed(3)
     unused = generator.get_state()
     quiet, _ = model(tokens, some_state(model), generator)
     assert torch.equal(generator.get_state(), unused)
@@ -307,7 +311,7 @@ def test_dropout_draws_from_its_generator_alone_and_only_in_training(
     again, _ = model(tokens, some_state(model), Generator().manual_seed(3))
     assert not torch.equal(first, second)
     np.testing.assert_array_equal(first.detach(), again.detach())
-    assert torch.equal(torch.random.get_rng_state(), everyones)
+    assert torch.equal(torch.random.get_rng_state(), global_state)
 
 
 @torch.no_grad()
@@ -317,13 +321,13 @@ def test_dropout_drops_a_share_and_scales_up_the_rest() -> None:
     assert model.head is not None
     model.head.copy_(torch.eye(V))
     model.head_bias.zero_()
-    tokens = some_tokens(lanes=40, steps=50)
+    tokens = some_tokens(batch=40, steps=50)
     hidden, _ = model(tokens, model.initial_state(40))
-    apply_dropout, after = model.train()(tokens, model.initial_state(40), Generator().manual_seed(0))
-    kept = apply_dropout != 0
-    close(apply_dropout[kept], hidden[kept] / 0.8)
-    assert abs(float(kept.double().mean()) - 0.8) < 0.02  # of 14,000: five standard deviations
-    close(after.hidden[0], hidden[:, -1])  # what is carried is never dropped
+    dropped, after = model.train()(tokens, model.initial_state(40), Generator().manual_seed(0))
+    remaining = dropped != 0
+    close(dropped[remaining], hidden[remaining] / 0.8)
+    assert abs(float(remaining.double().mean()) - 0.8) < 0.02  # of 14,000: five standard deviations
+    close(after.hidden[0], hidden[:, -1])  # the state is never dropped
 
 
 # Initialisation
@@ -336,8 +340,9 @@ def initialised(cell: str, activation: str, init: str, **more: Any) -> CharRNN:
     return model
 
 
-def layers_of(model: CharRNN) -> list[RecurrentLayer]:
-    return [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
+def recurrent_weights(layer: RecurrentLayer) -> list[Tensor]:
+    named = dict(layer.kernel.named_parameters())
+    return [weight for weight in (named.get("weight_hh_l0"), layer.skip_weight) if weight is not None]
 
 
 @every_cell
@@ -345,19 +350,20 @@ def test_orthogonal_blocks_are_orthogonal_and_none_is_another(cell: str, activat
     seen = []
     for layer in layers_of(initialised(cell, activation, "orthogonal", time_skip=K)):
         assert layer.skip_weight is not None
-        blocks = [*layer.weights()[1].chunk(cells.GATES[cell]), *layer.skip_weight.chunk(cells.GATES[cell])]
+        blocks = [block for weight in recurrent_weights(layer) for block in weight.chunk(cells.CELLS[cell].gates)]
         for block in blocks:
             assert block.shape == (H, H)
             close((block @ block.T).detach(), np.eye(H), 1e-5)
         seen += [block.detach().numpy().tobytes() for block in blocks]
-    assert len(set(seen)) == len(seen) == 4 * cells.GATES[cell]
+    assert len(set(seen)) == len(seen) == (4 if cells.CELLS[cell].recurrent else 2) * cells.CELLS[cell].gates
 
 
 @every_cell
 def test_identity_blocks_are_the_identity(cell: str, activation: str) -> None:
     for layer in layers_of(initialised(cell, activation, "identity", time_skip=K)):
-        for block in layer.weights()[1].chunk(cells.GATES[cell]):
-            np.testing.assert_array_equal(block.detach(), np.eye(H))
+        for weight in recurrent_weights(layer)[:-1]:
+            for block in weight.chunk(cells.CELLS[cell].gates):
+                np.testing.assert_array_equal(block.detach(), np.eye(H))
         assert layer.skip_weight is not None
         assert not bool(layer.skip_weight.any())
         assert 0 < float(layer.weights()[0].detach().abs().max()) < 0.01
@@ -378,11 +384,11 @@ def test_the_forget_bias_starts_at_1_and_every_other_at_0(init: str) -> None:
     for cell, activation in CELLS:
         model = initialised(cell, activation, init, layer_norm=True, tie_weights=True)
         for layer in layers_of(model):
-            bias = (layer.weights()[2] + layer.weights()[3]).detach()
-            expected = np.zeros(cells.GATES[cell] * H)
+            biases = [weight.detach() for name, weight in layer.kernel.named_parameters() if name.startswith("bias")]
+            expected = np.zeros(cells.CELLS[cell].gates * H)
             if cell == "lstm":
                 expected[H : 2 * H] = 1.0
-            np.testing.assert_array_equal(bias, expected)
+            np.testing.assert_array_equal(torch.stack(biases).sum(0), expected)
         assert model.bridge is not None
         assert not bool(model.bridge.bias.any())
         assert not bool(model.head_bias.any())
@@ -390,9 +396,7 @@ def test_the_forget_bias_starts_at_1_and_every_other_at_0(init: str) -> None:
 
 @pytest.mark.parametrize("init", ["orthogonal", "torch"])
 @pytest.mark.parametrize("options", [{}, {"tie_weights": True}])
-def test_what_a_network_foretells_at_first_is_how_often_each_character_occurs(
-    init: str, options: dict[str, Any]
-) -> None:
+def test_a_new_network_predicts_the_character_frequencies(init: str, options: dict[str, Any]) -> None:
     model, plain = (initialised("gru", "tanh", init, **options) for _ in range(2))
     frequencies = torch.arange(1, V + 1, dtype=torch.float64)
     frequencies /= frequencies.sum()
@@ -402,15 +406,15 @@ def test_what_a_network_foretells_at_first_is_how_often_each_character_occurs(
     drawn = plain.state_dict()
     for name, weights in model.state_dict().items():
         np.testing.assert_array_equal(weights, frequencies.log().float() if name == "head_bias" else drawn[name])
-    model.initialise(Generator().manual_seed(0))  # and forgets them where it is told none
+    model.initialise(Generator().manual_seed(0))  # without frequencies the bias is 0 again
     assert not bool(model.head_bias.any())
 
 
 @every_cell
 def test_xavier_and_torch_stay_within_their_bounds(cell: str, activation: str) -> None:
     for layer in layers_of(initialised(cell, activation, "xavier", hidden_size=40, num_layers=1)):
-        largest = float(layer.weights()[1].detach().abs().max())
-        assert 0.95 * math.sqrt(6 / 80) < largest <= math.sqrt(6 / 80)
+        for weight in recurrent_weights(layer):
+            assert 0.95 * math.sqrt(6 / 80) < float(weight.detach().abs().max()) <= math.sqrt(6 / 80)
         largest = float(layer.weights()[0].detach().abs().max())
         assert 0.9 * math.sqrt(6 / 44) < largest <= math.sqrt(6 / 44)
     for layer in layers_of(initialised(cell, activation, "torch", hidden_size=40, num_layers=1, time_skip=K)):
@@ -431,47 +435,47 @@ def test_first_weights_come_from_the_generator_alone_and_all_of_them(
             model = CharRNN(config, V)
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
-                    if not name.startswith("norms."):  # made as 1 and 0, and left so
+                    if not name.startswith("norms."):  # these stay 1 and 0
                         parameter.fill_(garbage)
-            everyones = torch.random.get_rng_state()
+            global_state = torch.random.get_rng_state()
             model.initialise(Generator().manual_seed(seed))
-            assert torch.equal(torch.random.get_rng_state(), everyones)
+            assert torch.equal(torch.random.get_rng_state(), global_state)
             models.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
         assert bool(models[0].isfinite().all())
         assert torch.equal(models[0], models[1])
         assert not torch.equal(models[1], models[2])
 
 
-def test_making_a_model_draws_nothing_from_the_generator_of_all() -> None:
+def test_making_a_model_draws_nothing_from_the_global_generator() -> None:
     before = torch.random.get_rng_state()
     CharRNN(ModelConfig(hidden_size=H, embedding_size=E, num_layers=2, dropout=0.0, tie_weights=True), V)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-# The price of a character
+# The loss of a character
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_all_next_characters_cost_a_probability_of_1_together(dtype: torch.dtype) -> None:
-    known = Vocabulary.of("aaabbc月\n\n", min_count=1)
-    size = len(known)
+def test_the_probabilities_of_all_next_characters_add_up_to_1(dtype: torch.dtype) -> None:
+    vocabulary = Vocabulary.from_text("aaabbc月\n\n", min_count=1)
+    size = len(vocabulary)
     logits = torch.randn(B, T, size, generator=Generator().manual_seed(0)).mul(5).to(dtype)
     total = torch.zeros(B, T, dtype=torch.float64)
     for token in range(size + 1):
-        price = target_nats(logits, torch.full((B, T), token), known.known_nats, known.escape_nats)
-        assert price.shape == (B, T)
-        total += torch.exp(-price.double()) * (SCALARS - size if token == size else 1)
+        nats = target_nats(logits, torch.full((B, T), token), vocabulary.known_nats, vocabulary.escape_nats)
+        assert nats.shape == (B, T)
+        total += torch.exp(-nats.double()) * (SCALARS - size if token == size else 1)
     close(total, np.ones((B, T)), 1e-12 if dtype == torch.float64 else 1e-5)
 
 
-def test_each_target_is_priced_by_its_own_logits() -> None:
+def test_each_target_is_scored_by_its_own_logits() -> None:
     probabilities = torch.tensor([[[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]], [[0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]])
     targets = torch.tensor([[0, 1], [3, 0]])
-    prices = target_nats(probabilities.double().log(), targets, 0.25, 9.0)
-    close(prices, [[math.log(2) + 0.25, math.log(4 / 3) + 0.25], [9.0, 0.25]])
+    nats = target_nats(probabilities.double().log(), targets, 0.25, 9.0)
+    close(nats, [[math.log(2) + 0.25, math.log(4 / 3) + 0.25], [9.0, 0.25]])
 
 
-def test_an_escape_teaches_the_softmax_nothing() -> None:
+def test_an_escape_has_no_gradient() -> None:
     logits = torch.randn(B, T, V, generator=Generator().manual_seed(0)).requires_grad_()
     targets = torch.tensor([[0, V, 2], [V, V, 3]])
     (gradient,) = torch.autograd.grad(target_nats(logits, targets, 0.1, 9.0).sum(), logits)
@@ -480,8 +484,8 @@ def test_an_escape_teaches_the_softmax_nothing() -> None:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @torch.no_grad()
-def test_a_new_model_does_not_foretell_that_each_character_comes_again(options: dict[str, Any]) -> None:
-    """A tied embedding that reached the head would be certain of what was there already."""
+def test_a_new_model_does_not_predict_that_each_character_repeats(options: dict[str, Any]) -> None:
+    """A tied embedding added to the features would predict its own character with certainty."""
     size, hidden = 1_000, 64
     values = {
         "hidden_size": hidden,
@@ -518,9 +522,9 @@ def test_a_transplant_matches_by_character_and_not_by_position(options: dict[str
             np.testing.assert_array_equal(weights, theirs[name])
             continue
         for row, character in enumerate(new_characters):
-            known = "abcdefg".find(character)
-            close(weights[row], theirs[name][known] if known >= 0 else theirs[name].mean(0))
-    # so what the old model thought of the characters both know, the new one thinks
+            old_row = "abcdefg".find(character)
+            close(weights[row], theirs[name][old_row] if old_row >= 0 else theirs[name].mean(0))
+    # so for shared characters the new model predicts what the old one did
     text = "gadfda"
     logits = [
         model(torch.tensor([[characters.index(character) for character in text]]), model.initial_state(1))[0]
@@ -560,29 +564,26 @@ def test_a_model_has_the_parameters_that_its_equations_need(options: dict[str, A
     assert sum(parameter.numel() for parameter in CharRNN(config, V).parameters()) == expected
 
 
-# What CUDA runs instead, on a CPU: a single step by torch's own functions, and layers in bf16 without autocast
+# What runs on CUDA, here on a CPU: a single step by torch's functions, and layers in bf16 without autocast
 
 
-PLAIN = tuple(pair for pair in CELLS if pair[1] != "leaky_relu")  # what torch has kernels for
-
-
-@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@pytest.mark.parametrize(("cell", "activation"), FUSED)
 @torch.no_grad()
 def test_torchs_single_step_is_that_of_the_equations(cell: str, activation: str) -> None:
     layer = made(cell, activation, {}).layers[0]
     assert isinstance(layer, RecurrentLayer)
     generator = Generator().manual_seed(2)
     x, hidden, memory = (torch.randn(B, size, generator=generator).double() for size in (E, H, H))
-    state = cells.StepState(hidden, memory if cell == "lstm" else None)
-    (y, after), (expected, known) = layer.single_step(x[:, None], state), layer.steps(x[:, None], state)
+    state = cells.StepState(hidden, memory if cells.CELLS[cell].cell_state else None)
+    (y, after), (expected, other) = layer.single_step(x[:, None], state), layer.run_steps(x[:, None], state)
     close(y, expected)
-    close(after.hidden, known.hidden)
-    assert (after.cell is None) == (known.cell is None)
+    close(after.hidden, other.hidden)
+    assert (after.cell is None) == (other.cell is None)
     if after.cell is not None:
-        close(after.cell, known.cell)
+        close(after.cell, other.cell)
 
 
-def test_cudnn_may_round_within_and_is_as_it_was_afterwards() -> None:
+def test_tf32_is_allowed_within_its_context_and_restored_after_it() -> None:
     before = device.allow_tf32(False)
     try:
         with device.tf32(torch.device("cuda"), True):
@@ -599,7 +600,7 @@ def test_cudnn_may_round_within_and_is_as_it_was_afterwards() -> None:
 
 
 def to_be_rounded(cell: str, activation: str) -> tuple[RecurrentLayer, Tensor, cells.StepState]:
-    """Make a layer that enlarges no rounding on its way, an input (8, 16, 32) and a state."""
+    """Make a layer that does not amplify rounding errors, an input (8, 16, 32) and a state."""
     layer = made(cell, activation, {}, hidden_size=64, embedding_size=32).float().layers[0]
     assert isinstance(layer, RecurrentLayer)
     with torch.no_grad():
@@ -608,12 +609,12 @@ def to_be_rounded(cell: str, activation: str) -> tuple[RecurrentLayer, Tensor, c
     generator = Generator().manual_seed(2)
     hidden, memory = torch.randn(2, 8, 64, generator=generator)
     x = torch.randn(8, 16, 32, generator=generator)
-    return layer, x, cells.StepState(hidden, memory if cell == "lstm" else None)
+    return layer, x, cells.StepState(hidden, memory if cells.CELLS[cell].cell_state else None)
 
 
-@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@pytest.mark.parametrize(("cell", "activation"), FUSED)
 @pytest.mark.bf16
-def test_what_is_asked_of_a_gpu_in_bf16_holds_on_a_cpu(cell: str, activation: str) -> None:
+def test_the_bounds_for_a_gpu_in_bf16_hold_on_a_cpu(cell: str, activation: str) -> None:
     layer, x, before = to_be_rounded(cell, activation)
     x.requires_grad_()
     exact, found = (
@@ -624,7 +625,7 @@ def test_what_is_asked_of_a_gpu_in_bf16_holds_on_a_cpu(cell: str, activation: st
         assert float((one - other).norm()) < 0.1 * float(one.norm())
 
 
-@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@pytest.mark.parametrize(("cell", "activation"), FUSED)
 @pytest.mark.bf16
 def test_a_layer_in_bf16_is_the_layer_and_its_gradients_are_fp32(cell: str, activation: str) -> None:
     layer = made(cell, activation, {}, hidden_size=16, embedding_size=8).float().layers[0]
@@ -632,7 +633,7 @@ def test_a_layer_in_bf16_is_the_layer_and_its_gradients_are_fp32(cell: str, acti
     generator = Generator().manual_seed(2)
     x = torch.randn(B, T, 8, generator=generator, requires_grad=True)
     hidden, memory = torch.randn(2, B, 16, generator=generator)
-    state = cells.StepState(hidden, memory if cell == "lstm" else None)
+    state = cells.StepState(hidden, memory if cells.CELLS[cell].cell_state else None)
     found = []
     for run in (layer.in_bf16, layer.forward):
         y, after = run(x, state)

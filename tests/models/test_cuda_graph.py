@@ -1,6 +1,6 @@
-"""Claims about the recorded step: replayed, it gives what the model gives, and what it gave is never changed.
-A stand-in for a CUDA graph runs the function again, into the outputs of the first time, from the inputs' own places.
-Sizes: B=2 lanes, H=5 hidden, V=7 vocabulary, K=2 the time skip."""
+"""A recorded step, when replayed, gives what the model gives, and never changes its earlier results.
+A stand-in for a CUDA graph runs the function again, from the same inputs, into the outputs of the first time.
+Sizes: B=2 batch rows, H=5 hidden, V=7 vocabulary, K=2 the time skip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOCABULARY = Vocabulary("\nabcdef", 1000, 3)
 
 
 class StandIn:
-    """Records as a CUDA graph does: what it runs finds its inputs and leaves its outputs where they were."""
+    """Records like a CUDA graph: a replay reads and writes the same memory."""
 
     def __init__(self) -> None:
         self.recorded = 0
@@ -34,16 +34,16 @@ class StandIn:
         outputs = function()
 
         def replay() -> None:
-            for kept, new in zip(outputs, function(), strict=True):
-                if kept is not None and new is not None:
-                    kept.copy_(new)
+            for output, new in zip(outputs, function(), strict=True):
+                if output is not None and new is not None:
+                    output.copy_(new)
 
         return outputs, replay
 
 
 @every_model
 @torch.no_grad()
-def test_a_replayed_step_is_the_models(cell: str, activation: str, options: dict[str, Any]) -> None:
+def test_a_replayed_step_equals_the_model(cell: str, activation: str, options: dict[str, Any]) -> None:
     model = made(cell, activation, options)
     halves: list[Any] = [model, model.backward_half] if isinstance(model, BidirectionalRNN) else [model]
     for half in halves:
@@ -61,35 +61,35 @@ def test_a_replayed_step_is_the_models(cell: str, activation: str, options: dict
 
 
 @torch.no_grad()
-def test_what_a_step_gave_outlasts_the_next_ones() -> None:
-    """A search reads on from one state in several ways, and from an old one after a new one."""
+def test_later_steps_leave_earlier_results_unchanged() -> None:
+    """A search reads several continuations of one state, and returns to older ones."""
     model = made("lstm", "tanh", {"num_layers": 2, "time_skip": 2})
     reader, plain = TorchModel(model, StandIn()), TorchModel(model)
     first = TorchState(some_state(model))
-    given = [tensor.clone() for tensor in first.carried if tensor is not None]
+    given = [tensor.clone() for tensor in first.tensors if tensor is not None]
     one, two = np.array([[1], [V]]), np.array([[2], [3]])
     logits, after = reader.step(one, first)
-    kept = logits.copy(), [tensor.clone() for tensor in after.carried if tensor is not None]
+    saved = logits.copy(), [tensor.clone() for tensor in after.tensors if tensor is not None]
     for tokens, state in ((two, after), (two, first), (one, first)):
         found, found_state = reader.step(tokens, state)
         expected, expected_state = plain.step(tokens, state)
         np.testing.assert_allclose(found, expected)
-        for mine, theirs in zip(found_state.carried, expected_state.carried, strict=True):
+        for mine, theirs in zip(found_state.tensors, expected_state.tensors, strict=True):
             torch.testing.assert_close(mine, theirs)
-    np.testing.assert_array_equal(logits, kept[0])
-    for mine, theirs in zip((t for t in after.carried if t is not None), kept[1], strict=True):
+    np.testing.assert_array_equal(logits, saved[0])
+    for mine, theirs in zip((t for t in after.tensors if t is not None), saved[1], strict=True):
         assert torch.equal(mine, theirs)
-    for mine, theirs in zip((t for t in first.carried if t is not None), given, strict=True):
+    for mine, theirs in zip((t for t in first.tensors if t is not None), given, strict=True):
         assert torch.equal(mine, theirs)
 
 
 @torch.no_grad()
-def test_few_recordings_serve_every_number_of_lanes() -> None:
+def test_few_recordings_serve_every_batch_size() -> None:
     model, record = made("gru", "tanh", {"num_layers": 2}), StandIn()
     reader, plain = TorchModel(model, record), TorchModel(model)
-    for lanes in (9, 8, 5, 4, 3, 2, 1, 7):
-        tokens = some_tokens(lanes, 1, lanes).numpy()
-        state = TorchState(some_state(model, lanes))
+    for batch in (9, 8, 5, 4, 3, 2, 1, 7):
+        tokens = some_tokens(batch, 1, batch).numpy()
+        state = TorchState(some_state(model, batch))
         np.testing.assert_allclose(reader.step(tokens, state)[0], plain.step(tokens, state)[0])
     assert record.recorded == 5  # for 16, 8, 4, 2 and 1
 
@@ -103,7 +103,7 @@ def test_several_steps_at_once_are_not_recorded() -> None:
 
 def test_a_bidirectional_models_other_half_is_recorded_too() -> None:
     record = StandIn()
-    sides = TorchModel(made("gru", "tanh", {"bidirectional": True}), record).sides
+    sides = TorchModel(made("gru", "tanh", {"bidirectional": True}), record).bidirectional_heads
     assert sides is not None
     sides.backward.step(np.array([[1]]), sides.backward.initial_state(1))
     assert record.recorded == 1
@@ -114,7 +114,7 @@ def test_the_text_is_the_same(until: str | None) -> None:
     model = made("lstm", "tanh", {"num_layers": 2})
     texts, best = [], []
     for reader in (TorchModel(model), TorchModel(model, StandIn())):
-        # lanes end at different times where there is something to stop at
+        # with `until`, samples end at different times
         sampler = sampling.Sampler(
             reader, VOCABULARY, ["", "ab", "f?"], 40, Filters(), seed=4, indices=[0, 1, 2], until=until
         )

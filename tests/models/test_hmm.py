@@ -1,5 +1,5 @@
 """The hidden Markov model: by hand over all paths, its gradient, and the commands that use it.
-Sizes: B=2 lanes, T=3 steps, S=5 hidden states, V=7 vocabulary."""
+Sizes: B=2 batch rows, T=3 steps, S=5 hidden states, V=7 vocabulary."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_hidden_states_start_apart_but_around_the_frequencies() -> None:
 
 
 def two_coins() -> HiddenMarkov:
-    """Make a chain of two states that write 0 and 1: state 0 writes 0 nine times of ten, state 1 half the time."""
+    """Make a chain of two states that emit 0 or 1: state 0 emits 0 nine times in ten, state 1 half the time."""
     model = made(2, 2)
     with torch.no_grad():
         model.transition.copy_(torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log())
@@ -60,7 +60,7 @@ def two_coins() -> HiddenMarkov:
 
 
 def over_all_paths(model: HiddenMarkov, tokens: Sequence[int]) -> float:
-    """Give P(tokens), adding up every way through the hidden states; the state before the first is any."""
+    """Compute P(tokens) as a sum over all paths of hidden states; all states before the first are equally likely."""
     transition = model.transition.softmax(1).tolist()
     emission = cells.emission(model.emission).tolist()
     states = range(len(transition))
@@ -76,8 +76,8 @@ def over_all_paths(model: HiddenMarkov, tokens: Sequence[int]) -> float:
 @torch.no_grad()
 def test_two_states_and_two_symbols_by_hand() -> None:
     model = two_coins()
-    # before: 1/2, 1/2; the first state: 0.625, 0.375; it writes 0 with 0.625 * 0.9 + 0.375 * 0.5 = 0.75
-    # then the posterior is 0.75, 0.25; what comes next 0.6875, 0.3125; it writes 0 with 0.61875 + 0.15625 = 0.775
+    # before: 1/2, 1/2; the first state: 0.625, 0.375; it emits 0 with 0.625 * 0.9 + 0.375 * 0.5 = 0.75
+    # then the posterior is 0.75, 0.25; the next one 0.6875, 0.3125; it emits 0 with 0.61875 + 0.15625 = 0.775
     logits, state = model(torch.tensor([[0]]), model.initial_state(1))
     np.testing.assert_allclose(state.hidden[0].exp(), [[0.75, 0.25]], atol=1e-5)
     np.testing.assert_allclose(logits[0].exp(), [[0.775, 0.225]], atol=1e-5)
@@ -85,7 +85,7 @@ def test_two_states_and_two_symbols_by_hand() -> None:
 
 @pytest.mark.parametrize("tokens", list(itertools.product((0, 1), repeat=4)))
 @torch.no_grad()
-def test_a_text_is_as_likely_as_all_its_paths(tokens: tuple[int, ...]) -> None:
+def test_the_probability_of_a_text_is_the_sum_over_all_paths(tokens: tuple[int, ...]) -> None:
     model = two_coins()
     logits, _ = model(torch.tensor([tokens]), model.initial_state(1))
     for length in range(1, 4):
@@ -94,13 +94,13 @@ def test_a_text_is_as_likely_as_all_its_paths(tokens: tuple[int, ...]) -> None:
 
 
 @torch.no_grad()
-def test_what_it_foretells_adds_up_to_one_after_any_text() -> None:
+def test_its_predictions_add_up_to_one_after_any_text() -> None:
     model = made()
     logits, state = model(some_tokens(), model.initial_state(B))
     assert logits.shape == (B, T, V)
     np.testing.assert_allclose(logits.exp().sum(-1), 1.0, rtol=1e-12)
     np.testing.assert_allclose(state.hidden.exp().sum(-1), 1.0, rtol=1e-12)
-    # also where hidden states are sure of what they write
+    # also if each hidden state emits one character almost surely
     model.emission.mul_(1e4)
     logits, state = model(some_tokens(), model.initial_state(B))
     assert torch.isfinite(logits).all()
@@ -109,7 +109,7 @@ def test_what_it_foretells_adds_up_to_one_after_any_text() -> None:
 
 
 @torch.no_grad()
-def test_an_unknown_character_says_nothing_of_the_hidden_state() -> None:
+def test_an_unknown_character_carries_no_information_about_the_hidden_state() -> None:
     model = made()
     _, state = model(some_tokens(), model.initial_state(B))
     _, after = model(torch.full((B, 1), V), state)
@@ -121,14 +121,14 @@ def test_an_unknown_character_says_nothing_of_the_hidden_state() -> None:
 
 def test_the_gradient_is_that_of_the_plain_equation() -> None:
     generator = Generator().manual_seed(3)
-    coming, transition = (torch.rand(*shape, dtype=torch.float64, generator=generator) for shape in ((B, S), (S, S)))
+    predicted, transition = (torch.rand(*shape, dtype=torch.float64, generator=generator) for shape in ((B, S), (S, S)))
     likelihoods = torch.rand(B, T, S, dtype=torch.float64, generator=generator)
     weights = torch.rand(T + 1, B, S, dtype=torch.float64, generator=generator)
-    given = [tensor.requires_grad_() for tensor in (coming, likelihoods, transition)]
+    given = [tensor.requires_grad_() for tensor in (predicted, likelihoods, transition)]
 
     features, last = _Recursion.apply(*given)  # type: ignore[no-untyped-call]
     found = torch.autograd.grad((features * weights[:T].transpose(0, 1)).sum() + (last * weights[T]).sum(), given)
-    state, total = coming, torch.zeros((), dtype=torch.float64)
+    state, total = predicted, torch.zeros((), dtype=torch.float64)
     for step in range(T):
         posterior, state = cells.hidden_markov(state, likelihoods[:, step], transition)
         total = total + (state * weights[step]).sum()
@@ -140,15 +140,15 @@ def test_the_gradient_is_that_of_the_plain_equation() -> None:
 @torch.no_grad()
 def test_a_carried_state_is_the_text_read_at_once() -> None:
     model, tokens = made(), torch.cat((some_tokens(1), some_tokens(2)), 1)
-    whole, end = model(tokens, model.initial_state(B))
+    window, end = model(tokens, model.initial_state(B))
     first, state = model(tokens[:, :T], model.initial_state(B))
     second, after = model(tokens[:, T:], state)
-    np.testing.assert_allclose(torch.cat((first, second), 1), whole, rtol=1e-10)
+    np.testing.assert_allclose(torch.cat((first, second), 1), window, rtol=1e-10)
     np.testing.assert_allclose(after.hidden, end.hidden, rtol=1e-9)
 
 
 @torch.no_grad()
-def test_without_torch_the_numbers_are_the_same_numbers() -> None:
+def test_without_torch_the_numbers_are_the_same() -> None:
     model = made()
     reader = NumpyHMM({name: weights.numpy() for name, weights in model.state_dict().items()})
     by_torch = TorchModel(model)
@@ -172,15 +172,15 @@ OPTIONS = [
 
 
 @pytest.fixture
-def learnt(here: Path, charrnn: Charrnn) -> Path:
-    """Train a tiny model into checkpoints/text; gives its run folder."""
+def trained(here: Path, charrnn: Charrnn) -> Path:
+    """Train a tiny model into checkpoints/text; return its run folder."""
     result = charrnn("train", "text.txt", "-q", *OPTIONS, "-s", "train.steps=40", "-s", "train.learning_rate=0.2")
     assert result.exit_code == 0, result.output
     return here / "checkpoints" / "text"
 
 
-def test_it_learns_writes_scores_and_says_what_it_is(learnt: Path, charrnn: Charrnn) -> None:
-    history = model_file.read_header(learnt / "best.safetensors").history
+def test_it_trains_samples_evaluates_and_shows_what_it_is(trained: Path, charrnn: Charrnn) -> None:
+    history = model_file.read_header(trained / "best.safetensors").history
     assert history[-1].bits_per_character < history[0].bits_per_character - 0.2
     for options in (["-p", "the "], ["-k", "2"], ["--beam", "3"]):
         assert charrnn("sample", "-n", "9", *options).exit_code == 0
@@ -188,25 +188,27 @@ def test_it_learns_writes_scores_and_says_what_it_is(learnt: Path, charrnn: Char
     rows = charrnn("evaluate", "text.txt").stdout.splitlines()
     by_character = charrnn("evaluate", "--per-char", "text.txt").stdout.splitlines()
     bits = sum(float(line.split("\t")[1]) for line in by_character) / len(by_character)
-    assert float(rows[1].split()[3]) == pytest.approx(bits, abs=2e-4)
+    assert float(rows[2].split()[1]) == pytest.approx(bits, abs=2e-4)
     assert charrnn("evaluate", "--per-line", "text.txt").exit_code == 0
     assert "architecture  hmm of 6 states\n" in charrnn("info").stdout
 
 
-def test_a_resumed_training_is_one_that_never_stopped(here: Path, charrnn: Charrnn) -> None:
-    # a rate that does not know how long the training will be
+def test_a_resumed_training_equals_an_uninterrupted_one(here: Path, charrnn: Charrnn) -> None:
+    # a learning rate that does not depend on the length of the training
     options = [*OPTIONS, "-s", "train.schedule=constant", "-s", "train.warmup_steps=0"]
-    for folder, steps in (("whole", 30), ("halves", 20)):
+    for folder, steps in (("uninterrupted", 30), ("resumed", 20)):
         result = charrnn("train", "text.txt", "-q", "-o", folder, *options, "-s", f"train.steps={steps}")
         assert result.exit_code == 0, result.output
-    again = charrnn("train", "--resume", "-m", "halves", "-q", "-s", "train.steps=30")
+    again = charrnn("train", "--resume", "-m", "resumed", "-q", "-s", "train.steps=30")
     assert again.exit_code == 0, again.output
-    whole, halves = (model_file.read_tensors(Path(folder) / "last.safetensors") for folder in ("whole", "halves"))
-    assert whole.keys() == halves.keys()
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    uninterrupted, resumed = (
+        model_file.read_tensors(Path(folder) / "last.safetensors") for folder in ("uninterrupted", "resumed")
+    )
+    assert uninterrupted.keys() == resumed.keys()
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in resumed)
 
 
-def test_it_is_fine_tuned_on_new_characters(learnt: Path, charrnn: Charrnn) -> None:
+def test_it_is_fine_tuned_on_new_characters(trained: Path, charrnn: Charrnn) -> None:
     Path("more.txt").write_text("鸟 the bird flies over the lazy dog again\n" * 10, encoding="utf-8")
     result = charrnn("train", "more.txt", "--init-from", "text", "-s", "train.steps=3", "-s", "train.batch_size=2")
     assert result.exit_code == 0, result.output
@@ -219,18 +221,18 @@ def test_options_of_the_stack_are_refused(options: list[str], here: Path, charrn
     words = [word for setting in ("model.cell=hmm", *options) for word in ("-s", setting)]
     result = charrnn("train", "text.txt", *words)
     assert result.exit_code == 2
-    assert "takes model.hidden_size alone; leave out model." in result.stderr
+    assert "its only setting is model.hidden_size. Leave out model." in result.stderr
     for name in options:
         assert name.partition("=")[0] in result.stderr
 
 
 @pytest.mark.parametrize("size", [5, 7, 10**12, "auto", None, True])
-def test_a_lying_size_is_a_sentence(size: object, learnt: Path) -> None:
-    header, content, tensors = parts(learnt / "best.safetensors")
-    rewrite(learnt / "lying.safetensors", header, lie(content, hidden_size=size), tensors)
+def test_a_wrong_size_in_the_header_is_refused(size: object, trained: Path) -> None:
+    header, content, tensors = parts(trained / "best.safetensors")
+    rewrite(trained / "lying.safetensors", header, lie(content, hidden_size=size), tensors)
     for read in (inference.load, model_file.read_model):
         with pytest.raises(CharRNNError):
-            read(learnt / "lying.safetensors")
+            read(trained / "lying.safetensors")
 
 
 def test_a_network_cannot_become_a_markov_model(runs: dict[str, Path], here: Path, charrnn: Charrnn) -> None:
@@ -241,18 +243,18 @@ def test_a_network_cannot_become_a_markov_model(runs: dict[str, Path], here: Pat
     assert result.stderr.rstrip().endswith("leave out model.cell=hmm.")
 
 
-def test_what_is_off_is_not_refused() -> None:
-    """The default of tied weights is auto, and not to tie them is no option of a stack's."""
+def test_an_option_that_is_off_is_not_refused() -> None:
+    """The default of tied weights is auto, and false is not an option of recurrent layers."""
     assert not loading.load(None, ["model.cell=hmm", "model.tie_weights=false"]).model.tied
-    with pytest.raises(CharRNNError, match=r"leave out model\.tie_weights"):
+    with pytest.raises(CharRNNError, match=r"Leave out model\.tie_weights"):
         loading.load(None, ["model.cell=hmm", "model.tie_weights=true"])
 
 
-def test_a_file_with_the_settings_of_a_stack_is_read(learnt: Path) -> None:
-    """Files held all settings once, at the defaults of that time."""
-    header, content, tensors = parts(learnt / "best.safetensors")
+def test_a_file_with_the_settings_of_a_stack_is_read(trained: Path) -> None:
+    """Files of earlier versions hold all settings, with the defaults of their time."""
+    header, content, tensors = parts(trained / "best.safetensors")
     assert content["config"]["model"] == {"cell": "hmm", "hidden_size": content["config"]["model"]["hidden_size"]}
-    old = learnt / "old.safetensors"
+    old = trained / "old.safetensors"
     rewrite(old, header, lie(content, tie_weights=False, dropout="auto", order="auto"), tensors)
-    assert model_file.read_header(old).config == model_file.read_header(learnt / "best.safetensors").config
+    assert model_file.read_header(old).config == model_file.read_header(trained / "best.safetensors").config
     inference.load(old)

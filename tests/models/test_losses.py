@@ -1,5 +1,5 @@
-"""Claims about the loss: each term is what its definition says, written down plainly, and draws from one generator.
-Sizes: B=2 lanes, T=4 steps of a window, 23 characters of lookahead, V=7 vocabulary."""
+"""Each term of the loss equals its definition, written down plainly, and draws from one generator.
+Sizes: B=2 batch rows, T=4 steps of a window, 23 characters of lookahead, V=7 vocabulary."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS,
 
 
 def a_window(batches: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Batch:
-    """Give the second window of a text with some escapes (V) in it; the newline is token 2."""
+    """Return the second window of a text with some escapes (V) in it; the newline is token 2."""
     tokens = np.random.default_rng(3).integers(0, V + 1, 3 * batches * steps + 1).astype(np.uint8)
     cut = ContiguousBatches(tokens, np.zeros(1, dtype=np.int64), 2, batches, steps, 5, lookahead=lookahead)
     return load_batch(cut, 0, 1, torch.device("cpu"))
 
 
-def price(logits: Tensor, target: int) -> float:
+def nats_of(logits: Tensor, target: int) -> float:
     return ESCAPE if target == V else KNOWN - float(torch.log_softmax(logits, -1)[target])
 
 
 def read_singly(model: BidirectionalRNN, stack: Stack, tokens: list[int], state: State) -> list[Tensor]:
-    """Read tokens one by one in the order given; gives what the stack knows after each (F)."""
-    known = []
+    """Read tokens one by one in the order given; return the features (F) after each."""
+    read = []
     for token in tokens:
         features, state = stack.run_layers(model.embed(torch.tensor([[token]])), state)
-        known.append(features[0, 0])
-    return known
+        read.append(features[0, 0])
+    return read
 
 
 def spied_widths(model: BidirectionalRNN, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Keep what the joint head is asked for."""
+    """Record the gap widths that the joint head gets."""
     seen, sound = [], model.joint_logits
 
     def joint_logits(before: Tensor, after: Tensor, remaining: Tensor, generator: Generator) -> Tensor:
@@ -60,7 +60,7 @@ def spied_widths(model: BidirectionalRNN, monkeypatch: pytest.MonkeyPatch) -> li
 
 
 def spied_logits(model: CharRNN, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Keep what the head gives, for the terms in their order."""
+    """Record the logits of the head, in the order of the terms."""
     seen, sound = [], model.logits
 
     def logits(*arguments: Tensor) -> Tensor:
@@ -88,18 +88,18 @@ def test_each_term_is_its_definition_character_by_character(
     forward, backward, joint = [], [], []
     for b in range(B):
         inputs, following = window.inputs[b].tolist(), window.following[b].tolist()
-        known_before = read_singly(model, model, inputs, state.select(slice(b, b + 1)))
+        features_before = read_singly(model, model, inputs, state.select(slice(b, b + 1)))
         start = model.backward_stack.initial_state(1)
-        known_after = read_singly(model, model.backward_stack, following[::-1], start)[::-1]
+        features_after = read_singly(model, model.backward_stack, following[::-1], start)[::-1]
         for t in range(T):
             target, r = int(window.targets[b, t]), int(remaining[b, t])
-            before, after = known_before[t], known_after[t]
-            forward.append(price(head @ before + model.head_bias, target))
-            backward.append(price(head @ after + model.backward_bias, target))
-            beyond = known_after[t + r - 1]  # what follows the gap of t, t+1, ..., t+r-1
+            before, after = features_before[t], features_after[t]
+            forward.append(nats_of(head @ before + model.head_bias, target))
+            backward.append(nats_of(head @ after + model.backward_bias, target))
+            beyond = features_after[t + r - 1]  # what follows the gap of t, t+1, ..., t+r-1
             hidden = torch.relu(model.joint_hidden.weight @ torch.cat((before, beyond)) + model.joint_width[r - 1])
             mixed = before + model.joint_trust[r - 1] * beyond + model.joint_output.weight @ hidden
-            joint.append(price(head @ mixed + model.joint_bias, target))
+            joint.append(nats_of(head @ mixed + model.joint_bias, target))
     expected = np.array([forward, backward, joint]).mean(1)
     close(torch.stack([term for term in found if term is not None]), expected)
     close(found.total(), expected.sum())
@@ -127,7 +127,7 @@ def test_half_of_all_widths_are_1_and_the_others_fall_as_their_inverse(monkeypat
     seen = spied_widths(model, monkeypatch)
     window = a_window(batches=40, steps=520)
     compute_losses(model, window, model.initial_state(40), KNOWN, ESCAPE, Generator().manual_seed(0))
-    drawn = seen[0][:, :500].flatten().numpy()  # near the end there may be no room for the widest
+    drawn = seen[0][:, :500].flatten().numpy()  # near the end the widest may not fit
     assert (drawn.min(), drawn.max()) == (1, 20)
     odds = np.array([sum(1 / r for r in range(2, 21)), *(1 / r for r in range(2, 21))])
     expected = len(drawn) * odds / odds.sum()
@@ -136,7 +136,7 @@ def test_half_of_all_widths_are_1_and_the_others_fall_as_their_inverse(monkeypat
 
 
 @torch.no_grad()
-def test_a_gap_ends_where_there_is_text_to_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_ends_before_the_end_of_the_lookahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any lookahead the last character is always alone, the one before it the first of two at most."""
     model, window = made("rnn", "tanh", {}), a_window(batches=1000, steps=30)
     assert window.following is not None
@@ -150,26 +150,24 @@ def test_a_gap_ends_where_there_is_text_to_be_known(monkeypatch: pytest.MonkeyPa
 # Gradients
 
 
-def test_each_term_teaches_its_own_half_and_what_both_share() -> None:
+def test_each_term_has_gradients_in_its_own_half_and_shared_weights() -> None:
     model = made("lstm", "tanh", {"num_layers": 2})
     found, _ = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
     names = [name for name, _ in model.named_parameters()]
-    distillation_weight = []
+    trained = []
     for term in found[:3]:
         assert term is not None
         gradients = torch.autograd.grad(term, list(model.parameters()), retain_graph=True, allow_unused=True)
-        distillation_weight.append(
-            {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-        )
+        trained.append({name for name, gradient in zip(names, gradients, strict=True) if gradient is not None})
     forward = {name for name in names if name.startswith("layers.")}
     backward = {name for name in names if name.startswith("backward_stack.")}
     joint = {name for name in names if name.startswith("joint_")}
-    assert distillation_weight == [
+    assert trained == [
         {"embedding", "head", "head_bias", *forward},
         {"embedding", "head", "backward_bias", *backward},
         {"embedding", "head", *joint, *forward, *backward},
     ]
-    assert set(names) == set().union(*distillation_weight)
+    assert set(names) == set().union(*trained)
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
@@ -184,21 +182,21 @@ def test_the_losss_gradient_is_its_slope(cell: str, activation: str, options: di
     gradients = torch.autograd.grad(loss(), list(model.parameters()))
     generator = Generator().manual_seed(2)
     for gradient, (name, weights) in zip(gradients, model.named_parameters(), strict=True):
-        place = int(torch.randint(weights.numel(), (), generator=generator))
+        index = int(torch.randint(weights.numel(), (), generator=generator))
         flat, values = weights.detach().view(-1), []
         with torch.no_grad():
-            kept = float(flat[place])
+            saved = float(flat[index])
             for nudge in (1e-5, -1e-5):
-                flat[place] = kept + nudge
+                flat[index] = saved + nudge
                 values.append(float(loss()))
-            flat[place] = kept
+            flat[index] = saved
         slope = (values[0] - values[1]) / 2e-5
-        assert float(gradient.reshape(-1)[place]) == pytest.approx(slope, rel=1e-6, abs=1e-8), name
+        assert float(gradient.reshape(-1)[index]) == pytest.approx(slope, rel=1e-6, abs=1e-8), name
 
 
 def test_the_generator_alone_decides() -> None:
     model = made("gru", "tanh", {"num_layers": 2}, dropout=0.5).train()
-    everyones = torch.random.get_rng_state()
+    global_state = torch.random.get_rng_state()
 
     @torch.no_grad()
     def predicted_nats(seed: int) -> list[float]:
@@ -213,7 +211,7 @@ def test_the_generator_alone_decides() -> None:
     (forward, backward, joint), (same, too, other) = predicted_nats(6), predicted_nats(7)
     assert (forward, backward) == (same, too)
     assert joint != other
-    assert torch.equal(torch.random.get_rng_state(), everyones)
+    assert torch.equal(torch.random.get_rng_state(), global_state)
 
 
 def test_no_call_changes_the_state_it_was_given() -> None:
@@ -225,10 +223,10 @@ def test_no_call_changes_the_state_it_was_given() -> None:
 
 
 def test_gradients_are_the_same_every_time_on_several_threads() -> None:
-    """Indexing a table added its gradient up in the order in which threads came; a resumed run would differ."""
+    """The gradient of indexing a table depended on the order of threads, so that a resumed run would differ."""
     model, window = bare("lstm", "tanh", {}, hidden_size=64), a_window(batches=32, steps=64)
     model.initialise(Generator().manual_seed(0))
-    torch.set_num_threads(2)  # the fixture of all tests sets it back
+    torch.set_num_threads(2)  # a fixture of all tests restores it
     gradients = []
     for _ in range(8):
         model.zero_grad()
@@ -241,43 +239,43 @@ def test_gradients_are_the_same_every_time_on_several_threads() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"tie_weights": True}, {"bidirectional": False}], ids=str)
 @torch.no_grad()
-def test_a_share_of_what_is_learnt_is_what_the_teacher_expects(
+def test_the_distillation_weight_mixes_the_teachers_predictions_into_the_targets(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each term becomes the mean price of a target that is the text's, or with the share's odds one that the teacher
-    draws, with the same gaps for both."""
+    """Each term is the mean loss of a target from the text or, with the distillation weight as its probability, from
+    the teacher's predictions, with the same gaps for both."""
     both = options.get("bidirectional", True)
     model, other = (bare("lstm", "tanh", {"num_layers": 2, **options}).double().eval() for _ in range(2))
     draws = Generator().manual_seed(8)
     for weights in (*model.parameters(), *other.parameters()):
         weights.normal_(0.0, 0.5, generator=draws)
-    window, share = a_window(lookahead=LOOKAHEAD if both else 0), 0.3
-    window.targets[0, 1] = V  # an escape, of which no one expects anything
+    window, weight = a_window(lookahead=LOOKAHEAD if both else 0), 0.3
+    window.targets[0, 1] = V  # an escape, which no model predicts
     ours = spied_logits(model, monkeypatch)
-    opinions = spied_logits(other, monkeypatch)
-    teacher = Teacher(other, share, some_state(other))
+    teacher_logits = spied_logits(other, monkeypatch)
+    teacher = Teacher(other, weight, some_state(other))
     found, state = compute_losses(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), teacher)
     alone, same = compute_losses(model, window, some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6))
-    assert found._replace(teaching=None) == alone
+    assert found._replace(distillation=None) == alone
     for mine, theirs in zip(tensors(state), tensors(same), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert len(opinions) == (3 if both else 1)
+    assert len(teacher_logits) == (3 if both else 1)
     total = 0.0
-    for logits, opinion in zip(ours, opinions, strict=False):  # what comes after is of the learner alone
+    for logits, theirs in zip(ours, teacher_logits, strict=False):  # what follows is without the teacher
         for b in range(B):
             for t in range(T):
-                target, odds = int(window.targets[b, t]), torch.softmax(opinion[b, t], -1)
-                drawn = sum(float(odds[v]) * price(logits[b, t], v) for v in range(V))
-                own = price(logits[b, t], target)
-                total += own if target == V else (1 - share) * own + share * drawn
+                target, odds = int(window.targets[b, t]), torch.softmax(theirs[b, t], -1)
+                drawn = sum(float(odds[v]) * nats_of(logits[b, t], v) for v in range(V))
+                true = nats_of(logits[b, t], target)
+                total += true if target == V else (1 - weight) * true + weight * drawn
     close(found.total(), np.array(total / (B * T)))
     _, there = compute_losses(other, window, some_state(other), KNOWN, ESCAPE, Generator().manual_seed(6))
     for mine, theirs in zip(tensors(teacher.state), tensors(there), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_a_teacher_that_knows_no_better_makes_steps_smaller_and_learns_nothing() -> None:
-    """Where it expects what the learner does, only the text pulls, with what is left of its share."""
+def test_a_teacher_equal_to_the_model_only_scales_the_gradient_and_gets_none() -> None:
+    """If its predictions are those of the model, the gradient is that of the text, times the remaining weight."""
     model, other = made("gru", "tanh", {}), made("gru", "tanh", {})
     other.load_state_dict(model.state_dict())
     teacher = Teacher(other, 0.3, some_state(other))
@@ -285,6 +283,6 @@ def test_a_teacher_that_knows_no_better_makes_steps_smaller_and_learns_nothing()
     for one in (None, teacher):
         found, _ = compute_losses(model, a_window(), some_state(model), KNOWN, ESCAPE, Generator().manual_seed(6), one)
         gradients.append(torch.autograd.grad(found.total(), list(model.parameters())))
-    for alone, distillation_weight in zip(*gradients, strict=True):
-        torch.testing.assert_close(distillation_weight, 0.7 * alone)
+    for alone, taught in zip(*gradients, strict=True):
+        torch.testing.assert_close(taught, 0.7 * alone)
     assert all(weights.grad is None for weights in other.parameters())

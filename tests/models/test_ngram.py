@@ -21,7 +21,7 @@ import charrnn as package
 from charrnn.checkpoints import inference, model_file
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
-from charrnn.evaluation.short_texts import side_by_side
+from charrnn.evaluation.short_texts import score_batch
 from charrnn.models import likelihood, ngram
 from charrnn.models.ngram import Ngram
 from tests.checkpoints.test_model_file import lie, parts, rewrite
@@ -31,12 +31,12 @@ NEWLINE = 0
 
 
 def models(tokens: Sequence[int], size: int) -> dict[int, Ngram]:
-    """Count tokens after a newline, which is token 0; gives the model of each order."""
+    """Count tokens after a newline, which is token 0; return the model of each order."""
     return {model.order: model for model in ngram.grow(np.array(tokens, dtype=np.uint8), NEWLINE, size)}
 
 
 def after(model: Ngram, context: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Give the distribution (V) after a context alone, which no newline precedes."""
+    """Return the distribution (V) after a context that no newline precedes."""
     state = model.initial_state(1)
     if not context:
         return np.asarray(model.distribution(state.numbers)[0])
@@ -52,14 +52,14 @@ def test_a_tiny_text_by_hand() -> None:
     # but where n1 and n2 give a discount between 0 and c
     made = models([1, 2, 1, 2, 1, 3], 4)
     # order 1, its own counts: \n 0, a 3, b 2, c 1; n1 = n2 = n3 = 1, so Y = 1/3, D1 = 1 - 2/3, D2 = 2 - 3/3, and
-    # D3 = 3 - 0 is not below 3: 1.5. Taken: 1/3 + 1 + 1.5 = 17/6 of 6, shared among four
-    taken = 17 / 36
-    unigram = [taken / 4, 1.5 / 6 + taken / 4, 1 / 6 + taken / 4, (2 / 3) / 6 + taken / 4]
+    # D3 = 3 - 0 is not below 3: 1.5. Discounted: 1/3 + 1 + 1.5 = 17/6 of 6, shared among four
+    discounted = 17 / 36
+    unigram = [discounted / 4, 1.5 / 6 + discounted / 4, 1 / 6 + discounted / 4, (2 / 3) / 6 + discounted / 4]
     np.testing.assert_allclose(after(made[1], []), unigram)
     # order 2: after a (1) come b twice and c once; after b (2) a twice; after \n a once; bigrams that count 1: \na, ac,
     # and 2: ab, ba. n1 = 2, n2 = 2, Y = 1/3, D1 = 1 - 2/3 = 1/3, and D2 = 2 - 0 is not below 2: 1
     # below it unigrams count what stood before them: \n nothing, a two (\n, b), b one, c one: n1 = 2, n2 = 1, Y = 1/2,
-    # D1 = 1 - 2/4 = 1/2, D2 = 2 - 0 again 1. Taken: 1/2 + 1/2 + 1 = 2 of 4
+    # D1 = 1 - 2/4 = 1/2, D2 = 2 - 0 again 1. Discounted: 1/2 + 1/2 + 1 = 2 of 4
     lower = np.array([0, 1, 0.5, 0.5]) / 4 + 2 / 4 / 4
     np.testing.assert_allclose(after(made[2], []), lower)
     backoff = (1 / 3 + 1) / 3  # after a: D1 + D2 of c(a) = 3
@@ -72,11 +72,11 @@ def test_a_tiny_text_by_hand() -> None:
 
 
 def naive(tokens: Sequence[int], size: int, order: int) -> Callable[[Sequence[int], int], float]:
-    """Give p(context, token) of an interpolated modified Kneser-Ney model, slowly."""
+    """Return p(context, token) of an interpolated modified Kneser-Ney model, computed slowly."""
     stream = [NEWLINE, *tokens]
 
     def occurrences(k: int) -> list[tuple[int, ...]]:
-        # the newline at the beginning is given, and no unigram of the text
+        # the newline at the start is given, and is not a unigram of the text
         return [tuple(stream[i - k + 1 : i + 1]) for i in range(max(k - 1, 1), len(stream)) if stream[i] != size]
 
     counts: dict[int, Counter[tuple[int, ...]]] = {order: Counter(occurrences(order))}
@@ -85,14 +85,14 @@ def naive(tokens: Sequence[int], size: int, order: int) -> Callable[[Sequence[in
         counts[k] = Counter(gram[1:] for gram in before)
         if k > 1 and len(stream) >= k and stream[k - 1] != size:
             counts[k][tuple(stream[:k])] += 1
-    given_up: dict[int, list[float]] = {}
+    discount: dict[int, list[float]] = {}
     for k, table in counts.items():
         n = [0, *(sum(1 for count in table.values() if count == c) for c in (1, 2, 3, 4))]
         y = n[1] / (n[1] + 2 * n[2]) if n[1] else 0.0
-        given_up[k] = [0.0]
+        discount[k] = [0.0]
         for c in (1, 2, 3):
             d = c - (c + 1) * y * n[c + 1] / n[c] if n[c] else 0.0
-            given_up[k].append(d if 0 < d < c else c / 2)
+            discount[k].append(d if 0 < d < c else c / 2)
 
     def p(context: Sequence[int], token: int) -> float:
         k = len(context) + 1
@@ -101,15 +101,15 @@ def naive(tokens: Sequence[int], size: int, order: int) -> Callable[[Sequence[in
         total = sum(following.values())
         if not total:
             return below
-        d = [given_up[k][min(count, 3)] for count in following.values()]
-        own = following.get(token, 0)
-        return (own - given_up[k][min(own, 3)]) / total + sum(d) / total * below
+        d = [discount[k][min(count, 3)] for count in following.values()]
+        count = following.get(token, 0)
+        return (count - discount[k][min(count, 3)]) / total + sum(d) / total * below
 
     return p
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 5))
-def test_every_probability_is_that_of_the_slow_way(tokens: list[int], context: list[int], order: int) -> None:
+def test_every_probability_equals_the_slow_implementation(tokens: list[int], context: list[int], order: int) -> None:
     made = models(tokens, 3)  # 3 is the escape
     if order in made:
         p = naive(tokens, 3, order)
@@ -119,7 +119,7 @@ def test_every_probability_is_that_of_the_slow_way(tokens: list[int], context: l
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 10), st.lists(st.integers(0, 5)))
-def test_every_context_foretells_something_and_in_all_one(tokens: list[int], order: int, context: list[int]) -> None:
+def test_all_probabilities_are_positive_and_add_up_to_1(tokens: list[int], order: int, context: list[int]) -> None:
     made = models(tokens, 5)
     model = made[min(order, len(made))]
     p = after(model, context)
@@ -130,16 +130,16 @@ def test_every_context_foretells_something_and_in_all_one(tokens: list[int], ord
 @given(
     st.lists(st.integers(0, 4), min_size=2, max_size=100), st.lists(st.integers(0, 4), min_size=1), st.integers(1, 6)
 )
-def test_a_text_costs_what_its_characters_cost(tokens: list[int], text: list[int], order: int) -> None:
+def test_the_score_of_a_text_is_the_sum_over_its_characters(tokens: list[int], text: list[int], order: int) -> None:
     vocabulary = Vocabulary("\nabc", 50, 3)
     made = models(tokens, 4)
     model = made[min(order, len(made))]
-    told = np.array(text, dtype=np.uint8)
-    score = model.score(vocabulary, told)
-    one_by_one = side_by_side(model, vocabulary, [told])[0]
+    tokens_read = np.array(text, dtype=np.uint8)
+    score = model.score(vocabulary, tokens_read)
+    one_by_one = score_batch(model, vocabulary, [tokens_read])[0]
     assert score.characters == one_by_one.characters == len(text)
     assert math.isclose(score.nats, one_by_one.nats, rel_tol=1e-9)
-    (block,) = model.predicted(vocabulary, told)
+    (block,) = model.predicted(vocabulary, tokens_read)
     np.testing.assert_allclose(likelihood.target_nats(vocabulary, *block).sum(), score.nats)
     # of two that are equally likely either may be rounded up
     p = np.sort(np.exp(block[0]), -1)
@@ -150,12 +150,12 @@ def test_a_text_costs_what_its_characters_cost(tokens: list[int], text: list[int
 def test_a_long_text_is_scored_in_blocks_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = Vocabulary("\nabc", 50, 3)
     model = models([1, 2, 3, 1, 2, 1, 0, 3, 2, 1, 2, 3, 3, 1, 2] * 3, 4)[3]
-    told = np.array([1, 2, 3, 4, 1, 2, 1, 0, 3, 2, 2], dtype=np.uint8)
-    whole = model.score(vocabulary, told)
+    tokens_read = np.array([1, 2, 3, 4, 1, 2, 1, 0, 3, 2, 2], dtype=np.uint8)
+    at_once = model.score(vocabulary, tokens_read)
     monkeypatch.setattr(ngram, "_BLOCK", 4)
-    cut = model.score(vocabulary, told)
-    assert (cut.characters, cut.correct) == (whole.characters, whole.correct)
-    assert math.isclose(cut.nats, whole.nats)
+    in_blocks = model.score(vocabulary, tokens_read)
+    assert (in_blocks.characters, in_blocks.correct) == (at_once.characters, at_once.correct)
+    assert math.isclose(in_blocks.nats, at_once.nats)
 
 
 def test_reading_at_once_is_reading_one_by_one() -> None:
@@ -163,16 +163,16 @@ def test_reading_at_once_is_reading_one_by_one() -> None:
     tokens = np.array([[1, 2, 3, 1, 2], [0, 4, 3, 3, 1]])
     features, state = model.read(tokens, model.initial_state(2))
     one = model.initial_state(2)
-    for place in range(5):
-        logits, one = model.step(tokens[:, place : place + 1], one)
-        np.testing.assert_array_equal(logits, model.logits(features)[:, place])
+    for index in range(5):
+        logits, one = model.step(tokens[:, index : index + 1], one)
+        np.testing.assert_array_equal(logits, model.logits(features)[:, index])
     np.testing.assert_array_equal(one.numbers, state.numbers)
     np.testing.assert_array_equal(state.select(np.array([1, 0, 1])).numbers, state.numbers[[1, 0, 1]])
 
 
-def test_an_order_is_not_begun_that_would_have_too_many_grams(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(models([1, 2, 3] * 20, 4)) == ngram.HIGHEST
-    monkeypatch.setattr(ngram, "MOST_GRAMS", 70)
+def test_an_order_that_might_have_too_many_grams_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(models([1, 2, 3] * 20, 4)) == ngram.MAX_ORDER
+    monkeypatch.setattr(ngram, "MAX_GRAMS", 70)
     assert sorted(models([1, 2, 3] * 20, 4)) == [1, 2, 3]
 
 
@@ -181,14 +181,14 @@ def test_an_order_is_not_begun_that_would_have_too_many_grams(monkeypatch: pytes
 
 @pytest.fixture
 def counted(here: Path, charrnn: Charrnn) -> Path:
-    """Count a text into checkpoints/text; gives its run folder."""
+    """Count a text into checkpoints/text; return its run folder."""
     result = charrnn("train", "text.txt", "-s", "model.cell=ngram", "--seed", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout == str(Path("checkpoints/text/best.safetensors")) + "\n"
     return here / "checkpoints" / "text"
 
 
-def test_training_keeps_the_best_order_and_says_every_one(counted: Path) -> None:
+def test_training_keeps_the_best_order_and_reports_every_one(counted: Path) -> None:
     header = model_file.read_header(counted / "best.safetensors")
     lines = [json.loads(line) for line in (counted / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     bits = [line["validation"]["bits_per_character"] for line in lines]
@@ -203,7 +203,7 @@ def test_training_keeps_the_best_order_and_says_every_one(counted: Path) -> None
     assert not (counted / "last.safetensors").exists()
 
 
-def test_the_file_holds_the_very_model(counted: Path) -> None:
+def test_the_file_holds_the_same_model(counted: Path) -> None:
     reader, vocabulary = inference.load(counted / "best.safetensors")
     header = model_file.read_header(counted / "best.safetensors")
     assert isinstance(reader, Ngram)
@@ -221,7 +221,7 @@ def test_a_run_is_repeated_by_its_configuration(counted: Path, charrnn: Charrnn)
     assert Path("again/best.safetensors").read_bytes()[-200:] == (counted / "best.safetensors").read_bytes()[-200:]
 
 
-def test_it_writes_searches_and_fills(counted: Path, charrnn: Charrnn) -> None:
+def test_it_samples_searches_and_infills(counted: Path, charrnn: Charrnn) -> None:
     assert charrnn("sample", "-p", "the qui", "--greedy", "-n", "9").stdout == "the quick brown \n"
     assert charrnn("sample", "-p", "the qui", "--beam", "3", "-n", "9").stdout == "the quick brown \n"
     assert charrnn("sample", "--infill", "the quick b__wn fox").stdout == "the quick brown fox\n"
@@ -247,7 +247,7 @@ def test_it_scores_as_every_model_does(counted: Path, charrnn: Charrnn) -> None:
     assert held.exit_code == 0, held.output
 
 
-def test_info_says_what_it_is(counted: Path, charrnn: Charrnn) -> None:
+def test_info_shows_what_it_is(counted: Path, charrnn: Charrnn) -> None:
     order = model_file.read_header(counted / "best.safetensors").config.model.order
     printed = charrnn("info").stdout
     assert f"architecture  ngram of order {order}\n" in printed
@@ -257,7 +257,7 @@ def test_info_says_what_it_is(counted: Path, charrnn: Charrnn) -> None:
 def test_a_finished_count_is_not_resumed(counted: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "--resume", "-m", "text")
     assert result.exit_code == 1
-    assert "counted once, and done" in result.stderr
+    assert "counted in a single pass" in result.stderr
     tuned = charrnn("train", "text.txt", "--init-from", "text")
     assert tuned.exit_code == 2
     assert "has no weights to start from" in tuned.stderr
@@ -266,15 +266,17 @@ def test_a_finished_count_is_not_resumed(counted: Path, charrnn: Charrnn) -> Non
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["model.hidden_size=7", "model.bidirectional=true"], "leave out model.hidden_size, model.bidirectional."),
-        (["model.dropout=0"], "takes model.order alone; leave out model.dropout."),
+        (["model.hidden_size=7", "model.bidirectional=true"], "Leave out model.hidden_size, model.bidirectional."),
+        (["model.dropout=0"], "its only setting is model.order. Leave out model.dropout."),
         (["model.activation=relu"], "model.activation"),
-        (["train.epochs=3", "train.optimizer=sgd"], "leave out train.epochs, train.optimizer."),
-        (["train.time=10m"], "leave out train.time."),
-        (["model.order=11"], "model.order is '11'; it takes a whole number from 1 to 10, or auto."),
+        (["train.epochs=3", "train.optimizer=sgd"], "Leave out train.epochs, train.optimizer."),
+        (["train.time=10m"], "Leave out train.time."),
+        (["model.order=11"], "model.order is '11'; it must be an integer from 1 to 10, or auto."),
     ],
 )
-def test_what_a_count_has_no_use_for_is_refused(given: list[str], said: str, here: Path, charrnn: Charrnn) -> None:
+def test_settings_that_ngrams_do_not_take_are_refused(
+    given: list[str], said: str, here: Path, charrnn: Charrnn
+) -> None:
     options = [word for setting in ("model.cell=ngram", *given) for word in ("-s", setting)]
     result = charrnn("train", "text.txt", *options)
     assert result.exit_code == 2
@@ -282,7 +284,7 @@ def test_what_a_count_has_no_use_for_is_refused(given: list[str], said: str, her
     assert not Path("checkpoints").exists()
 
 
-def test_an_order_is_for_grams(here: Path, charrnn: Charrnn) -> None:
+def test_an_order_is_only_for_ngrams(here: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "text.txt", "-s", "model.order=3")
     assert result.exit_code == 2
     assert "model.order is for model.cell=ngram" in result.stderr
@@ -291,14 +293,14 @@ def test_an_order_is_for_grams(here: Path, charrnn: Charrnn) -> None:
 def test_a_fixed_order_is_the_only_one_that_is_scored(here: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "text.txt", "-s", "model.cell=ngram", "-s", "model.order=3")
     assert result.exit_code == 0, result.output
-    assert "order 3: validation" in result.stderr
-    assert "order 2: validation" not in result.stderr
+    orders = [line.split()[0] for line in result.stderr.splitlines() if line.split()[0].isdigit()]
+    assert orders == ["3"]
 
 
-def test_an_order_that_the_text_has_not_is_a_sentence_and_leaves_nothing(
+def test_an_order_that_the_text_does_not_reach_is_refused_and_leaves_nothing(
     here: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ngram, "MOST_GRAMS", 900)
+    monkeypatch.setattr(ngram, "MAX_GRAMS", 900)
     result = charrnn("train", "text.txt", "-s", "model.cell=ngram", "-s", "model.order=9")
     assert result.exit_code == 1
     assert "Set model.order=2 or less" in result.stderr
@@ -315,11 +317,11 @@ def test_an_interrupted_count_leaves_nothing(here: Path, charrnn: Charrnn, monke
     assert list(Path("checkpoints").iterdir()) == []
 
 
-# Files that cannot be
+# Invalid files
 
 
-def test_a_file_that_keeps_what_training_would_have_been_is_read(counted: Path, charrnn: Charrnn) -> None:
-    """Files held all settings once, and were refused when a default among them had changed."""
+def test_a_file_with_training_settings_of_earlier_versions_is_read(counted: Path, charrnn: Charrnn) -> None:
+    """Files of earlier versions hold all settings, and were refused when a default among them had changed."""
     path = counted / "best.safetensors"
     tree, _, _ = parts(path)
     content = json.loads(tree["__metadata__"]["charrnn"])
@@ -345,9 +347,9 @@ def changed(counted: Path, name: str, change: Callable[[npt.NDArray[Any]], npt.N
     return path
 
 
-def at(place: int, value: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+def at(index: int, value: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
     def change(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        table[place] = value
+        table[index] = value
         return table
 
     return change
@@ -370,14 +372,14 @@ def at(place: int, value: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
         ("grams/1/counts", lambda table: table[None]),
     ],
 )
-def test_tables_that_cannot_be_are_a_sentence(
+def test_invalid_tables_are_refused(
     name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], counted: Path
 ) -> None:
     with pytest.raises(CharRNNError, match="is damaged"):
         inference.load(changed(counted, name, change))
 
 
-def test_a_lying_order_is_a_sentence(counted: Path) -> None:
+def test_a_wrong_order_in_the_header_is_refused(counted: Path) -> None:
     for order in (1, 9, 10**9, "auto", None, True):
         copied = counted / "lying.safetensors"
         header, content, tensors = parts(counted / "best.safetensors")

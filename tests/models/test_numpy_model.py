@@ -1,5 +1,5 @@
-"""Without torch the numbers are the same numbers, and a file that torch's reader refuses is refused in the same words.
-Sizes: B=2 lanes, T=3 steps, E=4 embedding, H=5 hidden, V=7 vocabulary, K=2 the time skip."""
+"""Without torch the numbers are the same, and an invalid file is refused in the same words.
+Sizes: B=2 batch rows, T=3 steps, E=4 embedding, H=5 hidden, V=7 vocabulary, K=2 the time skip."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.conftest import CELLS, close
 from tests.models.test_bidirectional import LAID_OVER
 from tests.models.test_char_rnn import B, E, H, T, V, some_tokens
 
-# what is laid over each cell, at every depth; a new option joins here
+# options of every cell, at every depth; a new option joins here
 OPTIONS: tuple[dict[str, Any], ...] = (
     *LAID_OVER,
     {"residual": True, "embedding_size": H},
@@ -83,14 +83,14 @@ def made(cell: str, activation: str, options: dict[str, Any]) -> CharRNN:
     return model
 
 
-def decoded(model: CharRNN, dtype: type[np.floating[Any]] = np.float64) -> NumpyModel:
-    """Make the decoder of a torch model's weights, copied."""
+def to_numpy(model: CharRNN, dtype: type[np.floating[Any]] = np.float64) -> NumpyModel:
+    """Build a NumPy model from copies of a torch model's weights."""
     weights = {name: tensor.detach().numpy().astype(dtype) for name, tensor in model.state_dict().items()}
-    return numpy_model.make(Architecture.of(model.config.model_dump()), weights)
+    return numpy_model.build(Architecture.of(model.config.model_dump()), weights)
 
 
 def same(found: npt.NDArray[Any], expected: Tensor | npt.NDArray[Any], exactly: Exactly = DOUBLE) -> None:
-    """Compare values, shapes and the type that they must have kept."""
+    """Compare values, shape and type."""
     assert found.dtype == exactly[0]
     assert found.shape == tuple(expected.shape)
     close(found, expected, exactly[1])
@@ -119,63 +119,63 @@ def windows() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("exactly", [DOUBLE, SINGLE], ids=["double", "single"])
 @every_model
 @torch.no_grad()
-def test_the_decoder_is_the_torch_model(cell: str, activation: str, options: dict[str, Any], exactly: Exactly) -> None:
+def test_it_equals_the_torch_model(cell: str, activation: str, options: dict[str, Any], exactly: Exactly) -> None:
     model = made(cell, activation, options)
-    reader = decoded(model, exactly[0])
+    reader = to_numpy(model, exactly[0])
     expected, found = model.initial_state(B), reader.initial_state(B)
     close_states(found, expected, exactly)
     for tokens in windows():
         after = found
         features, found = reader.read(tokens.numpy(), after)
         last, stepped = reader.step(tokens.numpy(), after)
-        known, _ = model.read(tokens, expected)
+        direct, _ = model.read(tokens, expected)
         logits, expected = model(tokens, expected)
-        same(features, known, exactly)
+        same(features, direct, exactly)
         same(reader.logits(features), logits, exactly)
         same(last, logits[:, -1], exactly)
         for state in (found, stepped):
             close_states(state, expected, exactly)
-    assert reader.gates == model.layers[0].weights()[1].shape[0]  # type: ignore[operator]
+    assert reader.gates == model.layers[0].weights()[0].shape[0]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("exactly", [DOUBLE, SINGLE], ids=["double", "single"])
 @every_model
 @torch.no_grad()
-def test_a_bidirectional_decoder_reads_backwards_and_joins_both_sides_as_the_torch_model(
+def test_both_other_heads_equal_those_of_the_torch_model(
     cell: str, activation: str, options: dict[str, Any], exactly: Exactly
 ) -> None:
     model = made(cell, activation, options)
-    reader = decoded(model, exactly[0])
+    reader = to_numpy(model, exactly[0])
     if not isinstance(model, BidirectionalRNN):
-        assert reader.sides is None
+        assert reader.bidirectional_heads is None
         return
-    assert reader.sides is not None
-    half, back = model.backward_half, reader.sides.backward
-    assert back.sides is None
+    assert reader.bidirectional_heads is not None
+    half, back = model.backward_half, reader.bidirectional_heads.backward
+    assert back.bidirectional_heads is None
     expected, found = half.initial_state(B), back.initial_state(B)
     for tokens in windows():
         features, found = back.read(tokens.numpy(), found)
-        known, _ = half.read(tokens, expected)
+        direct, _ = half.read(tokens, expected)
         logits, expected = half(tokens, expected)
-        same(features, known, exactly)
+        same(features, direct, exactly)
         same(back.logits(features), logits, exactly)
-    # every width that the joint head learns, and wider ones, for each place one of its own
+    # every width that the joint head learns, and wider ones, a different one at each position
     remaining = torch.arange(1, WIDEST + 4)
     before, after = torch.randn(2, len(remaining), model.feature_size, generator=Generator().manual_seed(3)).double()
     given = [side.numpy().astype(exactly[0]) for side in (before, after)]
     joint = model.joint_logits(before, after, remaining)
-    same(reader.sides.joint_logits(given[0], given[1], remaining.numpy()), joint, exactly)
+    same(reader.bidirectional_heads.joint_logits(given[0], given[1], remaining.numpy()), joint, exactly)
     for width in (1, 2, WIDEST, WIDEST + 1, 1000):
-        everywhere = reader.sides.joint_logits(given[0], given[1], width)
+        everywhere = reader.bidirectional_heads.joint_logits(given[0], given[1], width)
         same(everywhere, model.joint_logits(before, after, width), exactly)
 
 
 @every_option
 def test_steps_read_at_once_and_one_at_a_time_are_the_same(cell: str, activation: str, options: dict[str, Any]) -> None:
-    reader = decoded(made(cell, activation, {**options, "num_layers": 2}))
-    assert reader.sides is not None
+    reader = to_numpy(made(cell, activation, {**options, "num_layers": 2}))
+    assert reader.bidirectional_heads is not None
     tokens = torch.cat(windows(), 1).numpy()
-    both: tuple[LanguageModel, LanguageModel] = (reader, reader.sides.backward)
+    both: tuple[LanguageModel, LanguageModel] = (reader, reader.bidirectional_heads.backward)
     for one in both:
         features, at_once = one.read(tokens, one.initial_state(B))
         state = one.initial_state(B)
@@ -187,18 +187,16 @@ def test_steps_read_at_once_and_one_at_a_time_are_the_same(cell: str, activation
 
 
 @every_option
-def test_lanes_chosen_reordered_and_repeated_go_on_as_they_would_have(
-    cell: str, activation: str, options: dict[str, Any]
-) -> None:
-    reader = decoded(made(cell, activation, {**options, "num_layers": 2}))
+def test_selected_batch_rows_continue_as_they_would_have(cell: str, activation: str, options: dict[str, Any]) -> None:
+    reader = to_numpy(made(cell, activation, {**options, "num_layers": 2}))
     first, second = (window.numpy() for window in windows())
     _, state = reader.read(first, reader.initial_state(B))
     for index in ([1, 0, 1], [1], [0, 0]):
-        lanes = np.array(index, dtype=np.int64)
-        features, after = reader.read(second[lanes], state.select(lanes))
+        rows = np.array(index, dtype=np.int64)
+        features, after = reader.read(second[rows], state.select(rows))
         every, after_all = reader.read(second, state)
-        same(features, every[lanes])
-        for left, right in zip(arrays(after), arrays(after_all.select(lanes)), strict=True):
+        same(features, every[rows])
+        for left, right in zip(arrays(after), arrays(after_all.select(rows)), strict=True):
             same(left, right)
 
 
@@ -206,7 +204,7 @@ def test_lanes_chosen_reordered_and_repeated_go_on_as_they_would_have(
 def test_no_reading_changes_the_state_or_the_tokens_it_was_given(
     cell: str, activation: str, options: dict[str, Any]
 ) -> None:
-    reader = decoded(made(cell, activation, {**options, "num_layers": 2}))
+    reader = to_numpy(made(cell, activation, {**options, "num_layers": 2}))
     first, second = (window.numpy() for window in windows())
     for state in (reader.initial_state(B), reader.read(first, reader.initial_state(B))[1]):
         before, tokens = [array.copy() for array in arrays(state)], second.copy()
@@ -221,8 +219,8 @@ def test_no_reading_changes_the_state_or_the_tokens_it_was_given(
             np.testing.assert_array_equal(left, right)
 
 
-def test_what_was_given_back_is_the_callers_own() -> None:
-    reader = decoded(made("lstm", "tanh", SOME))
+def test_results_belong_to_the_caller() -> None:
+    reader = to_numpy(made("lstm", "tanh", SOME))
     tokens = windows()[0].numpy()
     features, state = reader.read(tokens, reader.initial_state(B))
     expected = features.copy()
@@ -233,12 +231,12 @@ def test_what_was_given_back_is_the_callers_own() -> None:
 
 
 @pytest.mark.parametrize("order", [[V, 3, 0, 6, 3, V, 1], [1, 0, 3, V, 6], [6, 6, 6, V]], ids=str)
-def test_the_table_of_characters_is_the_same_in_whatever_order_it_is_filled(order: list[int]) -> None:
+def test_the_table_of_projected_inputs_does_not_depend_on_the_order_of_filling(order: list[int]) -> None:
     model = made("gru", "tanh", SOME)
-    fresh, asked = decoded(model), decoded(model)
+    fresh, asked = to_numpy(model), to_numpy(model)
     for token in order:
         (one, _), (alone, _) = (
-            reader.step(np.array([[token]]), reader.initial_state(1)) for reader in (asked, decoded(model))
+            reader.step(np.array([[token]]), reader.initial_state(1)) for reader in (asked, to_numpy(model))
         )
         same(one, alone)
     every = np.array([[*range(V + 1)]])
@@ -250,8 +248,8 @@ def test_the_table_of_characters_is_the_same_in_whatever_order_it_is_filled(orde
 @torch.no_grad()
 def test_the_escape_is_read_as_the_mean_character(cell: str, activation: str) -> None:
     model = made(cell, activation, SOME)
-    reader = decoded(model)
-    np.testing.assert_allclose(reader.stack.embedding(np.array([V]))[0], model.embedding.mean(0), rtol=0, atol=1e-15)
+    reader = to_numpy(model)
+    np.testing.assert_allclose(reader.embedding(np.array([V]))[0], model.embedding.mean(0), rtol=0, atol=1e-15)
     features, _ = reader.read(np.array([[V, 2, V]]), reader.initial_state(1))
     same(features, model.read(torch.tensor([[V, 2, V]]), model.initial_state(1))[0])
 
@@ -281,13 +279,13 @@ LIES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), LIES, ids=str)
-def test_a_setting_that_cannot_be_is_refused_by_its_name(name: str, value: Any) -> None:
+def test_an_invalid_setting_is_refused_by_its_name(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^model\.{name}$"):
         Architecture.of({**GOOD, name: value})
 
 
 @pytest.mark.parametrize("name", ["cell", "hidden_size", "num_layers", "embedding_size"])
-def test_a_size_or_cell_that_is_not_there_is_not_made_up(name: str) -> None:
+def test_a_missing_size_or_cell_has_no_default(name: str) -> None:
     with pytest.raises(KeyError, match=name):
         Architecture.of({key: value for key, value in GOOD.items() if key != name})
 
@@ -295,7 +293,7 @@ def test_a_size_or_cell_that_is_not_there_is_not_made_up(name: str) -> None:
 @pytest.mark.parametrize(
     "setting", [{"leak": None}, {"leak": 1}, {"leak": 1.0}, {"leak": 1e-9}, {"time_skip": 2}, {"time_skip": 1_000_000}]
 )
-def test_a_setting_at_its_border_is_taken(setting: dict[str, Any]) -> None:
+def test_a_setting_at_its_limit_is_accepted(setting: dict[str, Any]) -> None:
     (name,) = setting
     assert getattr(Architecture.of({**GOOD, **setting}), name) == setting[name]
 
@@ -305,7 +303,7 @@ def test_a_setting_at_its_border_is_taken(setting: dict[str, Any]) -> None:
 
 @pytest.fixture(params=["causal", "bidirectional"])
 def copied(request: pytest.FixtureRequest, runs: dict[str, Path], tmp_path: Path) -> Path:
-    """Give a trained model's file, which may be damaged."""
+    """Return a copy of a trained model's file, which a test may damage."""
     for name in ("best.safetensors", "last.safetensors"):
         shutil.copy(runs[request.param] / name, tmp_path / name)
     return tmp_path / "best.safetensors"
@@ -323,7 +321,7 @@ def test_either_file_of_a_run_is_loaded_as_torch_would_load_it(either: str, name
     logits, expected = model(torch.from_numpy(tokens), model.initial_state(2))
     same(reader.logits(features), logits, SINGLE)
     close_states(state, expected, SINGLE)
-    assert (reader.sides is None) == ("causal" in either)
+    assert (reader.bidirectional_heads is None) == ("causal" in either)
 
 
 def tree(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -363,9 +361,9 @@ def weights(change: Callable[[dict[str, npt.NDArray[Any]]], Any]) -> Callable[[P
     return damage
 
 
-def cut(kept: int) -> Callable[[Path], None]:
+def cut(length: int) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        path.write_bytes(path.read_bytes()[:kept])
+        path.write_bytes(path.read_bytes()[:length])
 
     return damage
 
@@ -383,19 +381,19 @@ def vocabulary_lies(**fields: Any) -> Callable[[Path], None]:
 
 
 TIED = ('"tie_weights": false', '"tie_weights": true')
-# what both refuse in the same words: no file of charrnn's, or one that does not hold what it says
+# what both readers refuse in the same words: files of other programs, and headers that do not match the tensors
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (Path.unlink, "no such model file"),
-    "empty": (cut(0), "is no charrnn model"),
-    "cut in its length": (cut(5), "is no charrnn model"),
+    "empty": (cut(0), "is not a charrnn model"),
+    "cut in its length": (cut(5), "is not a charrnn model"),
     "cut in its header": (cut(200), r"is damaged \(its header ends at byte"),
     "cut in its tensors": (cut(-1), r"is damaged \(its tensors need"),
     "grown": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), r"is damaged \(its tensors need"),
-    "another format": (lambda path: path.write_bytes(b"PK\x03\x04 and so on"), "is no charrnn model"),
+    "another format": (lambda path: path.write_bytes(b"PK\x03\x04 and so on"), "is not a charrnn model"),
     "header no JSON": (lambda path: path.write_bytes(struct.pack("<Q", 4) + b"{]{]"), "its header is not JSON"),
     "another program's": (
         lambda path: path.write_bytes(safetensors.numpy.save({"x": np.zeros(3)})),
-        "a safetensors file but no charrnn model",
+        "a safetensors file but not a charrnn model",
     ),
     "newer": (record(lambda content: content | {"format": 3}), r"newer charrnn \(format 3;"),
     "older, tied": (
@@ -434,7 +432,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "surrogates": (vocabulary_lies(characters="\ud800\n"), "lacks or garbles"),
     "counts": (vocabulary_lies(seen=5, novel=9), "lacks or garbles vocabulary counts"),
 }
-# what both refuse, the decoder naming the setting or the tensor
+# what both readers refuse, the one without torch naming the setting or the tensor
 LIED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "first tensor missing": (weights(lambda tensors: tensors.pop("embedding")), "promises embedding as"),
     "hidden_size": (model_lies(hidden_size=10**12), "promises .* as"),
@@ -462,7 +460,7 @@ def refusal(read: Callable[[Path], object], path: Path) -> str:
 
 
 @pytest.mark.parametrize("settings", [[1], "lstm", None, 7], ids=str)
-def test_old_settings_that_are_none_are_refused(runs: dict[str, Path], tmp_path: Path, settings: Any) -> None:
+def test_invalid_settings_in_an_old_file_are_refused(runs: dict[str, Path], tmp_path: Path, settings: Any) -> None:
     old = tmp_path / "old.safetensors"
     old.write_bytes((runs["causal"] / "best.safetensors").read_bytes())
     record(lambda content: content | {"format": 1, "config": content["config"] | {"model": settings}})(old)
@@ -490,7 +488,7 @@ def test_a_damaged_file_is_refused_in_the_same_words_with_and_without_torch(copi
 
 
 @pytest.mark.parametrize("damage", LIED)
-def test_a_header_that_lies_is_refused_with_and_without_torch(copied: Path, damage: str) -> None:
+def test_a_wrong_header_is_refused_with_and_without_torch(copied: Path, damage: str) -> None:
     spoil, words = LIED[damage]
     spoil(copied)
     refused = refusal(inference.load, copied)
@@ -498,24 +496,24 @@ def test_a_header_that_lies_is_refused_with_and_without_torch(copied: Path, dama
     refusal(model_file.read_model, copied)
 
 
-def test_a_file_older_than_the_second_direction_reads_in_one(runs: dict[str, Path], tmp_path: Path) -> None:
-    """Files of format 1 were written before `bidirectional` was a setting: they do not have it, and are sound."""
+def test_a_file_older_than_bidirectional_models_is_causal(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Files of format 1 were written before `bidirectional` was a setting: they lack it, and are valid."""
     path, newer = tmp_path / "best.safetensors", runs["causal"] / "best.safetensors"
     shutil.copy(newer, path)
     record(lambda content: without(content, "config", "model", "bidirectional"))(path)
     assert model_file.read_header(path) == model_file.read_header(newer)
     reader, vocabulary = inference.load(path)
-    assert reader.sides is None
+    assert reader.bidirectional_heads is None
     assert vocabulary == model_file.read_header(newer).vocabulary
 
 
 @pytest.mark.parametrize("size", [{"num_layers": 10**9}, {"hidden_size": 10**12}, {"embedding_size": 10**12}], ids=str)
-def test_nothing_of_a_size_that_is_a_lie_is_ever_made(
+def test_nothing_of_a_wrong_size_is_ever_allocated(
     copied: Path, size: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model_lies(**size)(copied)
-    monkeypatch.setattr(inference, "make", lambda *_: pytest.fail("weights were used"))
-    if "num_layers" in size:  # even their names would fill the memory
+    monkeypatch.setattr(inference, "build", lambda *_: pytest.fail("weights were used"))
+    if "num_layers" in size:  # the names alone would fill the memory
         monkeypatch.setattr(Architecture, "shapes", lambda *_: pytest.fail("shapes were listed"))
     assert "is damaged" in refusal(inference.load, copied)
 
@@ -532,7 +530,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
         with torch.no_grad():
             for weights in model.parameters():
                 weights.add_(1.0)
-        longer = replace(header, history=header.history * 3)  # what lies behind the header moves
+        longer = replace(header, history=header.history * 3)  # which moves the tensors
         atomic_files.write_atomically(copied, model_file.to_bytes(longer, model.state_dict()))
         return tensors(path, *rest)
 
@@ -567,9 +565,11 @@ def readers(either: str) -> Readers:
     return [inference.load(path), (TorchModel(model), header.vocabulary)]
 
 
-@pytest.mark.parametrize("filters", [Filters(0.8), Filters(1.3, top_k=9), Filters(greedy=True)], ids=str)
+@pytest.mark.parametrize(
+    "filters", [Filters(temperature=0.8), Filters(temperature=1.3, top_k=9), Filters(greedy=True)], ids=str
+)
 @pytest.mark.parametrize("no_repeat", [None, 4])
-def test_a_seed_is_the_same_text_with_and_without_torch(
+def test_a_seed_gives_the_same_text_with_and_without_torch(
     readers: Readers, filters: Filters, no_repeat: int | None
 ) -> None:
     written = []
@@ -578,7 +578,7 @@ def test_a_seed_is_the_same_text_with_and_without_torch(
         sampler = Sampler(
             reader, vocabulary, primes, 60, filters, seed=5, indices=range(4), until="zz", no_repeat=no_repeat
         )
-        written.append((["".join(shown) for shown in zip(*sampler, strict=True)], sampler.samples))
+        written.append((["".join(parts) for parts in zip(*sampler, strict=True)], sampler.samples))
     (left, left_samples), (right, right_samples) = written
     assert left == right
     assert len(set(left)) > 1
@@ -586,16 +586,16 @@ def test_a_seed_is_the_same_text_with_and_without_torch(
         assert one.nats == pytest.approx(other.nats, rel=1e-5)
 
 
-def one(scribe: SamplePrinter) -> None:
-    scribe.from_prime("the ", 1, None)
+def one(printer: SamplePrinter) -> None:
+    printer.from_prime("the ", 1, None)
 
 
-def several(scribe: SamplePrinter) -> None:
-    scribe.from_prime("the ", 5, "o")
+def several(printer: SamplePrinter) -> None:
+    printer.from_prime("the ", 5, "o")
 
 
-def each_line(scribe: SamplePrinter) -> None:
-    scribe.each_line(io.BytesIO("the\n\n鸟 fox\njumps over".encode()))
+def each_line(printer: SamplePrinter) -> None:
+    printer.each_line(io.BytesIO("the\n\n鸟 fox\njumps over".encode()))
 
 
 @pytest.mark.parametrize("ask", [one, several, each_line])
@@ -604,13 +604,13 @@ def test_what_is_printed_is_the_same_with_and_without_torch(
 ) -> None:
     printed = []
     for reader, vocabulary in readers:
-        ask(SamplePrinter(reader, vocabulary, Filters(0.9), 40, 3, no_prime=False, as_json=False))
+        ask(SamplePrinter(reader, vocabulary, Filters(temperature=0.9), 40, 3, no_prime=False, as_json=False))
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert len(printed[0]) > 20
 
 
-def test_searches_and_fillings_are_the_same_with_and_without_torch(readers: Readers) -> None:
+def test_beam_search_and_infilling_are_the_same_with_and_without_torch(readers: Readers) -> None:
     found = [
         (
             beam_search.search(reader, vocabulary, "the ", 7, 9, "o"),

@@ -1,4 +1,4 @@
-"""Claims about settling auto: sizes, steps, precision."""
+"""Claims about resolving auto: sizes, steps, precision."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from charrnn.models import losses
 from charrnn.models.architecture import products
 from charrnn.models.char_rnn import LOOKED_UP
 from charrnn.training import auto_config, fine_tuning, throughput
-from charrnn.training.auto_config import Plan
+from charrnn.training.auto_config import TrainingPlan
 
 CPU = torch.device("cpu")
 BF16, NO_BF16 = Bf16(fast=True, lstm=True), Bf16(fast=False, lstm=False)
 
 
 def one_by_one(rate: Callable[[Config, int], float]) -> Callable[..., list[float]]:
-    """Make what tries ways out of what tells the rate of one."""
+    """Measure variants one by one, by a function that gives the speed of one."""
     return lambda sized, ways, size, device: [rate(sized.with_values(train=way), size) for way in ways]
 
 
-def measured(patch: pytest.MonkeyPatch, rates: Callable[..., list[float]]) -> None:
-    """Let trials give these rates, in both files that ask for them."""
-    for file in (auto_config, throughput):
-        patch.setattr(file, "_rates", rates)
+def fake_speeds(patch: pytest.MonkeyPatch, speeds: Callable[..., list[float]]) -> None:
+    """Let benchmarks measure these speeds."""
+    patch.setattr(throughput, "measure_speeds", speeds)
 
 
 def planned(
@@ -41,18 +40,26 @@ def planned(
     vocabulary: int = 65,
     rate: float = 1e9,
     fine_tuning: bool = False,
-    known: float | None = None,
+    relative_bits: float | None = None,
     unseen: int = 0,
     validation: int | None = None,
     bf16: Bf16 = BF16,
-) -> Plan:
-    """Plan for a text of so many characters, on a device of so many weight multiplications a second."""
+) -> TrainingPlan:
+    """Plan for a text of so many characters, on a device of so many multiplications a second."""
     chosen = loading.load(None, settings)
     with pytest.MonkeyPatch.context() as patch:
-        measured(patch, one_by_one(lambda sized, size: rate * speed(sized) / products(sized.model, size)))
+        fake_speeds(patch, one_by_one(lambda sized, size: rate * speed(sized) / products(sized.model, size)))
         checked = training // 18 if validation is None else validation
         return auto_config.plan(
-            chosen, vocabulary, training, checked, CPU, fine_tuning=fine_tuning, known=known, unseen=unseen, bf16=bf16
+            chosen,
+            vocabulary,
+            training,
+            checked,
+            CPU,
+            fine_tuning=fine_tuning,
+            relative_bits=relative_bits,
+            unseen=unseen,
+            bf16=bf16,
         )
 
 
@@ -63,8 +70,8 @@ def speed(sized: Config) -> float:
     )
 
 
-def settled(config: Config) -> bool:
-    return not config.model.unsettled and "auto" not in config.train.model_dump().values()
+def resolved(config: Config) -> bool:
+    return not config.model.unresolved and "auto" not in config.train.model_dump().values()
 
 
 @pytest.mark.parametrize("training", [90, 1_000, 9_000, 90_000, 900_000, 9_000_000, 900_000_000])
@@ -73,7 +80,7 @@ def settled(config: Config) -> bool:
 )
 def test_no_auto_is_left_at_any_size(training: int, settings: tuple[str, ...]) -> None:
     result = planned(training, *settings)
-    assert settled(result.config)
+    assert resolved(result.config)
     train = result.config.train
     assert isinstance(train.batch_size, int)
     assert train.batch_size * train.sequence_length <= training
@@ -119,11 +126,11 @@ def test_thousands_of_characters_share_their_weights() -> None:
         for tied in ("true", "false")
     ]
     assert [int(model.hidden_size) for model in sizes] == [512, 128]
-    # what the text lacks teaches nothing
+    # unseen characters do not count
     assert planned(1_000_000, vocabulary=2_001, unseen=1).config.model.tie_weights is False
 
 
-def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
+def test_a_short_text_stops_before_it_is_overfitted() -> None:
     epochs = [planned(n, rate=1e15).config.train.epochs for n in (9_000, 30_000, 300_000, 3_000_000)]
     assert epochs == [5, 8, 20, 40]
     assert float(planned(9_000, rate=1e15).config.model.dropout) == 0.3
@@ -133,8 +140,8 @@ def test_a_short_text_is_not_read_until_it_is_known_by_heart() -> None:
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(40, 1), (70, 2), (119, 4), (121, 4), (240, 8), (6_000, 25)])
-def test_a_large_validation_part_is_not_scored_for_most_of_the_time(steps: int, evaluations: int) -> None:
-    """A tenth of it; but three times where all is read and it may turn to overfitting. 120 steps are an epoch."""
+def test_evaluations_on_a_large_validation_split_take_little_of_the_time(steps: int, evaluations: int) -> None:
+    """A tenth; but at least three evaluations from one epoch on, which is 120 steps, to see overfitting."""
     train = planned(491_520, f"train.steps={steps}", "train.batch_size=32", validation=36_000).config.train
     assert isinstance(train.eval_every, int)
     assert math.ceil(steps / train.eval_every) == evaluations  # and none just before the last
@@ -145,7 +152,7 @@ def test_a_large_validation_part_is_not_scored_for_most_of_the_time(steps: int, 
     )
 
 
-def test_time_to_spare_is_not_spent_on_learning_by_heart() -> None:
+def test_spare_time_is_not_spent_on_overfitting() -> None:
     spare = planned(9_000, "train.time=10m", rate=1e15)
     assert (spare.config.train.epochs, spare.config.train.time) == (5, 600.0)
     assert "5 epochs, about" in spare.notes[-1]
@@ -158,7 +165,7 @@ def test_time_to_spare_is_not_spent_on_learning_by_heart() -> None:
         assert planned(9_000, "train.time=10m", otherwise, rate=1e15).config.train.epochs is None
 
 
-def test_what_the_user_set_is_kept() -> None:
+def test_settings_of_the_user_are_kept() -> None:
     chosen = planned(
         500_000,
         "model.hidden_size=77",
@@ -186,7 +193,7 @@ def test_what_the_user_set_is_kept() -> None:
         (("model.leak=0.5", "train.precision=fp32"), "fp32", "custom"),  # torch has no kernel for it
     ],
 )
-def test_the_fastest_way_is_taken_of_those_that_there_are(
+def test_the_fastest_variant_is_chosen_of_those_available(
     settings: tuple[str, ...], precision: str, kernel: str
 ) -> None:
     train = planned(500_000, *settings).config.train
@@ -194,32 +201,32 @@ def test_the_fastest_way_is_taken_of_those_that_there_are(
 
 
 @pytest.mark.parametrize(
-    ("settings", "precision", "kernel", "told"),
+    ("settings", "precision", "kernel", "warned"),
     [
         ((), "fp32", "torch", False),
-        (("train.precision=bf16",), "bf16", "custom", True),  # torch's kernel of an LSTM would fail
+        (("train.precision=bf16",), "bf16", "custom", True),  # torch's LSTM kernel would fail
         (("train.precision=bf16", "train.kernel=torch"), "bf16", "custom", True),
         (("train.precision=bf16", "train.kernel=torch", "model.cell=gru"), "bf16", "torch", True),
     ],
 )
-def test_where_a_cpu_has_no_bf16_what_runs_is_taken_and_the_user_told(
-    settings: tuple[str, ...], precision: str, kernel: str, told: bool
+def test_without_bf16_on_the_cpu_a_variant_that_runs_is_chosen_and_the_user_warned(
+    settings: tuple[str, ...], precision: str, kernel: str, warned: bool
 ) -> None:
     found = planned(500_000, *settings, bf16=NO_BF16)
     assert (found.config.train.precision, found.config.train.kernel) == (precision, kernel)
-    assert ("bf16 is slow on cpu: -s train.precision=fp32 takes less time, and loses nothing." in found.notes) == told
+    assert ("bf16 is slow on cpu: -s train.precision=fp32 is faster, and no less accurate." in found.notes) == warned
 
 
 @pytest.mark.parametrize(
     ("length", "decay"),
     [
         ("train.epochs=2", 0.1),
-        ("train.epochs=3", 0.3),  # though the last lane's last window is not whole
+        ("train.epochs=3", 0.3),  # though the last window is shorter
         ("train.steps=359", 0.1),
         ("train.steps=361", 0.3),
     ],
 )
-def test_what_is_seen_often_is_regularised_by_more_weight_decay(length: str, decay: float) -> None:
+def test_more_epochs_get_more_weight_decay(length: str, decay: float) -> None:
     train = planned(491_521, length, "train.batch_size=32", rate=1e15).config.train
     assert train.weight_decay == decay
 
@@ -237,7 +244,7 @@ def test_what_is_seen_often_is_regularised_by_more_weight_decay(length: str, dec
         (("train.epochs=4", "train.learning_rate=0.015", "train.optimizer=rmsprop"), 0.076),
     ],
 )
-def test_weights_remember_the_last_epoch_or_so_however_many_steps_it_has(
+def test_weights_average_about_the_last_epoch_however_many_steps_it_has(
     settings: tuple[str, ...], decay: float
 ) -> None:
     train = planned(3_000_000, "model.hidden_size=256", "train.batch_size=32", *settings, rate=1e15).config.train
@@ -245,17 +252,17 @@ def test_weights_remember_the_last_epoch_or_so_however_many_steps_it_has(
 
 
 @pytest.mark.parametrize(("model", "slower"), [((), 3.0), (("model.bidirectional=true",), 1.5)])
-def test_an_evaluation_is_reckoned_to_read_faster_than_training(model: tuple[str, ...], slower: float) -> None:
-    settled = planned(
+def test_an_evaluation_is_estimated_to_read_faster_than_training(model: tuple[str, ...], slower: float) -> None:
+    result = planned(
         900_000, "model.hidden_size=256", "model.num_layers=1", "train.precision=fp32", "train.kernel=torch", *model,
         rate=1e9, validation=50_000,
     )  # fmt: skip
-    rate = 1e9 / products(settled.config.model, 65)
-    assert settled.evaluation_seconds == pytest.approx(50_000 / (rate * slower))
+    rate = 1e9 / products(result.config.model, 65)
+    assert result.evaluation_seconds == pytest.approx(50_000 / (rate * slower))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "hmm"])
-def test_a_step_shrinks_the_weights_by_as_much_whatever_the_optimizer(cell: str) -> None:
+def test_a_step_decays_the_weights_equally_with_every_optimizer(cell: str) -> None:
     adamw, rmsprop, sgd = (
         planned(500_000, f"train.optimizer={name}", f"model.cell={cell}").config.train
         for name in ("adamw", "rmsprop", "sgd")
@@ -265,8 +272,8 @@ def test_a_step_shrinks_the_weights_by_as_much_whatever_the_optimizer(cell: str)
 
 
 @pytest.mark.parametrize("model", ["model.cell=hmm", "model.cell=rnn", "model.init=identity"])
-def test_what_goes_far_or_has_no_gates_is_hardly_shrunk(model: str) -> None:
-    """A Markov chain's logits, at a high rate; a recurrent matrix that is to keep what it has."""
+def test_logits_of_an_hmm_and_cells_without_gates_get_little_weight_decay(model: str) -> None:
+    """An HMM's logits go far, at a high rate; an identity matrix must not shrink."""
     assert planned(500_000, model).config.train.weight_decay == 0.01
 
 
@@ -274,47 +281,51 @@ def test_what_goes_far_or_has_no_gates_is_hardly_shrunk(model: str) -> None:
     ("cell", "vocabulary", "hidden", "rate"),
     [("lstm", 65, 256, 0.015), ("lstm", 2_001, 256, 0.008), ("gru", 65, 256, 0.008), ("gru", 65, 1024, 0.004)],
 )
-def test_rare_characters_and_grus_take_smaller_steps(cell: str, vocabulary: int, hidden: int, rate: float) -> None:
+def test_rare_characters_and_grus_get_a_lower_learning_rate(
+    cell: str, vocabulary: int, hidden: int, rate: float
+) -> None:
     settings = (f"model.cell={cell}", f"model.hidden_size={hidden}")
     assert planned(500_000, *settings, vocabulary=vocabulary).config.train.learning_rate == rate
 
 
-def test_fine_tuning_learns_more_gently() -> None:
+def test_fine_tuning_gets_a_lower_learning_rate() -> None:
     fresh, tuned = planned(500_000).config.train, planned(500_000, fine_tuning=True).config.train
     assert float(tuned.learning_rate) < float(fresh.learning_rate)
 
 
-def test_the_more_a_model_knows_of_a_text_the_more_gently_it_learns_it() -> None:
+def test_the_better_a_model_predicts_a_text_the_lower_its_fine_tuning_rate() -> None:
     rates = [fine_tuning.fine_tuning_rate(known) for known in (0.1, 0.75, 0.78, 0.89, 1.0, 3.0)]
     assert rates == [0.00041, 0.00041, 0.00056, 0.0017, 0.005, 0.005]
 
-    def tuned(known: float | None, *settings: str) -> float:
-        return float(planned(500_000, *settings, fine_tuning=True, known=known).config.train.learning_rate)
+    def tuned(relative_bits: float | None, *settings: str) -> float:
+        return float(
+            planned(500_000, *settings, fine_tuning=True, relative_bits=relative_bits).config.train.learning_rate
+        )
 
     assert tuned(0.78, "model.hidden_size=256") == 0.00056
     assert tuned(0.78, "model.hidden_size=256", "train.optimizer=sgd") == pytest.approx(0.056)
     assert tuned(0.78, "model.hidden_size=256", "train.learning_rate=0.003") == 0.003
-    assert tuned(0.89, "model.hidden_size=1024") == tuned(None, "model.hidden_size=1024")  # less than that anyway
+    assert tuned(0.89, "model.hidden_size=1024") == tuned(None, "model.hidden_size=1024")  # lower anyway
     assert tuned(1.5, "model.hidden_size=256") == tuned(None, "model.hidden_size=256") == 0.005
     assert tuned(0.5, "model.cell=hmm") == tuned(None, "model.cell=hmm")
 
 
-def test_a_model_teaches_less_the_worse_it_is_than_counting() -> None:
+def test_the_distillation_weight_falls_as_a_model_gets_worse_than_n_grams() -> None:
     shares = [fine_tuning.distillation_weight(bits, 2.0) for bits in (0.0, 2.0, 2.4, 2.5, 2.6, 2.8, 20.0)]
     assert shares == [0.3, 0.3, 0.3, 0.22, 0.15, 0.0, 0.0]
     assert fine_tuning.distillation_weight(0.1, 0.0) == 0.0
 
 
-def test_a_teacher_is_part_of_the_trial() -> None:
-    """It takes time and memory: the very steps are tried."""
+def test_benchmarks_include_the_teacher() -> None:
+    """It takes time and memory."""
     read: list[float] = []
     settings = "model.hidden_size=8", "model.num_layers=1", "model.embedding_size=4"
     with pytest.MonkeyPatch.context() as patch:
         sound = losses.compute_losses
 
         def costs(*arguments: Any) -> Any:
-            read.append(0.0 if arguments[-1] is None else arguments[-1].share)
-            assert arguments[-1] is None or arguments[-1].share > 0.0
+            read.append(0.0 if arguments[-1] is None else arguments[-1].weight)
+            assert arguments[-1] is None or arguments[-1].weight > 0.0
             return sound(*arguments)
 
         patch.setattr(losses, "compute_losses", costs)
@@ -328,14 +339,14 @@ def test_a_teacher_is_part_of_the_trial() -> None:
     assert planned(9_000).config.train.distillation == 0.0
 
 
-def test_what_is_spent_already_is_not_planned_again() -> None:
+def test_spent_time_is_not_planned_again() -> None:
     chosen = loading.load(
         None, ["train.time=100s", "train.eval_every=auto", "model.hidden_size=512", "model.num_layers=2"]
     )
     epochs = []
     with pytest.MonkeyPatch.context() as patch:
         rate = one_by_one(lambda sized, size: 1e9 / products(sized.model, size))
-        measured(patch, rate)
+        fake_speeds(patch, rate)
         for spent in (0.0, 50.0, 99.0):
             found = auto_config.plan(chosen, 65, 900_000, 50_000, CPU, spent=spent).config.train
             assert isinstance(found.eval_every, int)
@@ -343,11 +354,11 @@ def test_what_is_spent_already_is_not_planned_again() -> None:
     assert epochs[0] > epochs[1] > epochs[2] > 0
 
 
-def test_short_texts_shrink_windows_and_lanes_and_say_so() -> None:
+def test_short_texts_shrink_windows_and_batch_and_say_so() -> None:
     notes = " ".join(planned(90).notes)
     assert "windows of 45 characters instead of 128" in notes
     notes = " ".join(planned(300, "train.batch_size=64").notes)
-    assert "2 lanes" in notes
+    assert "batch size 2" in notes
 
 
 def test_the_counted_products_are_the_models_matrices() -> None:
@@ -364,30 +375,32 @@ def test_the_counted_products_are_the_models_matrices() -> None:
 
 
 @pytest.mark.bf16
-def test_a_real_trial_gives_a_rate() -> None:
+def test_a_real_benchmark_resolves_everything() -> None:
     chosen = loading.load(None, ["train.batch_size=2", "train.sequence_length=5", "model.hidden_size=4"])
     result = auto_config.plan(chosen, 7, 1_000, 100, CPU)
-    assert settled(result.config)
+    assert resolved(result.config)
     assert "characters (7 distinct)" in result.notes[-1]
 
 
-def test_a_size_that_does_not_fit_says_nothing_of_the_ways_of_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_that_does_not_fit_says_nothing_about_the_variants_of_a_smaller_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def rate(sized: Config, size: int) -> float:
         return 0.0 if int(sized.model.hidden_size) > 256 else 1e11 * speed(sized) / products(sized.model, size)
 
-    measured(monkeypatch, one_by_one(rate))
+    fake_speeds(monkeypatch, one_by_one(rate))
     chosen = auto_config.plan(loading.load(None, ()), 65, 1_000_000, 50_000, CPU, bf16=BF16).config
     assert (chosen.model.hidden_size, chosen.train.precision, chosen.train.kernel) == (256, "bf16", "custom")
 
 
 def test_on_cuda_bf16_is_tried_where_cudnn_has_it() -> None:
     for bf16, expected in ((BF16, ["fp32", "bf16"]), (NO_BF16, ["fp32"])):
-        for settings, precisions in (((), expected), (("train.precision=bf16",), ["bf16"])):  # who asks for it gets it
-            ways = throughput._ways(loading.load(None, settings), torch.device("cuda"), bf16, [])
+        for settings, precisions in (((), expected), (("train.precision=bf16",), ["bf16"])):  # if set, it is used
+            ways = throughput.list_variants(loading.load(None, settings), torch.device("cuda"), bf16)
             assert ways == [{"precision": precision, "kernel": "torch"} for precision in precisions]
 
 
-def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_counts_every_window_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several windows are in flight at once on a GPU; the clock runs over all of them."""
     ticks = iter(range(1000))
     monkeypatch.setattr("charrnn.training.throughput.time.perf_counter", lambda: float(next(ticks)))
@@ -405,11 +418,14 @@ def test_a_trial_counts_every_window_that_it_reads(monkeypatch: pytest.MonkeyPat
             "train.kernel=torch",
         ],
     )
-    assert throughput._rates(chosen, [{"kernel": "torch"}, {"kernel": "custom"}], 9, CPU) == [3 * 7 / 1.0, 3 * 7 / 1.0]
+    assert throughput.measure_speeds(chosen, [{"kernel": "torch"}, {"kernel": "custom"}], 9, CPU) == [
+        3 * 7 / 1.0,
+        3 * 7 / 1.0,
+    ]
 
 
-def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
-    """Lanes and steps suit the text's own characters, and so does what is said; only time is spent on all."""
+def test_unseen_characters_only_cost_time() -> None:
+    """Batch, learning rate and notes depend on the characters of the text; the vocabulary only costs time."""
     sizes = "model.hidden_size=256", "model.num_layers=1", "model.embedding_size=64"
     chinese, english, alone = (
         planned(1_000_000, *sizes, vocabulary=vocabulary, unseen=unseen, rate=1e11, fine_tuning=True)
@@ -423,40 +439,40 @@ def test_characters_that_the_text_lacks_cost_time_and_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize(("narrower", "batches"), [(1.0, 8), (0.8, 8), (0.7, 32)])
-def test_little_time_gets_fewer_lanes_only_where_that_makes_more_steps(
+def test_little_time_gets_a_smaller_batch_only_if_that_makes_more_steps(
     narrower: float, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`narrower` is the rate of half as many lanes, as a share; the time is too short for 600 steps of 32."""
+    """`narrower` is the relative speed of half the batch; the time is too short for 600 steps of batch 32."""
 
     def rate(sized: Config, size: int) -> float:
         return 1e4 * math.pow(narrower, math.log2(32 / int(sized.train.batch_size)))
 
-    measured(monkeypatch, one_by_one(rate))
+    fake_speeds(monkeypatch, one_by_one(rate))
     chosen = loading.load(None, ["model.hidden_size=256", "train.time=30"])
     result = auto_config.plan(chosen, 65, 1_000_000, 50_000, CPU)
     assert result.config.train.batch_size == batches
     assert result.config.train.steps is None
 
 
-def test_who_does_the_loops_is_tried_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Own loops are the faster ones from 512 units on."""
+def test_kernels_are_compared_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The custom kernel is the faster one from 512 units on."""
 
     def rate(sized: Config, size: int) -> float:
         width = int(sized.model.hidden_size)
         fast = (sized.train.kernel == "custom") == (width >= 512) and sized.train.precision == "bf16"
         return (2e10 if fast else 1e10) / products(sized.model, size)
 
-    measured(monkeypatch, one_by_one(rate))
+    fake_speeds(monkeypatch, one_by_one(rate))
     for time, kernel in ((60, "torch"), (6_000, "custom")):
-        settled = auto_config.plan(
+        chosen = auto_config.plan(
             loading.load(None, [f"train.time={time}"]), 65, 3_000_000, 150_000, CPU, bf16=BF16
         ).config
-        assert (int(settled.model.hidden_size) >= 512) == (kernel == "custom")
-        assert (settled.train.kernel, settled.train.precision) == (kernel, "bf16")
+        assert (int(chosen.model.hidden_size) >= 512) == (kernel == "custom")
+        assert (chosen.train.kernel, chosen.train.precision) == (kernel, "bf16")
 
 
-def test_on_cuda_the_first_step_of_every_way_counts_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each loads kernels of its own, which takes longer than many steps."""
+def test_on_cuda_the_first_step_of_every_variant_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loads its own kernels, which takes longer than many steps."""
     seen = set[str]()
 
     def step(model: object, sized: Config, device: torch.device) -> float:
@@ -465,15 +481,15 @@ def test_on_cuda_the_first_step_of_every_way_counts_for_none(monkeypatch: pytest
         seen.add(way)
         return {"fp32": 0.010, "bf16": 0.004}[way] + loading
 
-    monkeypatch.setattr(throughput, "_tried", step)
-    monkeypatch.setattr(throughput, "_blank", lambda config, size, device: None)
+    monkeypatch.setattr(throughput, "_time_step", step)
+    monkeypatch.setattr(throughput, "_zero_model", lambda config, size, device: None)
     chosen = loading.load(None, ["train.batch_size=3", "train.sequence_length=7"])
-    rates = throughput._rates(chosen, [{"precision": "fp32"}, {"precision": "bf16"}], 9, torch.device("cuda"))
+    rates = throughput.measure_speeds(chosen, [{"precision": "fp32"}, {"precision": "bf16"}], 9, torch.device("cuda"))
     assert rates == pytest.approx([21 / 0.010, 21 / 0.004])
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("message", "expected"),
     [
         ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
         ("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried", True),
@@ -489,13 +505,13 @@ def test_on_cuda_the_first_step_of_every_way_counts_for_none(monkeypatch: pytest
         ("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)", False),
     ],
 )
-def test_what_counts_as_too_little_memory(told: str, meant: bool) -> None:
-    assert device.is_out_of_memory(RuntimeError(told)) == meant
+def test_out_of_memory_errors_are_recognised(message: str, expected: bool) -> None:
+    assert device.is_out_of_memory(RuntimeError(message)) == expected
 
 
-def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are tried in turns, so that what slows the machine for a while slows them alike; the very first step
-    is slow for whoever makes it, and counts for none."""
+def test_a_hopeless_variant_gets_one_step_and_one_that_does_not_fit_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others take turns, so that other load on the machine slows them alike; the very first step is slow for any
+    variant, and is not counted."""
     tried: list[str] = []
 
     def step(model: object, sized: Config, device: torch.device) -> float:
@@ -505,31 +521,31 @@ def test_a_hopeless_way_gets_one_step_and_one_that_does_not_fit_none_more(monkey
             raise torch.OutOfMemoryError("out of memory")
         return {"fp32 torch": 2.0, "fp32 custom": 1.0, "bf16 torch": 9.0}[way] + 20.0 * (len(tried) == 1)
 
-    monkeypatch.setattr(throughput, "_tried", step)
+    monkeypatch.setattr(throughput, "_time_step", step)
     settings = ["model.hidden_size=4", "model.num_layers=1", "model.embedding_size=4", "model.dropout=0"]
     settings += ["model.tie_weights=false", "train.batch_size=3", "train.sequence_length=7"]
     chosen = loading.load(None, settings)
     ways = [
         {"precision": precision, "kernel": kernel} for precision in ("fp32", "bf16") for kernel in ("torch", "custom")
     ]
-    rates = throughput._rates(chosen, ways, 9, CPU)
+    rates = throughput.measure_speeds(chosen, ways, 9, CPU)
     turn = ["fp32 torch", "fp32 custom"]
     assert tried == ["fp32 torch", *turn, "bf16 torch", "bf16 custom", *turn, *turn]
     assert rates == [21 / 2, 21 / 1, 21 / 9, 0.0]
     tried.clear()
-    assert throughput._rates(chosen, ways[3:], 9, CPU) == [0.0]
+    assert throughput.measure_speeds(chosen, ways[3:], 9, CPU) == [0.0]
     assert tried == ["bf16 custom"]
 
 
-def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of the largest size takes seconds, a good part of a short training."""
+def test_sizes_far_too_large_are_not_benchmarked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the largest size takes seconds, much of a short training."""
     tried: list[int] = []
 
     def rate(sized: Config, size: int) -> float:
         tried.append(int(sized.model.hidden_size))
         return 2e10 / products(sized.model, size)
 
-    measured(monkeypatch, one_by_one(rate))
+    fake_speeds(monkeypatch, one_by_one(rate))
     chosen = auto_config.plan(
         loading.load(None, ["train.time=2m", "model.num_layers=2"]), 65, 3_000_000, 150_000, CPU, bf16=BF16
     ).config
@@ -545,10 +561,10 @@ def test_what_is_far_out_of_reach_is_not_tried(monkeypatch: pytest.MonkeyPatch) 
         (300_000, ["train.time=2m"], 2),
         (100_000, ["train.time=2h"], 1),
         (3_000_000, ["train.time=2m", "model.num_layers=3"], 3),
-        (3_000_000, ["train.epochs=1"], 2),  # so much time as it takes
+        (3_000_000, ["train.epochs=1"], 2),  # however long that takes
     ],
 )
-def test_a_second_layer_comes_with_two_epochs(training: int, settings: list[str], layers: int) -> None:
+def test_a_second_layer_needs_time_for_two_epochs(training: int, settings: list[str], layers: int) -> None:
     model = planned(training, *settings, rate=1e10).config.model
     assert model.num_layers == layers
     if training == 3_000_000 and layers == 1:

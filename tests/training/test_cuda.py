@@ -1,4 +1,4 @@
-"""Claims about a CUDA device: training never waits, resumes exactly and agrees with the CPU, and so does writing.
+"""Claims about a CUDA device: training never waits, resumes exactly and agrees with the CPU, and so does generation.
 Run with `make gpu`; without a device they hold on a fake one."""
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from charrnn.training.events import Finished, RolledBack, StepDone
 from charrnn.training.job import TrainingJob
 from charrnn.training.trainer import Training
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
-from tests.data.test_loader import assert_same, cut
+from tests.data.test_loader import assert_same, batches_of
 from tests.fake_cuda import fake_cuda
 from tests.fake_device import CUDA
-from tests.models.test_char_rnn import PLAIN, some_state, some_tokens, to_be_rounded
+from tests.models.test_cells import FUSED
+from tests.models.test_char_rnn import some_state, some_tokens, to_be_rounded
 from tests.models.test_numpy_model import made
 from tests.models.test_torch_model import OPTIONS
 from tests.test_benchmarks import BENCHMARKS
 from tests.training.test_trainer import assert_same_run, poison, run_until
 
-# torch says once that its way of finding waits is a prototype
+# torch warns once that its sync debug mode is a prototype
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 VARIANTS = (
     (),
@@ -55,19 +56,19 @@ VARIANTS = (
     ("model.cell=hmm", "model.hidden_size=5"),
 )
 variants = pytest.mark.parametrize("more", VARIANTS, ids=" ".join)
-SMALL = 1e-9  # as small as gradients of a mean over thousands of characters, which in fp16 are next to nothing
+SMALL = 1e-9  # like gradients of a mean over thousands of characters, which underflow in fp16
 
 
 @pytest.fixture(autouse=True)
 def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Choose the device; with --fake-cuda, one that is none."""
+    """Choose the device; with --fake-cuda, a fake one."""
     with fake_cuda() if request.config.getoption("fake_cuda") else nullcontext():
         assert torch.cuda.is_available(), "no CUDA device here"
         yield choose_device("cuda")
 
 
 def tiny(*more: str) -> list[str]:
-    """Give the settings of a tiny training; a Markov model has no stack to set."""
+    """Return the settings of a tiny training; an HMM has no layers to set."""
     return [setting for setting in TINY if "model.cell=hmm" not in more or setting.startswith("train.")]
 
 
@@ -80,7 +81,7 @@ def started(folder: str, *more: str, device: str = "cuda", steps: int = 23) -> T
 
 @pytest.fixture
 def no_waiting() -> Iterator[None]:
-    """Make every operation an error for which the program would wait."""
+    """Reset what makes every wait an error."""
     yield
     torch.cuda.set_sync_debug_mode("default")
 
@@ -89,7 +90,7 @@ def no_waiting() -> Iterator[None]:
 
 
 def step_without_waiting(training: Training, steps: int) -> None:
-    """Take some steps, after three in which libraries set themselves up."""
+    """Take some steps, after three in which libraries initialise themselves."""
     for _ in range(3):
         training.step()
     torch.cuda.set_sync_debug_mode("error")
@@ -102,13 +103,13 @@ def step_without_waiting(training: Training, steps: int) -> None:
 @variants
 def test_training_never_waits_for_the_device(here: Path, no_waiting: None, more: tuple[str, ...]) -> None:
     job = started("run", *more)
-    into_the_next_epoch = job.training.batches.windows + 3  # where documents lie in another order
+    into_the_next_epoch = job.training.batches.windows + 3  # where documents are in another order
     step_without_waiting(job.training, into_the_next_epoch)
     job.run.release()
 
 
 @variants
-def test_windows_sent_one_by_one_do_not_make_it_wait_either(
+def test_windows_sent_one_by_one_do_not_make_it_wait(
     here: Path, no_waiting: None, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(loader, "_SHARE", 1 << 60)  # no device has so much memory
@@ -117,7 +118,7 @@ def test_windows_sent_one_by_one_do_not_make_it_wait_either(
     job.run.release()
 
 
-def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waiting: None) -> None:
+def test_distillation_does_not_make_it_wait(here: Path, no_waiting: None) -> None:
     run_until(started("old"))
     old = Path("old/best.safetensors")
     how = [*(setting for setting in TINY if setting.startswith("train.")), "train.distillation=0.3", "train.steps=20"]
@@ -133,7 +134,7 @@ def test_a_fine_tuning_that_is_taught_does_not_wait_either(here: Path, no_waitin
     assert (resumed.training.position.step, resumed.training.device.type) == (14, "cuda")
 
 
-def test_the_device_is_given_work_ahead(here: Path) -> None:
+def test_steps_are_enqueued_ahead(here: Path) -> None:
     job = started("run")
     assert job.training.lag > 0
     assert job.training.step() is None
@@ -150,7 +151,7 @@ def test_numbers_are_read_as_they_were_when_asked_for() -> None:
 @pytest.mark.parametrize("documents", [None, 9])
 @pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4"])
 def test_windows_on_the_device_are_those_of_the_cpu(documents: int | None, dtype: str, cuda: torch.device) -> None:
-    one, other = (cut(300, 4, 9, 30, documents, dtype) for _ in range(2))
+    one, other = (batches_of(300, 4, 9, 30, documents, dtype) for _ in range(2))
     resident = loader.DeviceBatches(one, cuda)
     for epoch in (0, 1):
         for index in range(one.windows):
@@ -182,7 +183,7 @@ def test_windows_from_the_device_and_one_by_one_make_the_same_training(
     assert_same_run(here / "resident", here / "staged")
 
 
-def test_a_loss_that_is_not_finite_is_gone_back_from(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_is_rolled_back(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = started("run")
     poison(monkeypatch, lambda call: call == 8)
     reports = run_until(job)
@@ -192,8 +193,8 @@ def test_a_loss_that_is_not_finite_is_gone_back_from(here: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("more", [variant for variant in VARIANTS if not any("bf16" in each for each in variant)])
-def test_a_training_follows_the_cpus(here: Path, more: tuple[str, ...]) -> None:
-    """Without dropout, whose draws are another device's own; both sum in fp32, each in its own order."""
+def test_training_agrees_with_the_cpu(here: Path, more: tuple[str, ...]) -> None:
+    """Without dropout, whose random numbers differ by device; both sum in fp32, in different orders."""
     bits = []
     certain = [] if "model.cell=hmm" in more else ["model.dropout=0"]
     for device in ("cpu", "cuda"):
@@ -203,7 +204,7 @@ def test_a_training_follows_the_cpus(here: Path, more: tuple[str, ...]) -> None:
     np.testing.assert_allclose(bits[1], bits[0], rtol=2e-3)
 
 
-@pytest.mark.parametrize(("cell", "activation"), PLAIN)
+@pytest.mark.parametrize(("cell", "activation"), FUSED)
 def test_bf16_is_bf16_and_not_fp16(cell: str, activation: str) -> None:
     layer, x, before = to_be_rounded(cell, activation)
     layer, x = layer.cuda().train(), x.cuda().requires_grad_()
@@ -237,7 +238,7 @@ def test_a_text_scores_as_on_the_cpu(here: Path, precision: str) -> None:
         assert found.bits_per_character == pytest.approx(expected.bits_per_character, abs=1e-4 if exact else 1e-3)
 
 
-# Writing
+# Generation
 
 
 @pytest.mark.parametrize(
@@ -253,12 +254,12 @@ def test_a_replayed_step_is_the_step(cell: str, activation: str, options: dict[s
         logits, state = replayed.step(tokens, state)
         expected, expected_state = plain.step(tokens, expected_state)
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-        kept = logits.copy(), [None if tensor is None else tensor.clone() for tensor in state.carried]
-        replayed.step(some_tokens(3, 1, 9).numpy(), first)  # what was given before lasts
-        np.testing.assert_array_equal(logits, kept[0])
-        for tensor, before in zip(state.carried, kept[1], strict=True):
-            assert tensor is None or (before is not None and torch.equal(tensor, before))
-    for mine, theirs in zip(state.carried, expected_state.carried, strict=True):
+        before = logits.copy(), [None if tensor is None else tensor.clone() for tensor in state.tensors]
+        replayed.step(some_tokens(3, 1, 9).numpy(), first)  # must not overwrite what was returned before
+        np.testing.assert_array_equal(logits, before[0])
+        for tensor, old in zip(state.tensors, before[1], strict=True):
+            assert tensor is None or (old is not None and torch.equal(tensor, old))
+    for mine, theirs in zip(state.tensors, expected_state.tensors, strict=True):
         if mine is not None and theirs is not None:
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
@@ -274,7 +275,7 @@ def test_a_replayed_step_is_that_of_the_cpu(cell: str, activation: str, batches:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_training_goes_on_after_steps_were_recorded(here: Path) -> None:
+def test_training_continues_after_a_graph_was_captured(here: Path) -> None:
     job = started("run")
     training = job.training
     training.step()
@@ -286,8 +287,8 @@ def test_training_goes_on_after_steps_were_recorded(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_text_is_that_of_the_cpu(here: Path, charrnn: Charrnn) -> None:
-    """A trained model is sure of what follows, so that a difference in the last bits decides nothing."""
+def test_samples_are_those_of_the_cpu(here: Path, charrnn: Charrnn) -> None:
+    """A trained model is confident, so that a difference in the last bits decides nothing."""
     options = settings("train.steps=300", "model.hidden_size=64", "model.dropout=0")
     trained = charrnn("train", "text.txt", "-q", "--device", "cpu", *options)
     assert trained.exit_code == 0, trained.output
@@ -309,7 +310,8 @@ def test_samples_do_not_depend_on_their_neighbours(here: Path) -> None:
     reader = TorchModel(model.cuda(), cuda_graph)
 
     def texts(count: int) -> list[str]:
-        sampler = Sampler(reader, header.vocabulary, [""] * count, 30, Filters(0.8), seed=7, indices=list(range(count)))
+        filters = Filters(temperature=0.8)
+        sampler = Sampler(reader, header.vocabulary, [""] * count, 30, filters, seed=7, indices=list(range(count)))
         for _ in sampler:
             pass
         return [sample.text for sample in sampler.samples]
@@ -320,7 +322,7 @@ def test_samples_do_not_depend_on_their_neighbours(here: Path) -> None:
 # The commands
 
 
-def test_auto_is_cuda_for_learning_and_scoring(here: Path, charrnn: Charrnn) -> None:
+def test_auto_is_cuda_for_training_and_scoring(here: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "text.txt", *settings("train.steps=5"))
     assert result.exit_code == 0, result.output
     assert "on cuda" in result.stderr
@@ -347,7 +349,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("model", COMMANDS)
-def test_commands_do_there_what_they_do_on_the_cpu(here: Path, charrnn: Charrnn, model: str) -> None:
+def test_commands_do_the_same_as_on_the_cpu(here: Path, charrnn: Charrnn, model: str) -> None:
     learning = (*tiny(model), model, "train.steps=60", "train.learning_rate=0.03")
     trained = charrnn(
         "train", "text.txt", "-q", "--device", "cpu", *(word for setting in learning for word in ("-s", setting))
@@ -364,7 +366,7 @@ def test_commands_do_there_what_they_do_on_the_cpu(here: Path, charrnn: Charrnn,
                 assert found[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
 
 
-def test_nothing_set_plans_trains_and_writes(here: Path, charrnn: Charrnn) -> None:
+def test_without_settings_it_plans_trains_and_samples(here: Path, charrnn: Charrnn) -> None:
     result = charrnn("train", "text.txt", "--time", "5s", "--device", "cuda")
     assert result.exit_code == 0, result.output
     assert charrnn("sample", "-n", "5", "--device", "cuda").exit_code == 0
@@ -381,11 +383,11 @@ def test_a_devices_checkpoint_is_sampled_on_a_cpu(here: Path, charrnn: Charrnn) 
 
 
 def test_the_benchmarks_of_a_device_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # which one of them sets
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # one of them sets it
     monkeypatch.syspath_prepend(BENCHMARKS)
     for name, arguments, row in (
-        ("training", "--cells gru --sizes 1x8 --lanes 2 --length 4", r"charrnn bf16 +[\d,]+ +[\d.]+"),
-        ("sampling", "--hidden 8 --layers 1 --vocabulary 9 --lanes 1,3", r"charrnn, steps replayed +[\d,]+ +[\d.]+"),
+        ("training", "--cells gru --sizes 1x8 --batch 2 --length 4", r"charrnn bf16 +[\d,]+ +[\d.]+"),
+        ("sampling", "--hidden 8 --layers 1 --vocabulary 9 --batch 1,3", r"charrnn, steps replayed +[\d,]+ +[\d.]+"),
     ):
         main = runpy.run_path(str(BENCHMARKS / f"{name}.py"))["main"]
         for constant, small in (("LARGE", 64), ("STEPS", 2), ("LENGTH", 5)):
@@ -396,8 +398,10 @@ def test_the_benchmarks_of_a_device_run(monkeypatch: pytest.MonkeyPatch) -> None
         assert re.search(row, ran.output), ran.output
 
 
-def test_lanes_of_a_text_too_large_for_the_device_are_sent(monkeypatch: pytest.MonkeyPatch, cuda: torch.device) -> None:
-    batches: ContiguousBatches = cut(300, 2, 5, 0, None, "<u1")
-    assert isinstance(getattr(loader.feed(batches, cuda), "__self__", None), loader.DeviceBatches)
+def test_windows_of_a_text_too_large_for_the_device_are_sent(
+    monkeypatch: pytest.MonkeyPatch, cuda: torch.device
+) -> None:
+    batches: ContiguousBatches = batches_of(300, 2, 5, 0, None, "<u1")
+    assert isinstance(getattr(loader.make_loader(batches, cuda), "__self__", None), loader.DeviceBatches)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 10**9))
-    assert not isinstance(getattr(loader.feed(batches, cuda), "__self__", None), loader.DeviceBatches)
+    assert not isinstance(getattr(loader.make_loader(batches, cuda), "__self__", None), loader.DeviceBatches)

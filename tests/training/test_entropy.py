@@ -1,4 +1,4 @@
-"""Claims against sources whose entropy is known: no cell comes far above it, and none below (that would be a leak)."""
+"""Claims about sources whose entropy is known: no cell comes far above it, and none below (that would be a leak)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SYMBOLS = "\nabcd"
 
 
 def markov_source(seed: int) -> np.ndarray:
-    """Draw P(next | last two) (5, 5, 5) of a second-order source over SYMBOLS: some of it is only known by two back."""
+    """Draw P(next | last two) (5, 5, 5) of a second-order source over SYMBOLS."""
     return np.random.default_rng(seed).dirichlet(np.full(5, 0.4), size=(5, 5))
 
 
 def draw(source: np.ndarray, length: int, seed: int) -> tuple[str, np.ndarray]:
-    """Draw a text that follows two newlines; gives it and each character's true bits (length)."""
+    """Draw a text that follows two newlines; return it and each character's true bits (length)."""
     uniform = np.random.default_rng(seed).random(length)
     cumulative = source.cumsum(-1)
     before, last, drawn, bits = 0, 0, [], []
@@ -88,7 +88,7 @@ def test_a_markov_source_is_learnt_to_its_entropy_and_not_below(here: Path, cell
     vocabulary = training.vocabulary
     blocks = scoring.characters(training.model, vocabulary, vocabulary.encode(text))
     bits = np.concatenate([block.nats for block in blocks]) / NATS_PER_BIT
-    # the first character follows one newline for the model and two for the source: it is left out
+    # the first character follows one newline for the model but two for the source: it is left out
     difference = (bits - true_bits)[1:]
     error = difference.std() / math.sqrt(len(difference))
     assert difference.mean() > -3 * error  # below the truth is a leak
@@ -96,8 +96,8 @@ def test_a_markov_source_is_learnt_to_its_entropy_and_not_below(here: Path, cell
 
 
 @pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "gru"))])
-def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> None:
-    # without gates it takes longer to remember where a line began, and larger steps throw it about
+def test_counting_digits_is_learnt_except_for_line_starts(here: Path, cell: str) -> None:
+    # without gates it takes longer to learn where a line began, and larger steps are unstable
     steps, rate = {"lstm": (1500, 0.01), "gru": (4000, 0.005), "rnn": (6000, 0.005)}[cell]
     training = learn(
         "run",
@@ -118,26 +118,26 @@ def test_counting_is_learnt_beyond_the_line_starts(here: Path, cell: str) -> Non
     vocabulary = training.vocabulary
     blocks = scoring.characters(training.model, vocabulary, vocabulary.encode(text))
     bits = np.concatenate([block.nats for block in blocks]) / NATS_PER_BIT
-    starts = np.array([place == 0 or text[place - 1] == "\n" for place in range(len(text))])
+    starts = np.array([index == 0 or text[index - 1] == "\n" for index in range(len(text))])
     assert bits[~starts].mean() < 0.02
-    # a line start is news, and cannot be known: log2(9) bits, up to the sampling error of the lines at hand
+    # a line start cannot be predicted: log2(9) bits, up to the sampling error of these lines
     assert bits[starts].mean() > math.log2(9) - 0.1
 
-    filters = Filters(TEMPERATURE, min_p=MIN_P)
+    filters = Filters(temperature=TEMPERATURE, min_p=MIN_P)
     sampler = Sampler(TorchModel(training.model), vocabulary, [""], 28 * 100, filters, seed=0, indices=[0])
     written = "".join(shown for (shown,) in sampler)
     lines = written.split("\n")[:100]
     assert all((int(one) + 1) % 9 == int(two) for line in lines for one, two in itertools.pairwise(line))
-    # when a line is over takes the memory of where it began; the first line follows the start state, which a
-    # contiguous text shows it seldom, and a GRU still errs now and then after twice the steps
+    # ending a line takes the memory of where it began; the first line follows the initial state, which is rare in a
+    # contiguous text, and a GRU still errs now and then after twice the steps
     assert sum(len(line) == 27 for line in lines[1:99]) >= (95 if cell == "gru" else 98)
 
 
 # Both sides
 
 
-def true_bits_in_between(source: np.ndarray, text: str) -> np.ndarray:
-    """Give each character's true bits (length - 4) where all others are known, without the first and last two.
+def true_cloze_bits(source: np.ndarray, text: str) -> np.ndarray:
+    """Return each character's true bits given all others (length - 4), without the first and last two.
 
     P(x_t | all others) is in proportion to P(x_t | x_t-2, x_t-1) P(x_t+1 | x_t-1, x_t) P(x_t+2 | x_t, x_t+1).
     """
@@ -148,7 +148,7 @@ def true_bits_in_between(source: np.ndarray, text: str) -> np.ndarray:
     return np.asarray(-np.log2(np.take_along_axis(odds, asked, 1)[:, 0] / odds.sum(1)))
 
 
-def test_the_truth_in_between_is_that_of_the_whole_text_among_all_that_differ_in_one_character() -> None:
+def test_the_true_cloze_bits_are_those_of_the_text_among_all_that_differ_in_one_character() -> None:
     source = markov_source(5)
     text, _ = draw(source, 9, 3)
 
@@ -160,40 +160,40 @@ def test_the_truth_in_between_is_that_of_the_whole_text_among_all_that_differ_in
         -math.log2(probability(text) / sum(probability(text[:t] + other + text[t + 1 :]) for other in SYMBOLS))
         for t in range(2, 7)
     ]
-    np.testing.assert_allclose(true_bits_in_between(source, text), expected, rtol=1e-9)
+    np.testing.assert_allclose(true_cloze_bits(source, text), expected, rtol=1e-9)
 
 
 def one_sided_bits(model: Causal, vocabulary: Vocabulary, text: str) -> np.ndarray:
-    """Price each character of a text (length) by those before it."""
+    """Return the bits of each character of a text (length) given those before it."""
     blocks = scoring.characters(model, vocabulary, vocabulary.encode(text))
     return np.concatenate([block.nats for block in blocks]) / NATS_PER_BIT
 
 
 @torch.inference_mode()
 def cloze_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
-    """Price each character of a text (length) by all others, both halves reading all of it at once."""
+    """Return the bits of each character of a text (length) given all others; both halves read it in one window."""
     tokens = torch.from_numpy(vocabulary.encode(text).astype(np.int64))[None]
     frame = torch.full((1, 1), vocabulary.newline)
     before, _ = model.eval().read(torch.cat((frame, tokens[:, :-1]), 1), model.initial_state(1))
     after, _ = model.read_back(torch.cat((tokens[:, 1:], frame), 1), model.backward_stack.initial_state(1))
-    prices = target_nats(model.joint_logits(before, after), tokens, vocabulary.known_nats, vocabulary.escape_nats)
-    return np.asarray(prices[0].double() / NATS_PER_BIT)
+    nats = target_nats(model.joint_logits(before, after), tokens, vocabulary.known_nats, vocabulary.escape_nats)
+    return np.asarray(nats[0].double() / NATS_PER_BIT)
 
 
 @torch.inference_mode()
 def training_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
-    """Price windows of a text as training does: (windows, 3) of forward, backward and gaps of all widths."""
+    """Return the bits per character of windows as in training (windows, 3): forward, backward, gaps of all widths."""
     batches = ContiguousBatches(
         vocabulary.encode(text), np.zeros(1, dtype=np.int64), vocabulary.newline, 50, 16, 0, False, LOOKAHEAD
     )
-    state, generator, prices = model.eval().initial_state(50), torch.Generator().manual_seed(0), []
+    state, generator, bits = model.eval().initial_state(50), torch.Generator().manual_seed(0), []
     for index in range(batches.windows):
         window = load_batch(batches, 0, index, torch.device("cpu"))
-        costs, state = losses.compute_losses(
+        found, state = losses.compute_losses(
             model, window, state, vocabulary.known_nats, vocabulary.escape_nats, generator
         )
-        prices.append([float(term) / NATS_PER_BIT for term in costs if term is not None])
-    return np.array(prices)
+        bits.append([float(term) / NATS_PER_BIT for term in found if term is not None])
+    return np.array(bits)
 
 
 def some_slow(cases: list[tuple[str, int]], fast: set[tuple[str, int]]) -> list[object]:
@@ -204,8 +204,8 @@ def some_slow(cases: list[tuple[str, int]], fast: set[tuple[str, int]]) -> list[
     ("cell", "depth"),
     some_slow(list(itertools.product(CELLS, (1, 2, 3))), {("rnn", 1), ("gru", 2), ("lstm", 3)}),
 )
-def test_random_digits_are_foretold_from_neither_side_nor_from_both(here: Path, cell: str, depth: int) -> None:
-    """No head of any depth knows more of a fresh digit than that there are ten: a stack that saw it would say so."""
+def test_random_digits_are_predicted_from_neither_side_nor_from_both(here: Path, cell: str, depth: int) -> None:
+    """No head of any depth can do better on a fresh digit than 1 in 10: a stack that saw it would."""
 
     def digits(length: int, seed: int) -> str:
         return "".join(map(str, np.random.default_rng(seed).integers(0, 10, length).tolist()))
@@ -239,7 +239,7 @@ def test_random_digits_are_foretold_from_neither_side_nor_from_both(here: Path, 
     ):
         error = bits.std() / math.sqrt(len(bits))
         assert bits.mean() > math.log2(10) - 3 * error
-        assert bits.mean() < math.log2(10) + 0.1  # and not so bad that a leak would only make up for it
+        assert bits.mean() < math.log2(10) + 0.1  # and not so bad as to hide a leak
 
 
 @pytest.mark.parametrize(
@@ -268,23 +268,23 @@ def test_a_markov_source_is_learnt_from_both_sides_to_its_entropy_and_not_below(
     text, true_bits = draw(source, 20_000, 2)
     model, vocabulary = training.model, training.vocabulary
     assert isinstance(model, BidirectionalRNN)
-    true_in_between = true_bits_in_between(source, text)
+    true_cloze = true_cloze_bits(source, text)
     for bits, truth in (
         (one_sided_bits(model, vocabulary, text)[1:], true_bits[1:]),
-        (cloze_bits(model, vocabulary, text)[2:-2], true_in_between),
+        (cloze_bits(model, vocabulary, text)[2:-2], true_cloze),
     ):
         difference = bits - truth
         error = difference.std() / math.sqrt(len(difference))
         assert difference.mean() > -3 * error  # below the truth is a leak
         assert bits.mean() < 1.03 * truth.mean()
-    # backwards the source is as uncertain: a text's probability is the same from either end
+    # backwards the entropy is the same: a text's probability is the same from either end
     assert one_sided_bits(model.backward_half, vocabulary, text[::-1]).mean() < 1.03 * true_bits.mean()
-    # either side alone knows far less
-    assert true_in_between.mean() < 0.5 * true_bits.mean()
+    # one side alone tells far less
+    assert true_cloze.mean() < 0.5 * true_bits.mean()
 
 
 @pytest.mark.slow
-def test_gaps_in_sentences_of_beijing_are_filled_with_what_agrees(here: Path) -> None:
+def test_gaps_in_sentences_about_beijing_are_filled_consistently(here: Path) -> None:
     training = learn(
         "run",
         str(DATA / "beijing.txt"),
@@ -304,7 +304,7 @@ def test_gaps_in_sentences_of_beijing_are_filled_with_what_agrees(here: Path) ->
 
     assert filled("我爱北京＿＿＿") == ("天安门",)
     assert filled("我是中国人，我的母语是＿＿") == ("汉语",)
-    # what agrees stands on both sides of a gap, or the gap stands before what it agrees with
+    # what must agree stands on both sides of a gap, or after it
     assert filled("我是法国人，我的＿＿是＿＿。") == ("母语", "法语")
     assert filled("她是＿＿＿人，她的母语是俄语。") == ("俄罗斯",)
     assert filled("我爱＿＿天安门，也爱＿＿兵马俑。") == ("北京", "西安")

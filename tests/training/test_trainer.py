@@ -1,4 +1,4 @@
-"""Claims about learning: exact resume, going back, schedules, optimizers."""
+"""Claims about training: exact resume, rollbacks, schedules, optimizers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
     assert_same_run(here / "whole", here / "parts")
 
 
-# A GPU's figures come some steps late. A lag is no business of the device alone: a CPU can be given one
+# A GPU's figures come some steps late. A CPU can be given such a lag, too
 
 
 def lagging(job: TrainingJob[trainer.Training], lag: int = 2) -> TrainingJob[trainer.Training]:
@@ -110,20 +110,20 @@ def lagging(job: TrainingJob[trainer.Training], lag: int = 2) -> TrainingJob[tra
 
 @pytest.mark.parametrize("lag", [1, 2, 7])
 @pytest.mark.parametrize("settings", [(), VARIANTS[-1]], ids=" ".join)
-def test_figures_that_come_late_change_nothing(here: Path, settings: tuple[str, ...], lag: int) -> None:
+def test_late_figures_change_nothing(here: Path, settings: tuple[str, ...], lag: int) -> None:
     prompt = run_until(started("whole", *settings))
     run_until(lagging(started("parts", *settings), lag), 4)
     for step in (10, 17):
         run_until(lagging(resume.resume(Run(Path("parts")), CPU), lag), step)
     last = run_until(lagging(resume.resume(Run(Path("parts")), CPU), lag))
     assert_same_run(here / "whole", here / "parts")
-    # and the reports come in the same order, an evaluation after all the steps before it
+    # reports come in the same order, an evaluation after all steps before it
     assert [type(report) for report in last] == [type(report) for report in prompt][-len(last) :]
     steps = [report.step for report in last if isinstance(report, StepDone)]
     assert steps == list(range(18, 24))
 
 
-def test_a_step_reports_the_one_that_was_taken_so_many_steps_before(here: Path) -> None:
+def test_a_step_reports_the_one_taken_lag_steps_before(here: Path) -> None:
     job = lagging(started("run"))
     training = job.training
     assert [training.step() for _ in range(2)] == [None, None]
@@ -138,32 +138,32 @@ def test_a_step_reports_the_one_that_was_taken_so_many_steps_before(here: Path) 
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-def test_a_loss_that_is_found_out_late_is_gone_back_from_as_if_at_once(
+def test_a_rollback_after_late_figures_is_the_same_as_at_once(
     here: Path, monkeypatch: pytest.MonkeyPatch, lag: int
 ) -> None:
-    monkeypatch.setattr(trainer, "_SNAPSHOT_EVERY", 3)  # so that there is a state to go back to between evaluations
+    monkeypatch.setattr(trainer, "SNAPSHOT_EVERY", 3)  # for a snapshot between evaluations
     every = "train.eval_every=11"
     for folder, late in (("prompt", 0), ("late", lag)):
         job = lagging(started(folder, every), late)
         with monkeypatch.context() as patch:
             poison(patch, lambda call: call == 9)
             reports = run_until(job)
-        # the state kept before step 7 is that of step 6, which had shown itself good
+        # the snapshot before step 7 is the state after step 6, which was finite
         assert [report.step for report in reports if isinstance(report, RolledBack)] == [6]
     assert_same_run(here / "prompt", here / "late")
 
 
-def test_a_state_is_not_kept_before_its_own_step_has_shown_it_good(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_SNAPSHOT_EVERY", 4)
+def test_a_snapshot_counts_only_once_its_own_step_was_finite(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "SNAPSHOT_EVERY", 4)
     job = lagging(started("run", "train.eval_every=100"))
-    poison(monkeypatch, lambda call: call == 9)  # the very step before which a state is written down
+    poison(monkeypatch, lambda call: call == 9)  # the step before which a snapshot is taken
     reports = run_until(job)
     assert [report.step for report in reports if isinstance(report, RolledBack)] == [4]
     assert bool(network(job).head_bias.isfinite().all())
 
 
 @pytest.mark.parametrize("stopped", ["at an evaluation", "by hand", "at the end"])
-def test_what_is_still_on_its_way_is_seen_before_anything_is_saved(
+def test_pending_steps_are_settled_before_anything_is_saved(
     here: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
 ) -> None:
     job = lagging(started("run"))
@@ -178,14 +178,14 @@ def test_what_is_still_on_its_way_is_seen_before_anything_is_saved(
     assert job.training.position.step == (10 if stopped == "by hand" else 23)
 
 
-def test_saving_once_a_minute_waits_for_what_is_on_its_way(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_once_a_minute_settles_pending_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     run_until(started("prompt"))
     run_until(lagging(started("late")))
     assert_same_run(here / "prompt", here / "late")
 
 
-def test_resume_after_a_plain_kill_goes_on_from_the_last_save(here: Path) -> None:
+def test_resume_after_a_kill_continues_from_the_last_save(here: Path) -> None:
     run_until(started("whole"))
     job = started("parts")
     reports = loop.train(job.training, job.run)
@@ -281,7 +281,7 @@ def test_a_gradient_that_is_not_finite_never_stays_in_the_weights(here: Path) ->
     assert bool(weights.isfinite().all())
 
 
-def test_training_gives_up_after_going_back_three_times(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_gives_up_after_three_rollbacks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = started("run")
     poison(monkeypatch, lambda call: call > 7)
     seen: list[events.Report] = []
@@ -302,7 +302,7 @@ def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
     assert min(bits) == bits[-3]
 
 
-def test_a_time_budget_is_kept_and_annealed_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_budget_is_kept_and_the_rate_annealed_to_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr("charrnn.training.loop.time.perf_counter", lambda: next(ticks) / 200)
     job = started("run", "train.time=1.5", "train.steps=null", "train.epochs=null", "train.eval_every=100000")
@@ -315,8 +315,8 @@ def test_a_time_budget_is_kept_and_annealed_to(here: Path, monkeypatch: pytest.M
     assert job.training.position.seconds == pytest.approx(1.5, abs=0.1)
 
 
-def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
-    """Or the rate would jump to half its peak at the first step, and not warm up."""
+def test_time_before_the_first_step_is_no_progress(here: Path) -> None:
+    """Otherwise the learning rate would jump to half its peak at the first step, without a warm-up."""
     job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
     training = job.training
     assert training.position.seconds > 0.0  # reading the text, if nothing else
@@ -327,7 +327,7 @@ def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
     training.position.seconds = 60.0
     assert training.progress == 0.5
     training.position.seconds, training.position.evaluation_seconds = 50.0, 20.0
-    assert training.progress == 0.5  # room is left for the last evaluation
+    assert training.progress == 0.5  # time is left for the last evaluation
     training.position.seconds = training.position.startup = 200.0  # more than there is: a single step
     assert training.progress == 0.0
     assert isinstance(run_until(job)[-1], Finished)
@@ -335,8 +335,8 @@ def test_what_passed_before_the_first_step_is_no_progress(here: Path) -> None:
     assert training.progress == 1.0
 
 
-def test_room_is_left_for_the_first_evaluation_when_it_is_the_last(here: Path) -> None:
-    """As the plan reckons it; and never more than half, or nothing would be learnt."""
+def test_time_is_left_for_the_first_evaluation_if_it_is_the_last(here: Path) -> None:
+    """As the plan estimates it, but never more than half, or nothing would be trained."""
     job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
     training = job.training
     assert 0.0 < training.position.evaluation_seconds < 1.0
@@ -350,7 +350,7 @@ def test_room_is_left_for_the_first_evaluation_when_it_is_the_last(here: Path) -
     assert finished.reason == "time"
 
 
-def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
+def test_the_learning_rate_rises_then_falls_to_a_hundredth() -> None:
     options = loading.load(None, ["train.learning_rate=2", "train.warmup_steps=4"]).train
     assert [optimizer.rate_at(options, step, 0.0) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
     assert optimizer.rate_at(options, 100, 0.5) == pytest.approx(2 * (0.01 + 0.99 / 2))
@@ -359,7 +359,7 @@ def test_the_rate_climbs_then_falls_to_a_hundredth() -> None:
     assert optimizer.rate_at(linear, 100, 0.5) == pytest.approx(2 * 0.505)
     constant = options.model_copy(update={"schedule": "constant"})
     assert optimizer.rate_at(constant, 100, 1.0) == 2.0
-    # a short training does not spend itself on warming up: a tenth is the most
+    # a short training spends a tenth on its warm-up at most
     assert optimizer.rate_at(options.model_copy(update={"warmup_steps": 1000}), 1, 0.1) == optimizer.rate_at(
         options, 9, 0.1
     )
@@ -381,7 +381,7 @@ def test_weight_decay_is_decoupled_as_in_adamw_and_leaves_tables_alone(
         "run", "train.weight_decay=0.3", "model.dropout=0", "train.clip_norm=null", "train.warmup_steps=0", *model
     )
     training = job.training
-    with torch.no_grad():  # what starts at 0 would not show that it shrinks
+    with torch.no_grad():  # weights of 0 would not show any decay
         for parameter in training.model.parameters():
             parameter.add_(0.5)
     copies = {name: weights.detach().clone() for name, weights in training.model.named_parameters()}
@@ -433,7 +433,7 @@ def test_l1_pulls_every_matrix_towards_zero(here: Path) -> None:
     pulled.run.release()
 
 
-def test_an_epoch_starts_from_the_start_state_and_windows_carry_it(here: Path) -> None:
+def test_an_epoch_starts_from_the_initial_state_and_windows_carry_it_on(here: Path) -> None:
     job = started("run")
     training = job.training
     windows = training.batches.windows
@@ -446,11 +446,9 @@ def test_an_epoch_starts_from_the_start_state_and_windows_carry_it(here: Path) -
     job.run.release()
 
 
-def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # the update itself overflows, at a step after which a state is kept: only the next loss shows it
-    monkeypatch.setattr(trainer, "_SNAPSHOT_EVERY", 4)
+def test_weights_spoilt_by_an_update_are_never_rolled_back_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the update itself overflows, just before a snapshot: only the next loss shows it
+    monkeypatch.setattr(trainer, "SNAPSHOT_EVERY", 4)
     job = started("run", "train.eval_every=100")
     optimizer, calls = job.training.optimizer, 0
     sound = optimizer.step
@@ -472,7 +470,7 @@ def test_weights_spoilt_by_an_update_are_never_the_state_to_go_back_to(
 
 
 @pytest.mark.parametrize("spoilt", ["head_bias", "backward_bias", "joint_bias"])
-def test_a_validation_score_that_is_not_finite_goes_back_and_is_never_the_best(here: Path, spoilt: str) -> None:
+def test_a_validation_score_that_is_not_finite_is_rolled_back_and_never_the_best(here: Path, spoilt: str) -> None:
     job = started("run", f"model.bidirectional={'false' if spoilt == 'head_bias' else 'true'}")
     for report in loop.train(job.training, job.run):
         if isinstance(report, StepDone) and report.step == 5 and job.training.position.rollbacks == 0:
@@ -494,43 +492,43 @@ def test_stopping_with_spoilt_weights_saves_the_last_good_ones(here: Path) -> No
     assert job.training.position.step == 5
 
 
-def test_a_run_of_another_kind_of_device_is_resumed(here: Path) -> None:
+def test_a_run_of_another_type_of_device_is_resumed(here: Path) -> None:
     job = started("run")
     run_until(job, 7)
     training = job.training
     training.position.device = "cuda"
-    tensors = training._tensors() | {"training/generator": torch.zeros(16, dtype=torch.uint8)}
+    tensors = training.tensors() | {"training/generator": torch.zeros(16, dtype=torch.uint8)}
     write_atomically(job.run.last, to_bytes(training.header(resumable=True), tensors))
     said: list[str] = []
     run_until(resume.resume(Run(Path("run")), None, say=said.append))
-    assert any("Trained on cuda before and on cpu from here" in note for note in said)
+    assert any("Trained on cuda before, on cpu now" in note for note in said)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"step": "many"}, "garbles position step"),
-        ({"window": 10**9}, "training state is not whole"),
+        ({"window": 10**9}, "position is beyond the end of an epoch"),
         ({"step": -1}, "garbles the position"),
         ({"lengths": 3}, "garbles position lengths"),
     ],
     ids=str,
 )
-def test_a_garbled_position_is_a_sentence(here: Path, change: dict[str, Any], message: str) -> None:
+def test_a_garbled_position_is_reported(here: Path, change: dict[str, Any], message: str) -> None:
     job = started("run")
     run_until(job, 7)
     header = job.training.header(resumable=True)
     assert header.position is not None
     spoilt = replace(header, position=header.position | change)
-    write_atomically(job.run.last, to_bytes(spoilt, job.training._tensors()))
+    write_atomically(job.run.last, to_bytes(spoilt, job.training.tensors()))
     with pytest.raises(CharRNNError, match=message):
         resume.resume(Run(Path("run")), CPU)
 
 
-def test_training_tensors_that_do_not_fit_are_a_sentence(here: Path) -> None:
+def test_training_tensors_that_do_not_fit_are_reported(here: Path) -> None:
     job = started("run")
     run_until(job, 7)
-    header, tensors = job.training.header(resumable=True), job.training._tensors()
+    header, tensors = job.training.header(resumable=True), job.training.tensors()
     for spoilt in (
         {name: tensor for name, tensor in tensors.items() if name != "training/generator"},
         tensors | {"training/state/hidden": torch.zeros(1, 1, 1)},
@@ -581,7 +579,7 @@ def test_an_evaluation_of_a_causal_model_has_no_other_score(here: Path) -> None:
 def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_scores(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The forward score falls all the time, and another of the three outweighs it after the second evaluation."""
+    """The forward score falls all the time, but another of the three outweighs it after the second evaluation."""
     forward, backward, between = (
         iter((40.0, 30.0, 20.0, 10.0)),
         iter((9.0, 8.0, 8.0, 9.0)),
@@ -606,10 +604,10 @@ def test_the_best_of_a_bidirectional_model_is_judged_by_the_mean_of_its_three_sc
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.bf16
-def test_cudnn_may_round_all_through_a_step_in_bf16_and_never_in_fp32(
+def test_tf32_is_allowed_throughout_a_bf16_step_and_never_in_fp32(
     here: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """The way back sets its kernels up anew, after autocast has ended."""
+    """The backward pass chooses its kernels again, after autocast has ended."""
     allowed: list[bool | None] = [None]
     seen: dict[str, bool | None] = {}
 
