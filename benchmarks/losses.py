@@ -18,7 +18,7 @@ from charrnn.config.schema import Config
 from charrnn.data import corpus
 from charrnn.data.corpus import CorpusCard
 from charrnn.training.events import StepDone
-from charrnn.training.trainer import Training
+from charrnn.training.training_step import Training
 
 WAYS = [(precision, kernel) for precision in ("fp32", "bf16") for kernel in ("torch", "custom")]
 TEXT = Path(__file__).parent.parent / "data" / "beijing.txt"

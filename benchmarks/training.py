@@ -34,7 +34,7 @@ from charrnn.data.corpus import Corpus, CorpusCard, Split
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.device import bf16_on, choose_device, is_out_of_memory, keep_freed_memory, tf32
 from charrnn.models.cells import CELLS
-from charrnn.training.trainer import Training
+from charrnn.training.training_step import Training
 
 EMBEDDING, CHARACTERS = 64, 65
 STEPS = 20  # on CUDA, between synchronizations

@@ -16,8 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from charrnn.callbacks import Say, silent
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.messages import Say, silent
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 # messages of torch's allocators, cuBLAS and cuDNN, and of sizes that overflow

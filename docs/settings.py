@@ -40,7 +40,8 @@ def page() -> str:
     parts = [OPENING]
     for section, kind in Config.SECTIONS.items():
         parts.append(
-            f"\n## {section}\n\n{kind.__doc__}\n\n| setting | default | allowed values | what it does |\n|---|---|---|---|\n"
+            f"\n## {section}\n\n{kind.__doc__}\n\n"
+            "| setting | default | allowed values | what it does |\n|---|---|---|---|\n"
         )
         for name, field in kind.model_fields.items():
             cells = (

@@ -27,7 +27,7 @@ PACKAGES = (
     ("training",),
     ("cli",),
 )
-GROUND = {"errors", "version", "scores", "callbacks", "atomic_files", "device"}  # below all of them
+GROUND = {"errors", "version", "scores", "messages", "atomic_files", "device"}  # below all of them
 TOP = {"api", "__init__", "__main__"}  # above
 LEVEL = {package: level for level, packages in enumerate(PACKAGES, 1) for package in packages}
 FILES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
@@ -128,7 +128,7 @@ def test_the_command_line_starts_without_torch_pydantic_or_numpy(statement: str)
     assert not loaded & {"torch", "numpy", "pydantic", "yaml", "safetensors", "tqdm"}
 
 
-@pytest.mark.parametrize("file", ["scores", "data.text_files", "data.decoding", "errors", "callbacks"])
+@pytest.mark.parametrize("file", ["scores", "data.text_files", "data.decoding", "errors", "messages"])
 def test_files_of_plain_python_load_no_library(file: str) -> None:
     assert not loaded_by(f"import charrnn.{file}") & {"torch", "numpy", "pydantic"}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from charrnn.callbacks import Say, silent
 from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.data import corpus, token_cache
 from charrnn.data.corpus import Corpus, Split
 from charrnn.data.spool import read
 from charrnn.errors import CharRNNError
+from charrnn.messages import Say, silent
 
 
 def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Split]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from charrnn.callbacks import silent
 from charrnn.cli.console import escaped, put
 from charrnn.data.decoding import decode
 from charrnn.data.vocabulary import Vocabulary
@@ -18,6 +17,7 @@ from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
 from charrnn.generation.sampling import Sample, Sampler
+from charrnn.messages import silent
 from charrnn.models.interface import LanguageModel
 
 _SHOWN = 60  # characters of a run

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.callbacks import silent
 from charrnn.cli.console import note, stdin
 from charrnn.cli.options import (
     CONTEXT,
@@ -27,6 +26,7 @@ from charrnn.cli.options import (
     option,
 )
 from charrnn.errors import MisuseError
+from charrnn.messages import silent
 
 if TYPE_CHECKING:
     from charrnn.training.job import TrainingJob

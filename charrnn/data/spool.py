@@ -14,10 +14,10 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.callbacks import Say
 from charrnn.data import text_files
 from charrnn.data.text_files import Stamp, TextReader, stamp
 from charrnn.errors import CharRNNError
+from charrnn.messages import Say
 
 _LARGE = 100_000_000  # bytes from which on reading takes so long that it is announced
 MAX_IN_MEMORY = 1 << 26  # bytes

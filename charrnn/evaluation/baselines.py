@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from charrnn.callbacks import Say, silent
 from charrnn.checkpoints import training_corpus
 from charrnn.checkpoints.model_file import Header
 from charrnn.data.corpus import Corpus, Split, Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
+from charrnn.messages import Say, silent
 from charrnn.models import ngram
 from charrnn.scores import NATS_PER_BIT, Baselines, BaselineScores
 

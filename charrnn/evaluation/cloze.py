@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from charrnn.callbacks import Progress, no_progress
 from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation import scoring
 from charrnn.evaluation.scoring import WARMUP
 from charrnn.evaluation.segments import join, segment_count
+from charrnn.messages import Progress, no_progress
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.layers import State
 from charrnn.models.losses import target_nats

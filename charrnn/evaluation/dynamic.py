@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn.callbacks import Progress, no_progress
 from charrnn.data.batches import Window
 from charrnn.data.corpus import Tokens
 from charrnn.data.loader import Batch, to_device
@@ -23,6 +22,7 @@ from charrnn.errors import CharRNNError
 from charrnn.evaluation.scoring import Characters, ranks
 from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import Sampler
+from charrnn.messages import Progress, no_progress
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import State

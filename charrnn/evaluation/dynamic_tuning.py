@@ -10,13 +10,13 @@ import math
 from pathlib import Path
 
 from charrnn.atomic_files import write_atomically
-from charrnn.callbacks import Progress, Say, no_progress
 from charrnn.checkpoints import training_corpus
 from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import LOCK
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import dynamic
 from charrnn.evaluation.dynamic import DynamicEvaluator, UpdateRule
+from charrnn.messages import Progress, Say, no_progress
 
 RULE_FILE = "dynamic.json"
 _MIN_CHARACTERS = 1000  # on fewer, the choice would be left to chance

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from charrnn.callbacks import Progress, no_progress
 from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation.segments import MIN_WARMUPS, SegmentScorer, segment_count
 from charrnn.evaluation.window_scorer import WINDOW, WindowScorer
+from charrnn.messages import Progress, no_progress
 from charrnn.models import likelihood
 from charrnn.models.factory import Causal
 from charrnn.models.ngram import Ngram

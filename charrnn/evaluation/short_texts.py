@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.callbacks import Progress, no_progress
 from charrnn.data.vocabulary import Vocabulary
+from charrnn.messages import Progress, no_progress
 from charrnn.models import likelihood
 from charrnn.models.interface import LanguageModel
 from charrnn.scores import Score

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from charrnn.callbacks import Progress
 from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.device import bf16_may_pay, tf32
+from charrnn.messages import Progress
 from charrnn.models.factory import Causal
 from charrnn.models.layers import State
 from charrnn.models.losses import target_nats

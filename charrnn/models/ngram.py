@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.callbacks import Progress, no_progress
 from charrnn.data.vocabulary import Vocabulary
+from charrnn.messages import Progress, no_progress
 from charrnn.models.interface import BidirectionalHeads, Floats, Tokens
 from charrnn.scores import Score
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from charrnn.callbacks import Say
 from charrnn.checkpoints import model_file
 from charrnn.config.loading import format_value
 from charrnn.config.schema import Config
 from charrnn.data.corpus import Corpus
 from charrnn.errors import MisuseError
 from charrnn.evaluation import scoring
+from charrnn.messages import Say
 from charrnn.models.factory import Network
 from charrnn.scores import NATS_PER_BIT, BaselineScores
 

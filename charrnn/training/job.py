@@ -10,7 +10,7 @@ from charrnn.checkpoints.run_dir import Run
 from charrnn.training.events import Report
 from charrnn.training.loop import train
 from charrnn.training.ngram_counting import Counted, Counting, count
-from charrnn.training.trainer import Training
+from charrnn.training.training_step import Training
 
 Work = TypeVar("Work", Training, Counting)
 

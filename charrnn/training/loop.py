@@ -13,7 +13,7 @@ from charrnn.config.schema import resolved
 from charrnn.evaluation import cloze
 from charrnn.scores import Score
 from charrnn.training.events import Evaluated, Finished, Report, RolledBack, StepDone
-from charrnn.training.trainer import Training
+from charrnn.training.training_step import Training
 
 SAVE_SECONDS = 60.0
 

@@ -16,7 +16,6 @@ from typing import BinaryIO
 import torch
 
 from charrnn import atomic_files
-from charrnn.callbacks import Say, silent
 from charrnn.checkpoints import model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
@@ -27,6 +26,7 @@ from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
 from charrnn.evaluation import baselines
+from charrnn.messages import Say, silent
 from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
 from charrnn.scores import BaselineScores
@@ -34,7 +34,7 @@ from charrnn.training import auto_config
 from charrnn.training.fine_tuning import compare_with_ngrams
 from charrnn.training.job import TrainingJob
 from charrnn.training.ngram_counting import Counting
-from charrnn.training.trainer import Training
+from charrnn.training.training_step import Training
 
 
 def start(

@@ -19,7 +19,7 @@ from charrnn.models import ngram
 from charrnn.models.ngram import Ngram
 from charrnn.scores import Score
 from charrnn.training.events import Finished
-from charrnn.training.trainer import write_sample
+from charrnn.training.training_step import write_sample
 
 MAX_TRAINING_SCORED = 1 << 18  # characters of the training split that are scored for comparison
 

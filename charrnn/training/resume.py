@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from charrnn.callbacks import Say, silent
 from charrnn.checkpoints import model_file, safetensors_file, training_corpus
 from charrnn.checkpoints.model_file import TEACHER, Header
 from charrnn.checkpoints.run_dir import Run
@@ -22,12 +21,13 @@ from charrnn.data.corpus import build as build_corpus
 from charrnn.data.text_files import STDIN
 from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.messages import Say, silent
 from charrnn.models.factory import Network
 from charrnn.training import throughput
 from charrnn.training.job import TrainingJob
 from charrnn.training.new_run import writable_parent
-from charrnn.training.state import read_position
-from charrnn.training.trainer import Training
+from charrnn.training.snapshot import Position, Snapshot, check_tensors, read_position
+from charrnn.training.training_step import Training
 
 # other batch rows, moments or random numbers would make it another training
 _FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
@@ -72,7 +72,7 @@ def _resume(run: Run, device: torch.device | None, settings: Sequence[str], text
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
     training = Training(config, corpus, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
-    training.restore(run.last, header, position, tensors)
+    restore(training, run.last, header, position, tensors)
     if config.train.precision == "bf16" and not bf16_on(device).fast:
         say(throughput.SLOW_BF16.format(device=device))
     if position.device != device.type:
@@ -85,6 +85,20 @@ def _resume(run: Run, device: torch.device | None, settings: Sequence[str], text
     run.truncate(training.position.lengths)
     say(f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f}).")
     return training
+
+
+def restore(training: Training, path: Path, header: Header, position: Position, tensors: dict[str, Tensor]) -> None:
+    """Restore the weights, moments, generator, carried state and position that a last.safetensors holds.
+
+    Raises CharRNNError for tensors or a position that do not fit.
+    """
+    check_tensors(path, tensors, training.tensors(), training.model)
+    if position.window >= training.batches.windows:
+        raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
+    training.history = list(header.history)
+    training.restore_snapshot(Snapshot(tensors, position))
+    training.position.device = training.device.type
+    training.last_good = training.take_snapshot()
 
 
 def _find_texts(run: Run, texts: Sequence[str], *, named: bool) -> list[str]:

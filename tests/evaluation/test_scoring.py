@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn.callbacks import no_progress
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation import scoring, window_scorer
 from charrnn.evaluation.segments import SegmentScorer
 from charrnn.evaluation.window_scorer import Bf16Trial, WindowScorer
+from charrnn.messages import no_progress
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import State
 

@@ -30,7 +30,7 @@ from charrnn.models.torch_model import TorchModel, TorchState, cuda_graph
 from charrnn.training import fine_tuning, new_run, resume
 from charrnn.training.events import Finished, RolledBack, StepDone
 from charrnn.training.job import TrainingJob
-from charrnn.training.trainer import Training
+from charrnn.training.training_step import Training
 from tests.conftest import CELLS, TEXT, TINY, Charrnn, settings
 from tests.data.test_loader import assert_same, batches_of
 from tests.fake_cuda import fake_cuda
@@ -40,7 +40,7 @@ from tests.models.test_char_rnn import some_state, some_tokens, to_be_rounded
 from tests.models.test_numpy_model import made
 from tests.models.test_torch_model import OPTIONS
 from tests.test_benchmarks import BENCHMARKS
-from tests.training.test_trainer import assert_same_run, poison, run_until
+from tests.training.test_training_step import assert_same_run, poison, run_until
 
 # torch warns once that its sync debug mode is a prototype
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]

@@ -25,7 +25,7 @@ from charrnn.models.factory import Causal
 from charrnn.models.losses import target_nats
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT
-from charrnn.training import loop, new_run, trainer
+from charrnn.training import loop, new_run, training_step
 
 CELLS = ("rnn", "gru", "lstm")
 DATA = Path(__file__).parent.parent.parent / "data"
@@ -50,7 +50,7 @@ def draw(source: np.ndarray, length: int, seed: int) -> tuple[str, np.ndarray]:
     return "".join(drawn), np.array(bits)
 
 
-def learn(folder: str, text: str, *settings: str) -> trainer.Training:
+def learn(folder: str, text: str, *settings: str) -> training_step.Training:
     common = [
         "train.seed=1",
         "train.precision=fp32",

@@ -33,21 +33,22 @@ from charrnn.generation.sampling import Sampler
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import BY_CHARACTER, CharRNN
 from charrnn.models.torch_model import TorchModel
-from charrnn.training import auto_config, events, fine_tuning, loop, new_run, resume, trainer
+from charrnn.training import auto_config, events, fine_tuning, loop, new_run, resume
 from charrnn.training.job import TrainingJob
+from charrnn.training.training_step import Training
 from tests.conftest import TEXT, TINY
 
 CPU = torch.device("cpu")
 
 
-def finish(job: TrainingJob[trainer.Training]) -> TrainingJob[trainer.Training]:
+def finish(job: TrainingJob[Training]) -> TrainingJob[Training]:
     for _ in loop.train(job.training, job.run):
         pass
     job.run.release()
     return job
 
 
-def fresh(texts: list[str], *settings: str, folder: str = "run", **options: object) -> TrainingJob[trainer.Training]:
+def fresh(texts: list[str], *settings: str, folder: str = "run", **options: object) -> TrainingJob[Training]:
     chosen = loading.load(None, [*TINY, "train.steps=6", *settings]).with_values(data={"texts": texts})
     return new_run.start(chosen, Path(folder), CPU, **options)  # type: ignore[arg-type]
 
@@ -435,12 +436,12 @@ def test_weights_of_unseen_characters_do_not_change(here: Path, model: list[str]
             assert torch.equal(row, now) == (character in lacking), (name, character)
 
 
-def stopped_at(job: TrainingJob[trainer.Training], step: int) -> None:
+def stopped_at(job: TrainingJob[Training], step: int) -> None:
     list(loop.train(job.training, job.run, lambda: job.training.position.step >= step))
     job.run.release()
 
 
-def fine_tuned(old: Path, folder: str, *settings: str) -> TrainingJob[trainer.Training]:
+def fine_tuned(old: Path, folder: str, *settings: str) -> TrainingJob[Training]:
     how = [
         *(setting for setting in TINY if setting.startswith("train.")),
         "model.dropout=0.2",
@@ -507,7 +508,7 @@ def test_the_base_model_is_compared_with_n_grams_to_resolve_distillation(
     monkeypatch.setattr(auto_config, "fine_tuning_rate", lambda known: 0.001 if known == compared[-1] else math.nan)
     monkeypatch.setattr(baselines, "compute", counted_once)
 
-    def job(text: str, *settings: str, known: int = 10**6) -> tuple[trainer.Training, str]:
+    def job(text: str, *settings: str, known: int = 10**6) -> tuple[Training, str]:
         said: list[str] = []
         chosen = loading.load(None, ["train.steps=1", "train.seed=1", *settings], fine_tuning.fine_tuning_base(old))
         folder = here / f"{text}-{len(settings)}-{known}"

@@ -25,7 +25,7 @@ from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.losses import target_nats as nats_of_model
 from charrnn.scores import Score
-from charrnn.training import events, loop, new_run, optimizer, resume, trainer
+from charrnn.training import events, loop, new_run, optimizer, resume, training_step
 from charrnn.training.events import Evaluated, Finished, RolledBack, StepDone
 from charrnn.training.job import TrainingJob
 from tests.conftest import TINY
@@ -49,17 +49,17 @@ VARIANTS = (
 )
 
 
-def started(folder: str, *settings: str, steps: int = 23) -> TrainingJob[trainer.Training]:
+def started(folder: str, *settings: str, steps: int = 23) -> TrainingJob[training_step.Training]:
     options = loading.load(None, [*TINY, f"train.steps={steps}", *settings]).with_values(data={"texts": ["text.txt"]})
     return new_run.start(options, Path(folder), CPU)
 
 
-def network(job: TrainingJob[trainer.Training]) -> CharRNN:
+def network(job: TrainingJob[training_step.Training]) -> CharRNN:
     assert isinstance(job.training.model, CharRNN)
     return job.training.model
 
 
-def run_until(job: TrainingJob[trainer.Training], step: int | None = None) -> list[events.Report]:
+def run_until(job: TrainingJob[training_step.Training], step: int | None = None) -> list[events.Report]:
     """Train, asking to stop once `step` steps are done."""
 
     def stop() -> bool:
@@ -103,7 +103,7 @@ def test_resume_is_bit_exact(here: Path, settings: tuple[str, ...]) -> None:
 # A GPU's figures come some steps late. A CPU can be given such a lag, too
 
 
-def lagging(job: TrainingJob[trainer.Training], lag: int = 2) -> TrainingJob[trainer.Training]:
+def lagging(job: TrainingJob[training_step.Training], lag: int = 2) -> TrainingJob[training_step.Training]:
     job.training.lag = lag
     return job
 
@@ -141,7 +141,7 @@ def test_a_step_reports_the_one_taken_lag_steps_before(here: Path) -> None:
 def test_a_rollback_after_late_figures_is_the_same_as_at_once(
     here: Path, monkeypatch: pytest.MonkeyPatch, lag: int
 ) -> None:
-    monkeypatch.setattr(trainer, "SNAPSHOT_EVERY", 3)  # for a snapshot between evaluations
+    monkeypatch.setattr(training_step, "SNAPSHOT_EVERY", 3)  # for a snapshot between evaluations
     every = "train.eval_every=11"
     for folder, late in (("prompt", 0), ("late", lag)):
         job = lagging(started(folder, every), late)
@@ -154,7 +154,7 @@ def test_a_rollback_after_late_figures_is_the_same_as_at_once(
 
 
 def test_a_snapshot_counts_only_once_its_own_step_was_finite(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr(training_step, "SNAPSHOT_EVERY", 4)
     job = lagging(started("run", "train.eval_every=100"))
     poison(monkeypatch, lambda call: call == 9)  # the step before which a snapshot is taken
     reports = run_until(job)
@@ -448,7 +448,7 @@ def test_an_epoch_starts_from_the_initial_state_and_windows_carry_it_on(here: Pa
 
 def test_weights_spoilt_by_an_update_are_never_rolled_back_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the update itself overflows, just before a snapshot: only the next loss shows it
-    monkeypatch.setattr(trainer, "SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr(training_step, "SNAPSHOT_EVERY", 4)
     job = started("run", "train.eval_every=100")
     optimizer, calls = job.training.optimizer, 0
     sound = optimizer.step
@@ -625,7 +625,7 @@ def test_tf32_is_allowed_throughout_a_bf16_step_and_never_in_fp32(
         found.forward.register_hook(lambda gradient: seen.update(backwards=allowed[-1]))  # type: ignore[no-untyped-call]
         return found, state
 
-    monkeypatch.setattr(trainer, "tf32", tf32)
+    monkeypatch.setattr(training_step, "tf32", tf32)
     monkeypatch.setattr(losses, "compute_losses", watched)
     job = started("run", f"train.precision={precision}")
     job.training.step()

@@ -8,15 +8,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from charrnn import atomic_files
-from charrnn.callbacks import Progress
-from charrnn.checkpoints import model_file, safetensors_file
+from charrnn.checkpoints import model_file
 from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
@@ -29,6 +27,7 @@ from charrnn.errors import CharRNNError
 from charrnn.evaluation import cloze, scoring
 from charrnn.generation import sampling
 from charrnn.generation.filters import Filters
+from charrnn.messages import Progress
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
 from charrnn.models.factory import Network, make_model
@@ -37,12 +36,11 @@ from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training.events import Evaluated, RolledBack, StepDone
 from charrnn.training.optimizer import clip_gradients, decay_weights, make_optimizer, rate_at
-from charrnn.training.state import (
+from charrnn.training.snapshot import (
     GENERATOR,
     Position,
     Snapshot,
     carried_state,
-    check_tensors,
     copy_tensors,
     load_tensors,
 )
@@ -121,7 +119,7 @@ class Training:
         self.history: list[EvaluationRecord] = []
         self.lag = GPU_LAG if device.type == "cuda" else 0
         self._pending: deque[_PendingStep] = deque()
-        self._last_good = self._take_snapshot()
+        self.last_good = self.take_snapshot()
 
     @property
     def total(self) -> int | None:
@@ -175,7 +173,7 @@ class Training:
             self.state = self.model.initial_state(self.batches.batch_size)
             if self.teacher is not None:
                 self.teacher.state = self.teacher.model.initial_state(self.batches.batch_size)
-        snapshot = self._take_snapshot() if position.step % SNAPSHOT_EVERY == 0 else None
+        snapshot = self.take_snapshot() if position.step % SNAPSHOT_EVERY == 0 else None
         batch = self.load_batch(position.epoch, position.window)
         figures = Readback(self._backpropagate(batch))
         decay_weights(self.model, rate * resolved(train.weight_decay), self.vocabulary.unseen)
@@ -237,7 +235,7 @@ class Training:
         if pending.snapshot is not None:  # only now are its weights known to give a finite loss and gradient
             tensors, before = pending.snapshot
             # the losses of the steps before it were not known yet when it was taken
-            self._last_good = Snapshot(tensors, replace(before, nats=position.nats, characters=position.characters))
+            self.last_good = Snapshot(tensors, replace(before, nats=position.nats, characters=position.characters))
         characters = pending.report.characters
         position.nats += forward * characters
         position.characters += characters
@@ -278,7 +276,7 @@ class Training:
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
         position.seconds += position.evaluation_seconds
-        self._last_good = self._take_snapshot()
+        self.last_good = self.take_snapshot()
         return Evaluated(record, best, text, position.evaluation_seconds, forward.needs_single_pass)
 
     def _evaluate_two_sided(self, forward: scoring.Evaluation, progress: Progress) -> cloze.TwoSided | None:
@@ -306,7 +304,7 @@ class Training:
         """
         assert not self._pending
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
-            self._restore_snapshot(self._last_good)
+            self.restore_snapshot(self.last_good)
         self.position.lengths = run.lengths()
         tensors = self.tensors()
         if self.teacher is not None:
@@ -314,25 +312,17 @@ class Training:
             tensors |= {model_file.TEACHER + name: tensor for name, tensor in weights.items()}
         atomic_files.write_atomically(run.last, model_file.to_bytes(self.header(resumable=True), tensors))
 
-    def restore(self, path: Path, header: Header, position: Position, tensors: dict[str, Tensor]) -> None:
-        """Restore the state saved in a last.safetensors. Raises CharRNNError for one that does not fit."""
-        check_tensors(path, tensors, self.tensors(), self.model)
-        if position.window >= self.batches.windows:
-            raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
-        self.history = list(header.history)
-        self._restore_snapshot(Snapshot(tensors, position))
-        self.position.device = self.device.type
-        self._last_good = self._take_snapshot()
-
     def tensors(self) -> dict[str, Tensor]:
         """Copy every tensor that training changes."""
         states = {"state": self.state} | ({"teacher_state": self.teacher.state} if self.teacher is not None else {})
         return copy_tensors(self.model, self.optimizer, self.generator, states)
 
-    def _take_snapshot(self) -> Snapshot:
+    def take_snapshot(self) -> Snapshot:
+        """Copy the state, to return to it."""
         return Snapshot(self.tensors(), replace(self.position))
 
-    def _restore_snapshot(self, snapshot: Snapshot) -> None:
+    def restore_snapshot(self, snapshot: Snapshot) -> None:
+        """Return to a state."""
         tensors, position = snapshot
         load_tensors(tensors, self.model, self.optimizer)
         if position.device == self.device.type:
@@ -349,7 +339,7 @@ class Training:
         reached, seconds = self.position.step, self.position.seconds
         rollbacks, scale = self.position.rollbacks + 1, self.position.rate_scale / 2
         self._pending.clear()
-        self._restore_snapshot(self._last_good)
+        self.restore_snapshot(self.last_good)
         if rollbacks > MAX_ROLLBACKS:
             raise CharRNNError(
                 f"The loss was not finite again at step {reached}, after {MAX_ROLLBACKS} rollbacks and at an eighth of"
