@@ -32,7 +32,7 @@ demo: $(VENV)/installed
 	@model=$$($(BIN)/charrnn train data/beijing.txt --time 60s) \
 	&& printf '\n=== What it writes after 我爱北京 ===\n\n' \
 	&& $(BIN)/charrnn sample -m "$$model" -p 我爱北京 -n 120 \
-	&& printf '\n=== How well it foretells text that it has never seen ===\n\n' \
+	&& printf '\n=== How well it predicts text that it has never seen ===\n\n' \
 	&& $(BIN)/charrnn evaluate -m "$$model" \
 	&& printf '\nMore of it: %s/charrnn sample -m %s\n' '$(BIN)' "$$model"
 

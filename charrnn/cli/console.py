@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -62,8 +61,16 @@ def is_live(stream: IO[str]) -> bool:
 
 
 def width(stream: IO[str]) -> int:
-    """Return the columns of a terminal; 80 where the stream is none."""
-    return shutil.get_terminal_size((_LOG_WIDTH, 24)).columns if stream.isatty() else _LOG_WIDTH
+    """Return the columns of a terminal; 80 where the stream is none. COLUMNS overrides what the terminal says."""
+    if not stream.isatty():
+        return _LOG_WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _LOG_WIDTH
+    except (OSError, ValueError):
+        return _LOG_WIDTH
 
 
 def styled(text: str, stream: IO[str], **style: Any) -> str:
@@ -76,17 +83,20 @@ def wrapped(text: str) -> str:
     """Break lines at spaces where stderr is a terminal that is too narrow for them."""
     if not sys.stderr.isatty():
         return text
-    limit, lines = width(sys.stderr), []
-    for line in text.split("\n"):
-        taken = ""
-        for word in line.split(" "):
-            if taken and columns(taken) + 1 + columns(word) > limit:
-                lines.append(taken)
-                taken = word
-            else:
-                taken = f"{taken} {word}" if taken else word
-        lines.append(taken)
-    return "\n".join(lines)
+    return "\n".join(part for line in text.split("\n") for part in broken(line, width(sys.stderr)))
+
+
+def broken(line: str, limit: int, indent: str = "") -> list[str]:
+    """Break a line at spaces into lines of so many columns; all but the first are indented as the line is, or more."""
+    indent += line[: len(line) - len(line.lstrip(" "))]
+    first, *words = line[len(line) - len(line.lstrip(" ")) :].split(" ")
+    lines = [indent.removeprefix(indent[: len(indent) - (len(line) - len(line.lstrip(" ")))]) + first]
+    for word in words:
+        if columns(lines[-1]) + 1 + columns(word) > limit:
+            lines.append(indent + word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
 
 
 # Text in columns
@@ -115,6 +125,11 @@ def clipped(text: str, size: int, *, start: bool = False) -> str:
             break
         kept += character
     return (kept + "...")[: max(size, 0)]
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which a terminal would obey, by a dot."""
+    return "".join("·" if unicodedata.category(character) == "Cc" else character for character in text)
 
 
 def lines(text: str) -> Iterator[str]:

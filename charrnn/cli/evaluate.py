@@ -18,6 +18,7 @@ from charrnn.cli.options import (
     Command,
     check_rate,
     check_together,
+    complete_files,
     device_option,
     encoding_option,
     model_option,
@@ -70,7 +71,7 @@ class EvaluateOptions:
 
 
 @click.command(cls=Command, context_settings=CONTEXT, short_help="Score texts in bits per character.")
-@click.argument("texts", nargs=-1, metavar="[TEXT...]")
+@click.argument("texts", nargs=-1, metavar="[TEXT...]", shell_complete=complete_files)
 @model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
 @encoding_option("Encoding of the texts.")
 @option("Scoring", "--exact", "Read each text in a single pass, however long that takes.", is_flag=True)

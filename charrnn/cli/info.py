@@ -32,6 +32,8 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
       charrnn info -m checkpoints/poems
       charrnn info -m small -m large --plot curves.svg
     """
+    if plot is not None and as_json:
+        raise MisuseError("--json and --plot are two outputs; name one.")
     if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
         raise MisuseError(f"{plot}: --plot writes .svg, .png or .pdf; name such a file.")
     from charrnn.checkpoints import model_file, run_dir

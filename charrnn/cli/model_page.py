@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from charrnn.checkpoints import model_file, run_dir
 from charrnn.checkpoints.model_file import Header
+from charrnn.cli.console import broken, clipped
+from charrnn.config import loading
 from charrnn.errors import CharRNNError
 from charrnn.scores import Baselines, Score
 
@@ -35,14 +36,7 @@ def page(path: Path, header: Header, width: int = 80) -> str:
     """Describe a model file on a page of so many columns."""
     lines: list[str] = []
     for name, content in _rows(path, header):
-        lines += textwrap.wrap(
-            content,
-            max(width, 40),
-            initial_indent=f"{name:{_INDENT}}",
-            subsequent_indent=" " * _INDENT,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        lines += broken(f"{name:{_INDENT}}{content}", max(width, 40), " " * _INDENT)
     return "\n".join([*lines, *_curve(header, width)])
 
 
@@ -52,13 +46,14 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "model": header.config.model.model_dump(),
-        "train": header.config.train.model_dump(),
-        "data": header.config.data.model_dump(mode="json"),
+        "config": loading.to_dict(header.config),
         "parameters": header.parameters,
+        "characters_read": header.characters_read,
+        "flops": header.flops,
         "vocabulary": {
             "size": len(header.vocabulary),
             "characters": header.vocabulary.characters,
+            "unseen": header.vocabulary.unseen,
             "escape_probability": header.vocabulary.escape_probability,
         },
         "corpus": {**asdict(card), "characters": card.characters},
@@ -76,6 +71,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
                 "seconds": record.seconds,
                 "training_bits_per_character": record.training_bits_per_character,
                 "bits_per_character": record.bits_per_character,
+                "cloze_bits_per_character": None if record.cloze is None else record.cloze.bits_per_character,
             }
             for record in header.history
         ],
@@ -86,11 +82,12 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     """Return the rows of the page, each with a name."""
     model, card, vocabulary = header.config.model, header.corpus, header.vocabulary
     characters = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
+    shown = clipped(characters, 56)  # on one line, at its spaces too
     rows = [
         ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
         ("architecture", _architecture(header)),
         ("parameters", f"{header.parameters:,} {'counts in its tables' if model.counted else 'weights'}"),
-        ("vocabulary", f"{len(vocabulary):,} characters: {characters}{' ...' if len(vocabulary) > 40 else ''}"),
+        ("vocabulary", f"{len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}"),
         ("escape", f"{vocabulary.escape_probability:.2e}, the probability of any character outside the vocabulary"),
         (
             "corpus",
@@ -166,7 +163,7 @@ def _curve(header: Header, width: int) -> list[str]:
     }
     dropout = "" if model.cell in model.ONLY_SETTING or model.dropout == 0 else " with dropout"
     x = "order" if model.counted else "step"
-    drawing = draw(curves, width - 11, _HEIGHT, labels=[f"{record.step:,}" for record in history])
+    drawing = draw(curves, max(width - 11, 10), _HEIGHT, labels=[f"{record.step:,}" for record in history])
     return ["", f"bits/char by {x}: * validation, o training{dropout}", drawing]
 
 

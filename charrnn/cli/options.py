@@ -14,14 +14,15 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A whole number from 0, below a limit, told without mathematics."""
+    """A whole number from 0 to 2^63 - 1."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not str(value).strip().isascii() or not str(value).strip().isdigit() or int(value) >= 2**63:
-            self.fail(f"{value!r} is not a whole number from 0.", param, ctx)
-        return int(value)
+        digits = str(value).strip()
+        if not digits.isascii() or not digits.isdigit() or len(digits) > 19 or int(digits) >= 2**63:
+            self.fail(f"{value!r} is not a whole number from 0 to {2**63 - 1}.", param, ctx)
+        return int(digits)
 
 
 COUNT = _Count()
@@ -59,7 +60,7 @@ def option(group: str, names: str, help: str, **settings: Any) -> Callable[[Func
 def model_option(group: str, help: str, *, multiple: bool = False) -> Callable[[Function], Function]:
     """Declare -m, completed with the names of the runs under ./checkpoints."""
     names = "-m --model" + " models" * multiple
-    return option(group, names, help, multiple=multiple, metavar="MODEL", shell_complete=_runs)
+    return option(group, names, help, multiple=multiple, metavar="MODEL", shell_complete=complete_runs)
 
 
 def encoding_option(help: str) -> Callable[[Function], Function]:
@@ -67,9 +68,10 @@ def encoding_option(help: str) -> Callable[[Function], Function]:
     return option("Input", "--encoding", f"{help} [default: utf-8]", default="utf-8", metavar="NAME")
 
 
-def device_option(help: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[Function], Function]:
-    """Declare --device."""
-    return option("Device", "--device", f"{help} [default: auto]", default="auto", metavar="NAME")
+def device_option(auto: str = "CUDA if it works, else the CPU") -> Callable[[Function], Function]:
+    """Declare --device, and say what auto is."""
+    help = f"auto ({auto}), cpu, cuda, cuda:N or mps. [default: auto]"
+    return option("Device", "--device", help, default="auto", metavar="NAME")
 
 
 def complete_presets(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -79,7 +81,13 @@ def complete_presets(_: click.Context, __: click.Parameter, incomplete: str) -> 
     return _completed(sorted(loading.presets()), incomplete)
 
 
-def _runs(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_runs(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a run under ./checkpoints, or of a file."""
     from charrnn.checkpoints import run_dir
 
     return _completed((run.name for run in run_dir.find_runs()), incomplete)

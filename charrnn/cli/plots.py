@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from charrnn.checkpoints import model_file
 from charrnn.checkpoints.run_dir import Run
 from charrnn.errors import CharRNNError
 
-_SMOOTHING = 0.9  # of the training curve, which is drawn as it is behind it
+_SMOOTHING = 0.6  # of the training curve, which is drawn as it is behind it
 _PANELS = {"bits/char": 3.0, "learning rate": 1.0, "gradient norm": 1.0}  # and their heights
 _FONTS = [
     "DejaVu Sans",
@@ -36,7 +37,7 @@ def draw(models: Mapping[str, Path], file: Path) -> None:
     matplotlib.use("Agg")
     import logging
 
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says of each font that it has not found
     style: dict[Any, Any] = {"font.family": _FONTS, "axes.spines.top": False, "axes.spines.right": False}
@@ -54,8 +55,12 @@ def draw(models: Mapping[str, Path], file: Path) -> None:
         panels[0].set_title(" · ".join(models) if len(models) == 1 else "", loc="left", fontsize=10)
         panels[-1].set_xlabel("step")
         panels[-1].set_yscale("log")
+        for which in ("major", "minor"):
+            getattr(panels[-1].yaxis, f"set_{which}_formatter")(ticker.StrMethodFormatter("{x:g}"))
         try:
-            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here has it
+                figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
         except OSError as error:
             raise CharRNNError(f"{file}: cannot be written ({error.strerror}). Name another file.") from error
         finally:

@@ -15,6 +15,7 @@ from charrnn.training.ngram_counting import Counted
 
 _SMOOTHING = 0.95
 _LOG_SECONDS = 10.0  # between the lines of a log
+_LOG_COLUMNS = 200  # of a row where stderr is no terminal
 _LEAST_SAMPLE = 16  # columns: with fewer, a sample stands below its row
 
 Row = list[tuple[str, str]]  # heading and cell
@@ -29,7 +30,9 @@ class Display:
         if not quiet and console.is_live(sys.stderr):
             from tqdm import tqdm
 
-            self.bar = tqdm(total=1.0, initial=began_at, bar_format="{desc}", leave=False, file=sys.stderr)
+            self.bar = tqdm(
+                total=1.0, initial=began_at, bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True
+            )
         self._bits: float | None = None
         self._speed: float | None = None
         self._seconds: float | None = None
@@ -86,21 +89,25 @@ class Display:
 
     def _row(self, cells: Row, text: str, best: bool) -> None:
         """Add a row to the table, with the first lines of a sample beside it, or below where that is too narrow."""
+        columns = console.width(sys.stderr) if sys.stderr.isatty() else _LOG_COLUMNS
+        for least in ("time", "epoch", "training"):
+            if sum(_size(heading) + 2 for heading, _ in cells) - 2 > columns:
+                cells = [cell for cell in cells if cell[0] != least]
+        row = "  ".join(console.padded(cell, -_size(heading)) for heading, cell in cells)
+        capacity, indent = columns - len(row) - 2, " " * (len(row) + 2)
+        beside = capacity >= _LEAST_SAMPLE and text != "" and self.samples > 0
         if [heading for heading, _ in cells] != self._headings:
             self._headings = [heading for heading, _ in cells]
             head = "  ".join(console.padded(heading, -_size(heading)) for heading in self._headings)
-            self.say(f"{head}  sample" if text and self.samples else head, dim=True)
-        row = "  ".join(console.padded(cell, -_size(heading)) for heading, cell in cells)
-        found = [line for line in text.split("\n") if line.strip()][: self.samples]
-        room = console.width(sys.stderr) - len(row) - 2
-        indent = " " * (len(row) + 2)
-        if found and room < _LEAST_SAMPLE:
-            indent, room = "  ", console.width(sys.stderr) - 2
+            self.say(f"{head}  sample" if beside else head, dim=True)
+        found = [console.printable(line) for line in text.split("\n") if line.strip()][: self.samples]
+        if not beside:
+            indent, capacity = "  ", columns - 2
         elif found:
-            row = f"{row}  {console.clipped(found.pop(0), room)}"
+            row = f"{row}  {console.clipped(found.pop(0), capacity)}"
         self.say(row, **({"bold": True} if best else {}))
         for line in found:
-            self.say(indent + console.clipped(line, room), dim=True)
+            self.say(indent + console.clipped(line, capacity), dim=True)
 
     def _step(self, report: StepDone) -> None:
         if self._seconds is not None and report.seconds > self._seconds:
@@ -168,7 +175,7 @@ def _size(heading: str) -> int:
 
 
 def _evaluated(report: Evaluated) -> Row:
-    record = report.evaluated
+    record = report.record
     cells = [
         ("step", f"{record.step:,}"),
         ("epoch", f"{record.epoch:.2f}"),
@@ -186,7 +193,7 @@ def _evaluated(report: Evaluated) -> Row:
 
 
 def _counted(report: Counted) -> Row:
-    record = report.evaluated
+    record = report.record
     return [
         ("order", f"{record.step}"),
         ("training", _training(record)),

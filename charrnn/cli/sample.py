@@ -18,6 +18,7 @@ from charrnn.cli.options import (
     check_at_least,
     check_rate,
     check_together,
+    complete_files,
     device_option,
     encoding_option,
     model_option,
@@ -98,7 +99,13 @@ class SampleOptions:
 @model_option("Input", "Run folder, model file or name. [default: the newest run]")
 @option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
 @option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
-@option("Input", "--adapt", "Learn from a text first (dynamic evaluation); the model file stays.", metavar="FILE|-")
+@option(
+    "Input",
+    "--adapt",
+    "Learn from a text first; the model file stays.",
+    metavar="FILE|-",
+    shell_complete=complete_files,
+)
 @option("Input", "--adapt-rate", "Rate to learn it at. [default: as evaluate --dynamic]", type=float, metavar="X")
 @encoding_option("Encoding of --adapt's text.")
 @option("Sampling", "-n --length", "Characters to write, the prime not counted. [default: 500]", type=int, metavar="N")
@@ -140,7 +147,7 @@ class SampleOptions:
 @option("Output", "--no-prime", "Print the continuation alone.", is_flag=True)
 @option("Output", "--json as_json", "Print one JSON object a line.", is_flag=True)
 @option("Output", "--report", "Report the longest copied and the longest repeated run on stderr.", is_flag=True)
-@device_option("auto (the CPU), cpu, cuda, cuda:N or mps.")
+@device_option("the CPU")
 def sample(**given: Any) -> None:
     """Generate text, streamed as it is generated; or search for the likeliest text, or for what fills gaps.
 
@@ -177,7 +184,7 @@ def _check(chosen: SampleOptions) -> None:
     check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
     check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
     check_rate("--adapt-rate", chosen.adapt_rate)
-    check_together(vars(chosen), _EXCLUDES, _NEEDS)
+    check_together({**vars(chosen), "prime": chosen.prime or None}, _EXCLUDES, _NEEDS)
     if chosen.until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     if chosen.blank is not None and len(chosen.blank) != 1:

@@ -22,21 +22,24 @@ _LEAST_NAME = 12  # columns
 
 
 def table(rows: Sequence[Scores], width: int = 80) -> str:
-    """Lay scores out, a block a text: its name, a line a model, and below them the baselines.
+    """Lay scores out, a block a text: its name and length, a line a model, and below them the baselines.
 
-    Perplexity, and then accuracy, is left out where the lines would be wider than `width` columns.
+    Perplexity, and then accuracy, is left out where the lines would be wider than `width` columns. Held-out splits of
+    the same name and another length are other texts.
     """
-    return "\n\n".join(_block([row for row in rows if row["text"] == text], width) for text in _texts(rows))
-
-
-def _texts(rows: Sequence[Scores]) -> list[str]:
-    return list(dict.fromkeys(row["text"] for row in rows))
+    blocks: dict[tuple[str, int], list[Scores]] = {}
+    for row in rows:
+        blocks.setdefault((row["text"], row["characters"]), []).append(row)
+    return "\n\n".join(_block(block, width) for block in blocks.values())
 
 
 def _block(rows: list[Scores], width: int) -> str:
     title = f"{rows[0]['text']}, {rows[0]['characters']:,} characters"
     dynamic = any("dynamic_rate" in row for row in rows)
-    names = [f"{row['model']} (dynamic)" if row.get("mode") == "dynamic" else row["model"] for row in rows]
+    models = [row["model"].removesuffix("/best.safetensors") for row in rows]
+    names = [
+        f"{model} (dynamic)" if row.get("mode") == "dynamic" else model for model, row in zip(models, rows, strict=True)
+    ]
     numbers = {heading: [number(row) for row in rows] for heading, number in _NUMBERS.items()}
     if any("cloze_accuracy" in row for row in rows):
         for heading, number in _BOTH_SIDES.items():
@@ -57,7 +60,8 @@ def _block(rows: list[Scores], width: int) -> str:
     lines += [line(name, [numbers[heading][place] for heading in sizes]) for place, name in enumerate(names)]
     if baselines:
         lines.append("baselines" + (" (static)" if dynamic else ""))
-        lines += [line(f"  {name}", [bits]) for name, bits in baselines]
+        # of a baseline that belongs to one model the end may be cut, not its kind
+        lines += [line(clipped(f"  {name}", name_size), [bits]) for name, bits in baselines]
     return "\n".join(lines)
 
 

@@ -20,7 +20,9 @@ from charrnn.cli.options import (
     COUNT,
     Command,
     check_together,
+    complete_files,
     complete_presets,
+    complete_runs,
     device_option,
     model_option,
     option,
@@ -37,13 +39,13 @@ _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @click.command(cls=Command, context_settings=CONTEXT, short_help="Train a model on texts.")
-@click.argument("texts", nargs=-1, metavar="TEXT...")
+@click.argument("texts", nargs=-1, metavar="TEXT...", shell_complete=complete_files)
 @option("Input", "--encoding", "Encoding of the texts. [default: utf-8]", metavar="NAME")
 @option("Settings", "-c --config", "A preset, or a YAML file.", metavar="NAME|FILE", shell_complete=complete_presets)
 @option("Settings", "-s --set settings", "One setting; overrides the file.", multiple=True, metavar="KEY=VALUE")
 @option("Settings", "--time budget", "Wall-clock budget. [default: about 15 minutes are planned]", metavar="10m")
 @option("Settings", "--seed", "Random seed. [default: drawn and printed]", type=COUNT, metavar="N")
-@option("Settings", "--init-from", "Fine-tune: start from a model's weights on a new text.", metavar="MODEL")
+@option("Settings", "--init-from", "Fine-tune a model on a new text.", metavar="MODEL", shell_complete=complete_runs)
 @option(
     "Run",
     "-o --run folder",

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from charrnn.errors import MisuseError
 
 Codes = npt.NDArray[np.unsignedinteger]
-Hashes = npt.NDArray[np.uint64]
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that no bit is lost: 2^64 divided by the golden ratio
 _MAX_STRIDE = 16
 _BLOCK = 1 << 16  # positions compared at a time

@@ -27,7 +27,7 @@ class StepDone:
 class Evaluated:
     """An evaluation on the whole validation split, and a sample written after it."""
 
-    evaluated: EvaluationRecord
+    record: EvaluationRecord
     best: bool
     text: str
     seconds: float

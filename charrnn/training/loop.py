@@ -92,7 +92,7 @@ def _evaluate(training: Training, run: Run, stop: Callable[[], bool]) -> Evaluat
     evaluated = training.evaluate(progress)
     if isinstance(evaluated, RolledBack):
         return evaluated
-    began, position, record = time.perf_counter(), training.position, evaluated.evaluated
+    began, position, record = time.perf_counter(), training.position, evaluated.record
     run.append_metrics(_evaluation_line(record))
     run.append_sample(f"step {position.step}, {record.bits_per_character:.4f} bits/char", evaluated.text)
     if evaluated.best:

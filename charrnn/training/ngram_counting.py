@@ -28,7 +28,7 @@ MAX_TRAINING_SCORED = 1 << 18  # characters of the training split that are score
 class Counted:
     """A model of one order and its evaluation, whose `step` is the order; `progress` is the share done."""
 
-    evaluated: EvaluationRecord
+    record: EvaluationRecord
     best: bool
     progress: float
 

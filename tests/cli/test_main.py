@@ -66,6 +66,20 @@ def test_a_drawn_seed_is_printed_and_written(here: Path, charrnn: Charrnn) -> No
     assert f"seed: {seed[1]}" in (here / "checkpoints/text/config.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    "seed", ["-1", "1.5", "x", str(2**63), "9" * 5000], ids=["negative", "half", "word", "large", "long"]
+)
+def test_a_seed_that_is_none_is_a_sentence(here: Path, charrnn: Charrnn, seed: str) -> None:
+    result = charrnn("train", "text.txt", f"--seed={seed}")
+    assert result.exit_code == 2
+    assert "is not a whole number from 0 to 9223372036854775807." in result.stderr
+
+
+def test_an_empty_prime_is_none(trained: Path, charrnn: Charrnn) -> None:
+    assert charrnn("sample", "-m", "text", "-n", "3", "--each-line", "-p", "", stdin="the\n").exit_code == 0
+    assert charrnn("sample", "-m", "text", "--infill", "th_", "-p", "").exit_code == 0
+
+
 def test_seed_zero_is_a_seed(here: Path, charrnn: Charrnn) -> None:
     assert charrnn("train", "text.txt", "--seed", "0", *settings("train.steps=2", "train.seed=null")).exit_code == 0
     assert "seed: 0" in (here / "checkpoints/text/config.yaml").read_text()

@@ -150,6 +150,20 @@ def test_on_a_terminal_a_line_is_drawn_again_below_a_table_that_grows(monkeypatc
     assert any(line.endswith("x...") for line in lines)
 
 
+@pytest.mark.parametrize("columns", [20, 34, 52, 60, 80, 120])
+def test_the_table_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    screen = progress.Display(quiet=False)
+    both = replace(history((2.0, 2.1))[0], backward_nats=140.0, cloze_nats=70.0, cloze_correct=80)
+    screen.show(Evaluated(both, True, "床前\x1b[31m明月\r\t光" * 20, 0.1, False))
+    screen.close()
+    lines = [click.unstyle(line) for line in terminal.getvalue().replace("\r", "\n").split("\n")]
+    assert all(console.columns(line) <= max(columns, 52) for line in lines)
+    assert "床前·[31m明月··光" in click.unstyle(terminal.getvalue()) or columns < 80
+    assert "2.0000" in terminal.getvalue()
+
+
 @pytest.mark.parametrize(("samples", "expected"), [(0, []), (1, ["床前"]), (2, ["床前", "明月"])])
 def test_so_many_lines_of_a_sample_are_shown(
     samples: int, expected: list[str], capsys: pytest.CaptureFixture[str]
@@ -234,6 +248,13 @@ def test_messages_wrap_at_the_terminals_width(columns: int, monkeypatch: pytest.
     assert wrapped.replace("\n", " ") == text
     words = max(console.columns(word) for word in text.split(" "))
     assert all(console.columns(line) <= max(columns, words) for line in wrapped.split("\n"))
+
+
+def test_an_indented_line_keeps_its_indentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_terminal(monkeypatch)
+    assert console.wrapped("Error: one\n       two") == "Error: one\n       two"
+    assert console.broken("    one two", 8) == ["    one", "    two"]
+    assert console.broken("name  one two", 9, " " * 6) == ["name  one", "      two"]
 
 
 def test_in_a_pipe_messages_stay_on_one_line() -> None:

@@ -55,6 +55,18 @@ def test_a_table_fits_the_terminal(width: int, name: str) -> None:
         assert "2.0000" in made
 
 
+def test_held_out_splits_of_one_name_and_different_lengths_are_two_texts() -> None:
+    rows = [
+        {"model": name, "text": "a.txt (test split)"} | ROW | {"characters": count}
+        for name, count in (("one", 100), ("two", 900))
+    ]
+    one, two = tables.table(rows).split("\n\n")
+    assert (one.splitlines()[0], two.splitlines()[0]) == (
+        "a.txt (test split), 100 characters",
+        "a.txt (test split), 900 characters",
+    )
+
+
 def test_what_a_bidirectional_model_makes_of_both_sides_stands_beside_it() -> None:
     both = {"cloze_bits_per_character": 0.5, "cloze_accuracy": 0.75, "backward_bits_per_character": 2.25}
     rows = [{"model": "causal", "text": "a.txt"} | ROW, {"model": "李白", "text": "a.txt"} | ROW | both]
@@ -90,8 +102,9 @@ def test_info_as_json_says_what_the_page_says(trained: Path, charrnn: Charrnn) -
     assert result.exit_code == 0, result.stderr
     (found,) = (json.loads(line) for line in result.stdout.splitlines())
     assert found["file"].endswith("best.safetensors")
-    assert found["model"]["hidden_size"] == 5
-    assert found["train"]["seed"] == 1
+    assert found["config"]["model"]["hidden_size"] == 5
+    assert found["config"]["train"]["seed"] == 1
+    assert found["characters_read"] > 0 < found["flops"]
     assert found["corpus"]["characters"] == sum(found["corpus"][split] for split in ("training", "validation", "test"))
     assert found["validation"]["bits_per_character"] == pytest.approx(found["history"][-1]["bits_per_character"])
     assert {"uniform", "unigram"} <= found["baselines"]["validation"].keys()
