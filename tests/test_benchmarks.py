@@ -46,7 +46,7 @@ APART = {
     "sampling": ("--hidden 128 --layers 1 --vocabulary 9 --rounds 1", r"charrnn, 1 sample +[\d,]+ +[\d.]+"),
     "presets": (
         "{text} --sizes 1000 --rest 500 --time 1s --presets tiny --to made",
-        r"no flag against tiny: [+-][\d.]+%",
+        r"default compared with tiny: [+-][\d.]+%",
     ),
     "startup": ("--rounds 1", r"charrnn --help +[\d,]+"),
 }
