@@ -206,8 +206,14 @@ def _dynamic_evaluator(
         note("--dynamic scores the forward half alone.")
     if chosen.dynamic_rate is None:
         if tune:
-            with bar(None) as shown:
-                found = dynamic_tuning.tune(path, header, evaluator, say=note, progress=shown.update)
+            length = min(header.corpus.validation, dynamic.TUNING_CHARACTERS)
+            with bar(4 * length) as shown:  # as many rules are tried at least; each further one adds its length
+
+                def progress(count: int) -> None:
+                    shown.total = max(shown.total or 0, shown.n + count)
+                    shown.update(count)
+
+                found = dynamic_tuning.tune(path, header, evaluator, say=note, progress=progress)
         if found is None:
             why = "No validation split at hand is long enough to choose the rate on"
             why = why if tune else "What is scored is the validation split itself, which must not choose the rate"
