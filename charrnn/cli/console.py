@@ -17,10 +17,10 @@ from charrnn.data.decoding import decode
 _LOG_WIDTH = 80  # columns where there is no terminal to ask
 
 
-def note(text: str, **style: Any) -> None:
-    """Write a message to stderr, wrapped at the terminal's width."""
+def note(text: str, *, wrap: bool = True, **style: Any) -> None:
+    """Write a message to stderr, wrapped at the terminal's width; a command to copy is left to the terminal."""
     with contextlib.suppress(BrokenPipeError):  # nobody reads any more: no reason to stop
-        click.echo(styled(wrapped(text), sys.stderr, **style), err=True)
+        click.echo(styled(wrapped(text) if wrap else text, sys.stderr, **style), err=True)
 
 
 def put(text: str) -> None:

@@ -181,7 +181,7 @@ def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) ->
     if not quiet:
         note(summary.closing(finished, training.config, best))
         if finished.reason == "stopped":
-            note(f"Continue with: charrnn train --resume -m {run.folder}")
+            note(f"Continue with: charrnn train --resume -m {run.folder}", wrap=False)
     click.echo(str(best))
     return stopper.exit_code if finished.reason == "stopped" else 0
 

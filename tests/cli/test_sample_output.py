@@ -23,7 +23,7 @@ class Recorder(io.StringIO):
         self.flushed.append(self.getvalue())
 
 
-def scribe(run: Path, length: int) -> SamplePrinter:
+def printer(run: Path, length: int) -> SamplePrinter:
     reader, vocabulary = inference.load(run / "best.safetensors")
     return SamplePrinter(reader, vocabulary, Filters(), length, 1, no_prime=False, as_json=False)
 
@@ -31,7 +31,7 @@ def scribe(run: Path, length: int) -> SamplePrinter:
 def test_every_character_is_flushed_as_it_is_made(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr("sys.stdout", recorder)
-    scribe(trained, 25).from_prime("the ", 1, None)
+    printer(trained, 25).from_prime("the ", 1, None)
     assert [len(text) for text in recorder.flushed[:26]] == list(range(4, 30))
 
 
@@ -43,7 +43,7 @@ def test_lines_are_answered_in_blocks_and_a_terminal_at_once(trained: Path, monk
     recorder = Recorder()
     monkeypatch.setattr("sys.stdout", recorder)
     typed = Terminal(b"the\nfox\n")
-    scribe(trained, 5).each_line(typed)
+    printer(trained, 5).each_line(typed)
     assert recorder.flushed[0].count("\n") == 1
     assert recorder.getvalue().count("\n") == 2
 
@@ -54,7 +54,7 @@ def test_many_samples_come_in_batches_and_read_the_same(trained: Path, monkeypat
         recorder = Recorder()
         monkeypatch.setattr("sys.stdout", recorder)
         monkeypatch.setattr("charrnn.cli.sample_output._BATCH", batch)
-        scribe(trained, 15).from_prime("the ", 5, None)
+        printer(trained, 15).from_prime("the ", 5, None)
         written.append(recorder.getvalue())
     assert written[0] == written[1]
     assert len(written[0].split("\n\n")) >= 5
