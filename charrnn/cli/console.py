@@ -12,8 +12,6 @@ from typing import IO, Any
 
 import click
 
-from charrnn.data.decoding import decode
-
 _LOG_WIDTH = 80  # columns where there is no terminal to ask
 
 
@@ -41,6 +39,8 @@ def stdin() -> Any:
 
 def stdin_text(what: str) -> str:
     """Read standard input as one text, without the newline that `echo` adds, as the shell's own $(...) does."""
+    from charrnn.data.decoding import decode
+
     return decode(stdin().read(), "utf-8", "standard input", f"The {what} are read as UTF-8.").removesuffix("\n")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -53,8 +51,7 @@ _NEEDS = (
 Source = tuple[str, "str | Split"]  # the name of a text and its characters, or a split of a model's corpus
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(NamedTuple):
     """Hold the options of the command; None where one is not given."""
 
     texts: tuple[str, ...]
@@ -117,7 +114,7 @@ def _check(chosen: EvaluateOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
     if chosen.per_line + chosen.per_char + chosen.as_json > 1:
         raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
-    check_together(vars(chosen), _EXCLUDES, _NEEDS)
+    check_together(chosen._asdict(), _EXCLUDES, _NEEDS)
     check_rate("--dynamic-rate", chosen.dynamic_rate)
     if chosen.dynamic_decay is not None and not 0 <= chosen.dynamic_decay <= 1:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
@@ -135,6 +132,8 @@ def _score_short_texts(chosen: EvaluateOptions, sources: list[Source]) -> None:
 
 def _score(chosen: EvaluateOptions, name: str | None, sources: list[Source]) -> Iterator[dict[str, Any]]:
     """Score all texts with one model; yields the rows of a table, and prints every other output."""
+    import json
+
     from charrnn.evaluation import baselines
     from charrnn.models import torch_model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -36,6 +35,8 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
         raise MisuseError("--json and --plot are two outputs; name one.")
     if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
         raise MisuseError(f"{plot}: --plot writes .svg, .png or .pdf; name such a file.")
+    import json
+
     from charrnn.checkpoints import model_file, run_dir
     from charrnn.cli import model_page
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -50,8 +49,7 @@ _NEEDS = (
 )
 
 
-@dataclass(frozen=True)
-class SampleOptions:
+class SampleOptions(NamedTuple):
     """Hold the options of the command; None where one is not given."""
 
     model: str | None
@@ -184,7 +182,7 @@ def _check(chosen: SampleOptions) -> None:
     check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
     check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
     check_rate("--adapt-rate", chosen.adapt_rate)
-    check_together({**vars(chosen), "prime": chosen.prime or None}, _EXCLUDES, _NEEDS)
+    check_together({**chosen._asdict(), "prime": chosen.prime or None}, _EXCLUDES, _NEEDS)
     if chosen.until == "":
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     if chosen.blank is not None and len(chosen.blank) != 1:
