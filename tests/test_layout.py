@@ -247,8 +247,8 @@ COMMANDS: dict[str, tuple[list[str], str, AbstractSet[str]]] = {
     "sample without copies": (["sample", "-n", "9", "--no-copy", "9", "--report"], "", {*LIGHT, "pydantic", "yaml"}),
     # pydantic validates the header of a model file, and the settings of a run are YAML
     "info": (["info"], "", {"click", "numpy", "pydantic", "yaml"}),
-    "evaluate": (["evaluate", "-"], LINES, HEAVY),
-    "evaluate characters": (["evaluate", "--per-char", "-"], LINES, HEAVY),
+    "evaluate": (["evaluate", "-"], LINES, HEAVY - {"safetensors"}),
+    "evaluate characters": (["evaluate", "--per-char", "-"], LINES, HEAVY - {"safetensors"}),
 }
 
 

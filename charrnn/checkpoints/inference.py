@@ -15,16 +15,14 @@ from charrnn.models.numpy_model import NumpyHMM, NumpyModel, build
 def load(path: Path) -> tuple[NumpyModel | NumpyHMM | ngram.Ngram, Vocabulary]:
     """Read a model and its vocabulary. Raises CharRNNError for a file that is not an intact charrnn model."""
     contents = safetensors_file.read(path, arrays=True)
+    settings, vocabulary = contents.content["config"]["model"], contents.vocabulary()
     try:
-        settings = dict(contents.content["config"])["model"]
-        vocabulary = contents.vocabulary()
-        cell = settings.get("cell") if isinstance(settings, dict) else None
-        if cell == "ngram":
+        if settings["cell"] == "ngram":
             return _ngram(settings.get("order"), contents, vocabulary), vocabulary
-        if cell == "hmm":
-            return _hmm(path, settings.get("hidden_size"), contents, len(vocabulary)), vocabulary
+        if settings["cell"] == "hmm":
+            return _hmm(path, settings["hidden_size"], contents, len(vocabulary)), vocabulary
         architecture = Architecture.of(settings)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, ValueError) as error:
         raise safetensors_file.garbled(path, error) from error
     if architecture.num_layers > len(contents.shapes):
         raise safetensors_file.damaged(path, "its header promises other sizes than its tensors have")
@@ -39,10 +37,7 @@ def _ngram(order: Any, contents: safetensors_file.Contents, vocabulary: Vocabula
     return ngram.from_tables(contents.arrays, order, len(vocabulary))
 
 
-def _hmm(path: Path, states: Any, contents: safetensors_file.Contents, vocabulary_size: int) -> NumpyHMM:
-    """Build a hidden Markov model. Raises ValueError for an invalid size."""
-    if type(states) is not int or states < 1:
-        raise ValueError("model.hidden_size")
+def _hmm(path: Path, states: int, contents: safetensors_file.Contents, vocabulary_size: int) -> NumpyHMM:
     expected: safetensors_file.Shapes = {"transition": (states, states), "emission": (vocabulary_size, states)}
     safetensors_file.check_weights(path, expected, contents.weights)
     return NumpyHMM(contents.arrays)

@@ -5,29 +5,28 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from charrnn.checkpoints import safetensors_file
-from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, check_weights, damaged
+from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, Contents, check_weights, damaged
 from charrnn.config import loading
 from charrnn.config.schema import Config
 from charrnn.data.corpus import CorpusCard
 from charrnn.data.vocabulary import Vocabulary
+from charrnn.errors import CharRNNError
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture, products
-from charrnn.scores import BaselineScores, Score
+from charrnn.scores import Baselines, BaselineScores, Score
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor
 
     from charrnn.models.factory import Network
 
-
-TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ class EvaluationRecord:
     seconds: float
     training_bits_per_character: float | None
     nats: float
-    characters: PositiveInt
-    correct: NonNegativeInt
+    characters: int
+    correct: int
     # of a bidirectional model: read backwards, and given both sides
     backward_nats: float | None = None
     cloze_nats: float | None = None
-    cloze_correct: NonNegativeInt | None = None
+    cloze_correct: int | None = None
 
     @property
     def bits_per_character(self) -> float:
@@ -139,44 +138,57 @@ def _metadata(header: Header) -> dict[str, str]:
 
 def read_header(path: Path) -> Header:
     """Read and check everything but the tensors. Raises CharRNNError for a file that is not an intact charrnn model."""
-    contents = safetensors_file.read(path)
-    content = contents.content
-    try:
-        config = loading.from_dict(content["config"], str(path))
-        vocabulary = contents.vocabulary()
-        corpus = TypeAdapter(CorpusCard).validate_python(content["corpus"])
-        history = tuple(TypeAdapter(list[EvaluationRecord]).validate_python(content["history"]))
-        position = content["position"]
-        if not isinstance(position, dict | None):
-            raise ValueError("position")
-        baselines = TypeAdapter(BaselineScores | None).validate_python(content.get("baselines"))
-        if baselines is not None and len(baselines.counts) != len(vocabulary):
-            raise ValueError("baselines")
-    except ValidationError as error:
-        field_name = ".".join(str(key) for key in error.errors()[0]["loc"])
-        raise damaged(path, f"its header garbles {field_name or 'a record'}") from error
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise safetensors_file.garbled(path, error) from error
-    header = Header(config, vocabulary, corpus, history, position, contents.shapes, baselines)
-    _check_sizes(path, header)
-    return header
+    return _header(safetensors_file.read(path))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file whose header was checked."""
-    import safetensors.torch
-    from safetensors import SafetensorError
+def read(path: Path, *, training: bool = False) -> tuple[Header, dict[str, Tensor]]:
+    """Read a header and the tensors that belong to it: the weights, and with `training` what resuming needs as well.
 
-    try:
-        return safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, str(error)) from error
+    Raises CharRNNError as `read_header` does.
+    """
+    import torch
+
+    contents = safetensors_file.read(path, arrays=True, training=training)
+    return _header(contents), {name: torch.from_numpy(array) for name, array in contents.arrays.items()}
 
 
 def read_model(path: Path) -> tuple[Header, Network]:
     """Read a model in evaluation mode, on the CPU. Raises CharRNNError where header and tensors disagree."""
-    header = read_header(path)
-    return header, build_model(path, header, read_tensors(path))
+    header, tensors = read(path)
+    return header, build_model(path, header, tensors)
+
+
+def _header(contents: Contents) -> Header:
+    """Return the header of a file whose fields were checked, after checking that its sizes are those of its tensors."""
+    content, path = contents.content, contents.path
+    try:
+        config = loading.from_dict(content["config"], str(path))
+    except CharRNNError as error:  # two settings that exclude each other
+        raise damaged(path, str(error).removeprefix(f"{path}: ").rstrip(".")) from error
+    header = Header(
+        config,
+        contents.vocabulary(),
+        _record(CorpusCard, content["corpus"]),
+        tuple(_record(EvaluationRecord, record) for record in content["history"]),
+        content["position"],
+        contents.shapes,
+        _baselines(content.get("baselines")),
+    )
+    _check_sizes(path, header)
+    return header
+
+
+def _baselines(record: dict[str, Any] | None) -> BaselineScores | None:
+    if record is None:
+        return None
+    test = record.get("test")
+    validation = _record(Baselines, record["validation"])
+    return BaselineScores(tuple(record["counts"]), validation, None if test is None else _record(Baselines, test))
+
+
+def _record(kind: type[Record], values: dict[str, Any]) -> Record:
+    """Return a record of a header; fields that this version does not know are left out."""
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
 
 
 def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> Network:

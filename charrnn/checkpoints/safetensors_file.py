@@ -1,6 +1,6 @@
 """The format of model files: safetensors, a JSON header followed by the tensors, read without torch.
-Nothing in a file is ever executed, and every size in its header is checked against the file before it is used.
-Knows the layout and the vocabulary; what settings and scores mean is left to `model_file`."""
+Nothing in a file is ever executed, and every size and number in its header is checked before it is used.
+Knows the layout and the vocabulary; what the other fields may hold is left to `header_check`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.checkpoints import header_check
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
 FORMAT = 2
 EXTRA = "training/"  # prefix of the tensors that only resuming needs
+TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
 GRAMS = "grams/"  # prefix of an n-gram model's tables
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
-_BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1}
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
 _COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
+_TYPES = {**_FLOATS, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
 _MAX_HEADER = 100_000_000  # bytes
+_MAX_DIMENSIONS = 8
+_MAX_EXTRA = 8  # tensors that resuming needs, for each weight: moments, and the teacher's weights
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -45,20 +48,14 @@ class Contents:
         return {name: shape for name, shape in self.shapes.items() if not name.startswith(EXTRA)}
 
     def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary. Raises KeyError, TypeError or ValueError if it is missing or invalid."""
+        """Return the vocabulary."""
         recorded = self.content["vocabulary"]
-        characters = str(recorded["characters"])
-        characters.encode()  # a lone surrogate is a ValueError
-        if "\n" not in characters or len(set(characters)) != len(characters):
-            raise ValueError("vocabulary")
-        seen, novel, unseen = int(recorded["seen"]), int(recorded["novel"]), int(recorded.get("unseen", 0))
-        if not 0 <= novel <= seen or seen < 1 or not 0 <= unseen < len(characters):
-            raise ValueError("vocabulary counts")
-        return Vocabulary(characters, seen, novel, unseen)
+        return Vocabulary(recorded["characters"], recorded["seen"], recorded["novel"], recorded.get("unseen", 0))
 
 
-def read(path: Path, *, arrays: bool = False) -> Contents:
-    """Read and check everything but the tensors, and with `arrays` the model's own tensors as well.
+def read(path: Path, *, arrays: bool = False, training: bool = False) -> Contents:
+    """Read and check everything but the tensors; with `arrays` the model's own tensors as well, and with `training`
+    those that only resuming needs.
 
     The file is opened once, since training may replace it at any time. Raises CharRNNError for a file that is not an
     intact charrnn model.
@@ -66,7 +63,9 @@ def read(path: Path, *, arrays: bool = False) -> Contents:
     try:
         with path.open("rb") as file:
             contents = _header(path, file)
-            return replace(contents, arrays=_arrays(contents, file)) if arrays else contents
+            if not arrays:
+                return contents
+            return replace(contents, arrays=_arrays(contents, file, contents.shapes if training else contents.weights))
     except FileNotFoundError as error:
         raise CharRNNError(f"{path}: no such model file. charrnn info lists the runs here.") from error
     except OSError as error:
@@ -93,34 +92,56 @@ def _header(path: Path, file: BinaryIO) -> Contents:
     if content is None:
         raise CharRNNError(f"{path} is a safetensors file but not a charrnn model. Name one that charrnn train made.")
     shapes, locations = _tensors(path, tree, 8 + length, size)
+    _check_format(path, content)
     try:
-        if int(content["format"]) > FORMAT:
-            raise CharRNNError(
-                f"{path} was written by a newer charrnn (format {content['format']}; this one reads up to {FORMAT})."
-                " Upgrade with: pip install --upgrade charrnn"
-            )
-        model = dict(content["config"])["model"]
-        if int(content["format"]) < 2 and isinstance(model, dict) and model.get("tie_weights") is True:
-            raise CharRNNError(
-                f"{path} was written by an older charrnn, whose tied weights (model.tie_weights) worked differently."
-                " Train it again."
-            )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        header_check.check(content)
+    except header_check.Garbled as error:
         raise garbled(path, error) from error
-    return Contents(path, content, shapes, locations)
+    contents = Contents(path, content, shapes, locations)
+    if len(shapes) > _MAX_EXTRA * len(contents.weights) + _MAX_EXTRA:
+        raise damaged(path, f"it holds {len(shapes)} tensors for {len(contents.weights)} weights")
+    return contents
 
 
-def _arrays(contents: Contents, file: BinaryIO) -> dict[str, npt.NDArray[Any]]:
+def _check_format(path: Path, content: Any) -> None:
+    """Raise CharRNNError for a format that is not this version's."""
+    written = content.get("format") if isinstance(content, dict) else None
+    if type(written) is not int or written < 1:
+        raise damaged(path, "its header lacks or garbles format")
+    if written > FORMAT:
+        raise CharRNNError(
+            f"{path} was written by a newer charrnn (format {written}; this one reads up to {FORMAT})."
+            " Upgrade with: pip install --upgrade charrnn"
+        )
+    config = content.get("config")
+    model = config.get("model") if isinstance(config, dict) else None
+    if written < 2 and isinstance(model, dict) and model.get("tie_weights") is True:
+        raise CharRNNError(
+            f"{path} was written by an older charrnn, whose tied weights (model.tie_weights) worked differently."
+            " Train it again."
+        )
+
+
+def _arrays(contents: Contents, file: BinaryIO, shapes: Shapes) -> dict[str, npt.NDArray[Any]]:
+    """Read tensors, and check that weights are finite."""
     arrays = {}
-    for name, shape in contents.weights.items():
+    for name, shape in shapes.items():
         kind, offset = contents.locations[name]
         file.seek(offset)
         # read, not mapped: all weights are needed at once
-        array = np.fromfile(file, (_FLOATS | _COUNTS)[kind], math.prod(shape))
+        array = np.fromfile(file, _TYPES[kind], math.prod(shape))
         if array.size != math.prod(shape):
             raise damaged(contents.path, f"{name} is cut off")
+        if kind in _FLOATS and (name.startswith(TEACHER) or not name.startswith(EXTRA)) and not _finite(array):
+            raise damaged(contents.path, f"{name} has values that are not finite")
         arrays[name] = array.reshape(shape)
     return arrays
+
+
+def _finite(array: npt.NDArray[Any]) -> bool:
+    """Say whether all values are finite; a product tells in most cases, which is quicker than looking at each."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(array, array))) or bool(np.isfinite(array).all())
 
 
 def garbled(path: Path, error: Exception) -> CharRNNError:
@@ -156,13 +177,16 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
     shapes, locations, spans = {}, {}, []
     try:
         for name, entry in tree.items():
-            shape = tuple(int(side) for side in entry["shape"])
+            kind, shape = str(entry["dtype"]), tuple(int(side) for side in entry["shape"])
             begin, end = (int(offset) for offset in entry["data_offsets"])
-            if min(shape, default=0) < 0 or end - begin != math.prod(shape) * _BYTES[entry["dtype"]]:
+            types = _TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith(GRAMS) else _FLOATS
+            if kind not in types:
+                raise damaged(path, f"{name} is of type {kind}")
+            if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0:
+                raise damaged(path, f"its header gives {name} an impossible shape")
+            if end - begin != math.prod(shape) * types[kind].itemsize:
                 raise damaged(path, f"its header gives {name} another size than its bytes")
-            if not name.startswith(EXTRA) and entry["dtype"] not in (_COUNTS if name.startswith(GRAMS) else _FLOATS):
-                raise damaged(path, f"{name} is of type {entry['dtype']}")
-            shapes[name], locations[name] = shape, (str(entry["dtype"]), first + begin)
+            shapes[name], locations[name] = shape, (kind, first + begin)
             spans.append((begin, end))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, "its header does not describe tensors") from error

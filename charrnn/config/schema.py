@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
+
 Auto = Literal["auto"]
 Value = TypeVar("Value")
 NULLS = {"null", "none", "~", ""}
@@ -52,10 +54,11 @@ def setting(default: Any, *, allowed: str, description: str) -> Any:
     return Field(default, description=description, json_schema_extra={"allowed": allowed})
 
 
-Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10**12)]
+Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=LARGEST)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, lt=1.0)]
-Amount = Annotated[float, BeforeValidator(_number), Field(ge=0.0, allow_inf_nan=False)]
-Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)]
+Amount = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=MAX_RATE)]
+TimeSkip = Annotated[int, BeforeValidator(_number), Field(ge=2, le=MAX_TIME_SKIP)]
+Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=MAX_RATE)]
 
 
 class Section(BaseModel):
@@ -125,7 +128,7 @@ class ModelConfig(Section):
     hidden_size: Positive | Auto = setting(
         "auto", allowed="a positive integer, or auto", description="Hidden units per layer."
     )
-    order: Annotated[Positive, Field(le=10)] | Auto = setting(
+    order: Annotated[Positive, Field(le=MAX_ORDER)] | Auto = setting(
         "auto",
         allowed="an integer from 1 to 10, or auto",
         description="For ngram: characters per n-gram, including the predicted one; auto chooses by validation loss.",
@@ -160,12 +163,10 @@ class ModelConfig(Section):
         allowed="a number above 0 and at most 1, or null",
         description="Leaky units: h = (1 - leak) h_previous + leak h_new; null is off.",
     )
-    time_skip: Annotated[Annotated[int, BeforeValidator(_number), Field(ge=2)] | None, BeforeValidator(_optional)] = (
-        setting(
-            None,
-            allowed="an integer of at least 2, or null",
-            description="Feed the hidden state from this many steps ago to every gate as well; null is off.",
-        )
+    time_skip: Annotated[TimeSkip | None, BeforeValidator(_optional)] = setting(
+        None,
+        allowed=f"an integer from 2 to {MAX_TIME_SKIP:,}, or null",
+        description="Feed the hidden state from this many steps ago to every gate as well; null is off.",
     )
     tie_weights: bool | Auto = setting(
         "auto",
@@ -259,7 +260,7 @@ class TrainConfig(Section):
         None, allowed="a positive integer, or null", description="Total optimizer steps, instead of epochs."
     )
     time: Annotated[
-        Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)] | None,
+        Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=MAX_SECONDS)] | None,
         BeforeValidator(_seconds),
         BeforeValidator(_optional),
     ] = setting(
@@ -279,7 +280,7 @@ class TrainConfig(Section):
         allowed="cosine, constant or linear",
         description="How the learning rate falls from its peak to 1% of it.",
     )
-    warmup_steps: Annotated[int, BeforeValidator(_number), Field(ge=0)] = setting(
+    warmup_steps: Annotated[int, BeforeValidator(_number), Field(ge=0, le=LARGEST)] = setting(
         100,
         allowed="a non-negative integer",
         description="Steps of linear warm-up to the peak learning rate; at most a tenth of all steps.",

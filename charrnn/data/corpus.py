@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import NonNegativeInt
 
 from charrnn.config.schema import DataConfig
 from charrnn.data.splits import BLOCK, SPLITS, SplitName, SplitPlan, plan_split
@@ -229,9 +228,9 @@ class CorpusCard:
 
     name: str
     sha256: str
-    training: NonNegativeInt
-    validation: NonNegativeInt
-    test: NonNegativeInt
+    training: int
+    validation: int
+    test: int
 
     @property
     def characters(self) -> int:

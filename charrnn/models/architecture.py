@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
+from charrnn.config.limits import MAX_TIME_SKIP
 from charrnn.models import cells
 from charrnn.models.interface import WIDEST
 
@@ -55,7 +56,7 @@ class Architecture:
             **{name: type(chosen[name]) is bool for name in ("bidirectional", "residual", "layer_norm", "tie_weights")},
             "leak": chosen["leak"] is None or (type(chosen["leak"]) in {int, float} and 0.0 < chosen["leak"] <= 1.0),
             "time_skip": chosen["time_skip"] is None
-            or (type(chosen["time_skip"]) is int and 2 <= chosen["time_skip"] <= 1_000_000),
+            or (type(chosen["time_skip"]) is int and 2 <= chosen["time_skip"] <= MAX_TIME_SKIP),
         }
         for name, valid in checks.items():
             if not valid:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from charrnn.checkpoints import model_file, safetensors_file, training_corpus
-from charrnn.checkpoints.model_file import TEACHER, Header
+from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import Run
+from charrnn.checkpoints.safetensors_file import TEACHER
 from charrnn.config import loading
 from charrnn.config.loading import format_value
 from charrnn.config.schema import Config, resolved
@@ -58,16 +59,15 @@ def resume(
 
 def _resume(run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say) -> Training:
     keep_freed_memory()
-    header = model_file.read_header(run.last)
+    header, tensors = model_file.read(run.last, training=True)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
     header = replace(header, config=_with_later_settings(header.config))
     config = _extended(header.config, settings)
     config = config.with_values(data={"texts": _find_texts(run, texts or config.data.texts, named=bool(texts))})
     corpus = _load_corpus(run, header, config, say)
-    tensors = model_file.read_tensors(run.last)
     model = model_file.build_model(run.last, header, tensors)
-    position = read_position(run.last, header)
+    position = read_position(header)
     if device is None:
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
@@ -92,7 +92,7 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
 
     Raises CharRNNError for tensors or a position that do not fit.
     """
-    check_tensors(path, tensors, training.tensors(), training.model)
+    check_tensors(path, tensors, training.tensors(), training.model, training.config.train.optimizer, position.device)
     if position.window >= training.batches.windows:
         raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
     training.history = list(header.history)

@@ -4,12 +4,11 @@ The names of the tensors and of the position's fields are the file format."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
@@ -22,6 +21,12 @@ from charrnn.models.layers import State
 
 _MOMENTS = EXTRA + "optimizer/"
 GENERATOR = EXTRA + "generator"
+# what each optimizer keeps for each weight, by torch's names
+MOMENTS = {
+    "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "rmsprop": {"step", "square_avg"},
+    "sgd": {"momentum_buffer"},
+}
 
 
 @dataclass
@@ -54,16 +59,11 @@ class Snapshot(NamedTuple):
     position: Position
 
 
-def read_position(path: Path, header: Header) -> Position:
-    """Read the position from the header of a last.safetensors. Raises CharRNNError for an impossible one."""
-    try:
-        position = TypeAdapter(Position).validate_python(header.position)
-    except ValidationError as error:
-        name = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise safetensors_file.damaged(path, f"its header garbles position {name}") from error
-    if min(position.step, position.epoch, position.window) < 0 or min(position.warmup, position.backward_warmup) < 1:
-        raise safetensors_file.damaged(path, "its header garbles the position")
-    return position
+def read_position(header: Header) -> Position:
+    """Return the position in the header of a last.safetensors, which was checked as it was read."""
+    assert header.position is not None
+    known = {one.name for one in fields(Position)}
+    return Position(**{name: value for name, value in header.position.items() if name in known})
 
 
 def copy_tensors(
@@ -83,21 +83,45 @@ def copy_tensors(
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: Network) -> None:
-    """Raise CharRNNError where tensors of a file are not those of a training, `expected`. It may have made no moments
-    yet: each that is there must fit its weights."""
+def check_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    model: Network,
+    optimizer: str,
+    device: str,
+) -> None:
+    """Raise CharRNNError where tensors of a file are not those of a training, `expected`, by an optimizer on a type of
+    device. It may have made no moments yet: those that are there must be complete and fit their weights."""
     expected = {name: tensor for name, tensor in expected.items() if not name.startswith(_MOMENTS)}
-    sizes = {str(index): weights.shape for index, weights in enumerate(model.parameters())}
+    sizes = [weights.shape for weights in model.parameters()]
+    found: dict[int, set[str]] = {}  # the moments of each weight
     for name, tensor in tensors.items():
         if name in expected:
-            fits = name == GENERATOR or expected[name].shape == tensor.shape
+            fits = _fits_generator(tensor, device) if name == GENERATOR else expected[name].shape == tensor.shape
         else:
-            index = name.removeprefix(_MOMENTS).partition("/")[0]
-            fits = index in sizes and tensor.shape in {sizes[index], torch.Size([])}
+            index, _, key = name.removeprefix(_MOMENTS).partition("/")
+            fits = name.startswith(_MOMENTS) and index.isascii() and index.isdigit() and int(index) < len(sizes)
+            if fits:
+                found.setdefault(int(index), set()).add(key)
+                fits = tensor.shape == (torch.Size([]) if key == "step" else sizes[int(index)])
         if not fits:
             raise safetensors_file.damaged(path, f"{name} does not fit the model")
-    if expected.keys() - tensors.keys():
+    if expected.keys() - tensors.keys() or any(keys != MOMENTS[optimizer] for keys in found.values()):
         raise safetensors_file.damaged(path, "its training state is incomplete")
+
+
+def _fits_generator(state: Tensor, device: str) -> bool:
+    """Say whether bytes are the state of a generator of a type of device; only that of the CPU is used elsewhere."""
+    if state.dtype != torch.uint8 or state.dim() != 1:
+        return False
+    if device != "cpu":
+        return True
+    try:
+        Generator().set_state(state)
+    except RuntimeError:
+        return False
+    return True
 
 
 def load_tensors(tensors: Mapping[str, Tensor], model: Network, optimizer: Optimizer) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from charrnn import atomic_files
-from charrnn.checkpoints import model_file
+from charrnn.checkpoints import model_file, safetensors_file
 from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
@@ -309,7 +309,7 @@ class Training:
         tensors = self.tensors()
         if self.teacher is not None:
             weights = self.teacher.model.state_dict()
-            tensors |= {model_file.TEACHER + name: tensor for name, tensor in weights.items()}
+            tensors |= {safetensors_file.TEACHER + name: tensor for name, tensor in weights.items()}
         atomic_files.write_atomically(run.last, model_file.to_bytes(self.header(resumable=True), tensors))
 
     def tensors(self) -> dict[str, Tensor]:

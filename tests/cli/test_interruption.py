@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from charrnn.checkpoints.model_file import read_header, read_tensors
+from charrnn.checkpoints import model_file
+from charrnn.checkpoints.model_file import read_header
 from tests.conftest import settings
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
@@ -98,7 +99,7 @@ cli.cli(["train", "text.txt", "-q", *sys.argv[3:]])
 
 def compare(folder: str, other: str) -> None:
     for name in ("last.safetensors", "best.safetensors"):
-        one, two = (read_tensors(Path(path) / name) for path in (folder, other))
+        one, two = (model_file.read(Path(path) / name, training=True)[1] for path in (folder, other))
         assert one.keys() == two.keys()
         for key in one:
             assert torch.equal(one[key], two[key]), key

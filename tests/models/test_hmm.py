@@ -202,7 +202,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(here: Path, charrnn: Cha
     again = charrnn("train", "--resume", "-m", "resumed", "-q", "-s", "train.steps=30")
     assert again.exit_code == 0, again.output
     uninterrupted, resumed = (
-        model_file.read_tensors(Path(folder) / "last.safetensors") for folder in ("uninterrupted", "resumed")
+        model_file.read(Path(folder) / "last.safetensors", training=True)[1] for folder in ("uninterrupted", "resumed")
     )
     assert uninterrupted.keys() == resumed.keys()
     assert all(torch.equal(uninterrupted[name], resumed[name]) for name in resumed)

@@ -475,7 +475,7 @@ def test_fine_tuning_distils_from_its_base_model_also_when_resumed(here: Path, m
     resumed = finish(resume.resume(Run(Path("parts")), CPU)).training
     for name, weight in resumed.model.state_dict().items():
         assert torch.equal(weight, weights[name]), name
-    assert not any("teacher" in name for name in model_file.read_tensors(here / "parts" / "best.safetensors"))
+    assert not any("teacher" in name for name in model_file.read(here / "parts" / "best.safetensors", training=True)[1])
 
 
 def test_the_base_model_is_compared_with_n_grams_to_resolve_distillation(
@@ -604,7 +604,7 @@ def test_a_run_whose_teacher_is_missing_is_damaged(here: Path) -> None:
     old = finish(fresh(["text.txt"], folder="old")).run.best
     (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
     run = finish(fine_tuned(old, "new", "train.steps=3")).run
-    tensors, header = model_file.read_tensors(run.last), model_file.read_header(run.last)
+    tensors, header = model_file.read(run.last, training=True)[1], model_file.read_header(run.last)
     kept = {name: tensor for name, tensor in tensors.items() if "teacher/" not in name}
     run.last.write_bytes(model_file.to_bytes(header, kept))
     with pytest.raises(
@@ -617,7 +617,7 @@ def test_a_run_from_before_distillation_existed_is_resumed(here: Path) -> None:
     run = finish(fresh(["text.txt"])).run
     header = model_file.read_header(run.last)
     before = replace(header, config=header.config.with_values(train={"distillation": "auto", "kernel": "auto"}))
-    run.last.write_bytes(model_file.to_bytes(before, model_file.read_tensors(run.last)))
+    run.last.write_bytes(model_file.to_bytes(before, model_file.read(run.last, training=True)[1]))
     training = finish(resume.resume(run, CPU)).training
     assert (training.config.train.distillation, training.config.train.kernel) == (0.0, "torch")
 

@@ -1,0 +1,268 @@
+"""What the header of a model file may say: the type and bounds of every field, checked before anything is believed.
+In plain Python, since sampling loads no pydantic and every reader must accept the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
+from charrnn.models import cells
+
+Check = Callable[[Any], bool]
+Fields = Mapping[str, Check]
+
+MAX_COUNT = 2**53  # characters, steps, bytes: above, a float no longer holds every number
+_MAX_NAME = 1 << 16  # characters
+
+
+class Garbled(ValueError):
+    """A field of a header that is missing or out of bounds; its name is the message."""
+
+
+def whole(low: int, high: int = MAX_COUNT) -> Check:
+    """Accept an integer from `low` to `high`."""
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def number(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> Check:
+    """Accept a finite number from `low` to `high`, the ends excluded where they are open."""
+    return lambda value: (
+        type(value) in {int, float}
+        and low <= value <= high
+        and not (open_low and value == low)
+        and not (open_high and value == high)
+    )
+
+
+def one_of(*values: Any) -> Check:
+    """Accept one of some strings, booleans or None."""
+    return lambda value: any(type(value) is type(other) and value == other for other in values)
+
+
+def either(*checks: Check) -> Check:
+    """Accept what one of some checks accepts."""
+    return lambda value: any(check(value) for check in checks)
+
+
+def name(value: Any) -> bool:
+    """Accept a string that can be a file's name: no NUL, not endless."""
+    return type(value) is str and len(value) <= _MAX_NAME and "\0" not in value
+
+
+def names(value: Any) -> bool:
+    """Accept a list of names with at least one."""
+    return type(value) is list and len(value) > 0 and all(name(one) for one in value)
+
+
+def shares(value: Any) -> bool:
+    """Accept three shares that add up to 1."""
+    share = number(0.0, 1.0)
+    if type(value) is not list or len(value) != 3 or not all(share(one) for one in value):
+        return False
+    return abs(sum(value) - 1.0) <= 1e-6 and value[0] > 0.0 and value[1] > 0.0
+
+
+_NONE, _AUTO, _FLAG = one_of(None), one_of("auto"), one_of(True, False)
+_POSITIVE = whole(1, LARGEST)
+_AMOUNT = number(0.0, MAX_RATE)
+_RATE = number(0.0, MAX_RATE, open_low=True)
+_SHARE = number(0.0, 1.0, open_high=True)
+_SIZE = either(_POSITIVE, _AUTO)
+_NATS = number(0.0, 1e300)
+_SECONDS = number(0.0, MAX_SECONDS)
+
+DATA: Fields = {
+    "texts": names,
+    "encoding": name,
+    "split": shares,
+    "documents": one_of("none", "line", "blank-line", "file"),
+    "min_count": _POSITIVE,
+}
+MODEL: Fields = {
+    "cell": one_of(*cells.CELLS, "ngram", "hmm"),
+    "activation": one_of(*cells.ACTIVATIONS),
+    "hidden_size": _SIZE,
+    "order": either(whole(1, MAX_ORDER), _AUTO),
+    "num_layers": _SIZE,
+    "embedding_size": _SIZE,
+    "bidirectional": _FLAG,
+    "dropout": either(_SHARE, _AUTO),
+    "residual": _FLAG,
+    "layer_norm": _FLAG,
+    "leak": either(_NONE, number(0.0, 1.0, open_low=True)),
+    "time_skip": either(_NONE, whole(2, MAX_TIME_SKIP)),
+    "tie_weights": either(_FLAG, _AUTO),
+    "init": one_of("orthogonal", "identity", "xavier", "torch"),
+}
+TRAIN: Fields = {
+    "batch_size": _SIZE,
+    "sequence_length": _POSITIVE,
+    "epochs": either(_SIZE, _NONE),
+    "steps": either(_POSITIVE, _NONE),
+    "time": either(number(0.0, MAX_SECONDS, open_low=True), _NONE),
+    "learning_rate": either(_RATE, _AUTO),
+    "optimizer": one_of("adamw", "rmsprop", "sgd"),
+    "schedule": one_of("cosine", "constant", "linear"),
+    "warmup_steps": whole(0, LARGEST),
+    "weight_decay": either(_AMOUNT, _AUTO),
+    "distillation": either(_SHARE, _AUTO),
+    "l1": _AMOUNT,
+    "clip_norm": either(_RATE, _NONE),
+    "clip_value": either(_RATE, _NONE),
+    "precision": one_of("auto", "fp32", "bf16"),
+    "kernel": one_of("auto", "torch", "custom", "own"),  # own is custom in files of earlier versions
+    "eval_every": _SIZE,
+    "patience": either(_SIZE, _NONE),
+    "seed": whole(0, 2**63 - 1),
+}
+_ONLY_SETTING = {"ngram": "order", "hmm": "hidden_size"}  # the only setting of a model without recurrent layers
+_UNRESOLVED = ("batch_size", "learning_rate", "weight_decay", "eval_every", "precision")
+
+VOCABULARY: Fields = {"seen": whole(1), "novel": whole(0), "unseen": whole(0)}
+CORPUS: Fields = {
+    "name": name,
+    "sha256": lambda value: type(value) is str and len(value) == 64,
+    "training": whole(1),
+    "validation": whole(0),
+    "test": whole(0),
+}
+RECORD: Fields = {
+    "step": whole(0),
+    "epoch": number(0.0, MAX_COUNT),
+    "seconds": _SECONDS,
+    "training_bits_per_character": either(_NONE, _NATS),
+    "nats": _NATS,
+    "characters": whole(1),
+    "correct": whole(0),
+}
+TWO_SIDED: Fields = {
+    "backward_nats": either(_NONE, _NATS),
+    "cloze_nats": either(_NONE, _NATS),
+    "cloze_correct": either(_NONE, whole(0)),
+}
+POSITION: Fields = {
+    "step": whole(0),
+    "epoch": whole(0),
+    "window": whole(0),
+    "seconds": _SECONDS,
+    "startup": _SECONDS,
+    "rate_scale": number(0.0, 1.0, open_low=True),
+    "rollbacks": whole(0),
+    "evaluated": whole(-1),
+    "best_bits": either(_NONE, _NATS),
+    "stale": whole(0),
+    "warmup": whole(1),
+    "backward_warmup": whole(1),
+    "evaluation_seconds": _SECONDS,
+    "nats": _NATS,
+    "characters": whole(0),
+    "lengths": lambda value: type(value) is dict and all(name(key) and whole(0)(value[key]) for key in value),
+    "device": one_of("cpu", "cuda", "mps"),
+}
+BASELINES: Fields = {
+    "characters": whole(0),
+    "uniform": _NATS,
+    "unigram": _NATS,
+    "xz": either(_NONE, _NATS),
+    "ngram": either(_NONE, _NATS),
+    "order": either(_NONE, whole(1, MAX_ORDER)),
+}
+
+
+def check(content: Mapping[str, Any]) -> None:
+    """Raise Garbled, naming the field, where the record in a header is not one that charrnn writes.
+
+    `content` is the record as JSON gives it. A setting that is missing has its default; other fields must be there.
+    """
+    config = _part(content, "config", "")
+    model, train, data = (_part(config, section, "config.") for section in ("model", "train", "data"))
+    cell = model.get("cell")
+    if cell in _ONLY_SETTING:  # earlier versions stored the settings that do not apply as well
+        model = {key: model[key] for key in ("cell", _ONLY_SETTING[cell]) if key in model}
+        train = {"seed": train.get("seed")} if cell == "ngram" else train
+    _check_settings(data, DATA, "data.")
+    _check_settings(model, MODEL, "model.")
+    _check_settings(train, TRAIN, "train.")
+    unresolved = [key for key, value in model.items() if value == "auto"]
+    if unresolved:
+        raise Garbled(f"model.{unresolved[0]}")
+    vocabulary, corpus = _part(content, "vocabulary", ""), _part(content, "corpus", "")
+    _check_vocabulary(vocabulary)
+    _check_fields(corpus, CORPUS, "corpus.")
+    if vocabulary["seen"] != corpus["training"]:
+        raise Garbled("vocabulary.seen")
+    _check_history(content.get("history"))
+    if "position" not in content:
+        raise Garbled("position")
+    if content["position"] is not None:
+        _check_position(_part(content, "position", ""), train, corpus["training"])
+    if content.get("baselines") is not None:
+        _check_baselines(_part(content, "baselines", ""), len(vocabulary["characters"]))
+
+
+def _check_settings(values: Mapping[str, Any], fields: Fields, prefix: str) -> None:
+    for key in values:
+        if key not in fields:
+            raise Garbled(f"{prefix}{key}")
+    _check_fields(values, {key: valid for key, valid in fields.items() if key in values}, prefix)
+
+
+def _check_fields(values: Mapping[str, Any], fields: Fields, prefix: str) -> None:
+    for key, valid in fields.items():
+        if key not in values or not valid(values[key]):
+            raise Garbled(f"{prefix}{key}")
+
+
+def _check_vocabulary(vocabulary: Mapping[str, Any]) -> None:
+    characters = vocabulary.get("characters")
+    if type(characters) is not str or "\n" not in characters or len(set(characters)) != len(characters):
+        raise Garbled("vocabulary.characters")
+    if any("\ud800" <= character <= "\udfff" for character in characters):
+        raise Garbled("vocabulary.characters")
+    _check_fields({"unseen": 0, **vocabulary}, VOCABULARY, "vocabulary.")
+    if vocabulary["novel"] > vocabulary["seen"]:
+        raise Garbled("vocabulary.novel")
+    if vocabulary.get("unseen", 0) >= len(characters):
+        raise Garbled("vocabulary.unseen")
+
+
+def _check_history(history: Any) -> None:
+    if type(history) is not list:
+        raise Garbled("history")
+    for number, record in enumerate(history):
+        where = f"history.{number}."
+        _check_fields(_part(history, number, "history."), RECORD, where)
+        _check_fields({**dict.fromkeys(TWO_SIDED), **record}, TWO_SIDED, where)
+        if record["correct"] > record["characters"] or (record.get("cloze_correct") or 0) > record["characters"]:
+            raise Garbled(f"{where}correct")
+
+
+def _check_position(position: Mapping[str, Any], train: Mapping[str, Any], characters: int) -> None:
+    """Check where a training stands, and that the settings which give its tensors their sizes are resolved."""
+    _check_fields(position, {key: valid for key, valid in POSITION.items() if key in position}, "position.")
+    for key in _UNRESOLVED:
+        if train.get(key, "auto") == "auto":
+            raise Garbled(f"train.{key}")
+    if train["batch_size"] * train.get("sequence_length", 128) > characters:
+        raise Garbled("train.batch_size")
+
+
+def _check_baselines(baselines: Mapping[str, Any], vocabulary_size: int) -> None:
+    counts, count = baselines.get("counts"), whole(0)
+    if type(counts) is not list or len(counts) != vocabulary_size or not all(count(one) for one in counts):
+        raise Garbled("baselines.counts")
+    _check_fields(_part(baselines, "validation", "baselines."), BASELINES, "baselines.validation.")
+    if baselines.get("test") is not None:
+        _check_fields(_part(baselines, "test", "baselines."), BASELINES, "baselines.test.")
+
+
+def _part(values: Any, key: Any, prefix: str) -> Any:
+    """Return a record within a record."""
+    try:
+        found = values[key]
+    except KeyError as error:
+        raise Garbled(f"{prefix}{key}") from error
+    if type(found) is not dict:
+        raise Garbled(f"{prefix}{key}")
+    return found
