@@ -13,17 +13,24 @@ from typing import IO, TYPE_CHECKING, Any
 from charrnn.atomic_files import cannot_write, write_atomically
 from charrnn.data.text_files import RUN_MARK
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.paths import NO_SUCH, is_file, is_folder, status
+from charrnn.showable import shown
 
 if TYPE_CHECKING:
     from charrnn.config.schema import Config
 
 
 RUNS = Path("checkpoints")
-BEST, LAST, LOCK = "best.safetensors", "last.safetensors", RUN_MARK
+SUFFIX = ".safetensors"
+BEST, LAST, LOCK = "best" + SUFFIX, "last" + SUFFIX, RUN_MARK
 TOKENS, COPY = "corpus.safetensors", "corpus.txt"
 # a folder with a lock and no other files than these is free: a killed process left them before training started
 _LEFTOVERS = {LOCK, TOKENS, TOKENS + ".tmp", COPY + ".tmp"}
 _BEFORE_FIRST_SAVE = _LEFTOVERS | {COPY, "config.yaml", "config.yaml.tmp", "metrics.jsonl", "samples.txt"}
+
+
+class BusyError(CharRNNError):
+    """A run folder that another process trains."""
 
 
 class Run:
@@ -56,7 +63,7 @@ class Run:
             raise cannot_write(self.folder, error, 0) from error
 
     def lock(self) -> None:
-        """Hold the lock until `release`. Raises CharRNNError if another process holds it."""
+        """Hold the lock until `release`. Raises BusyError if another process holds it, CharRNNError if none can."""
         try:
             self._lock = (self.folder / LOCK).open("ab")
         except OSError as error:
@@ -65,7 +72,7 @@ class Run:
             _lock(self._lock)
         except (BlockingIOError, PermissionError) as error:
             self.release()
-            raise CharRNNError(
+            raise BusyError(
                 f"{self.folder} is being trained by another process. Wait for it, or name another folder with -o."
             ) from error
         except OSError:
@@ -138,11 +145,8 @@ def claim(stem: str) -> Run:
         run = Run(folder)
         if not _taken(folder):
             run.create()
-            try:
+            with contextlib.suppress(BusyError):
                 run.lock()
-            except CharRNNError:
-                pass
-            else:
                 if not _taken(folder):
                     return run
                 run.release()
@@ -151,18 +155,29 @@ def claim(stem: str) -> Run:
 
 def _taken(folder: Path) -> bool:
     """Return whether a path exists, unless it is a folder that is empty or has a lock and leftovers alone."""
-    if not folder.is_dir():
-        return folder.exists()
+    if not is_folder(folder):
+        found = status(folder)
+        return not isinstance(found, OSError) or found.errno not in NO_SUCH
     names = {file.name for file in folder.iterdir()}
     return bool(names - _LEFTOVERS) or (bool(names) and LOCK not in names)
 
 
 def find_runs() -> list[Path]:
-    """Return the run folders under ./checkpoints that have a model, newest first."""
-    if not RUNS.is_dir():
+    """Return the run folders under ./checkpoints that have a model, newest first; those that one may not look at are
+    left out. Raises CharRNNError where ./checkpoints itself cannot be read."""
+    if not is_folder(RUNS):
         return []
-    runs = {folder: models for folder in RUNS.iterdir() if (models := _models(folder))}
-    return sorted(runs, key=lambda folder: max(model.stat().st_mtime for model in runs[folder]), reverse=True)
+    try:
+        folders = list(RUNS.iterdir())
+    except OSError as error:
+        raise CharRNNError(f"./{RUNS} cannot be read ({error.strerror}). Name a model with -m.") from error
+    times = {folder: [_modified(model) for model in models] for folder in folders if (models := _models(folder))}
+    return sorted(times, key=lambda folder: max(times[folder]), reverse=True)
+
+
+def _modified(path: Path) -> float:
+    found = status(path)
+    return 0.0 if isinstance(found, OSError) else found.st_mtime  # removed since it was listed
 
 
 def find_model(name: str | None) -> Path:
@@ -172,46 +187,57 @@ def find_model(name: str | None) -> Path:
     Raises CharRNNError where there is none; the message says how to make one.
     """
     if name is None:
-        folders = find_runs()[:1]
-        if not folders:
+        runs = find_runs()[:1]
+        if not runs:
             raise CharRNNError("No model here: ./checkpoints has no run. Make one with: charrnn train TEXT")
-    else:
-        path = Path(name[:200])  # no file name is longer
-        if path.is_file():
-            return path
-        folders = [folder for folder in (path, RUNS / path) if folder.is_dir()]
-    # a folder of texts may have the same name as its run: the one that has a model is meant
+        return _models(runs[0])[0]
+    path = Path(name)
+    folders = [folder for folder in (path, RUNS / path) if is_folder(folder)]
+    # a text, or a folder of texts, may have the same name as its run: the one that has a model is meant
     models = [model for folder in folders for model in _models(folder)]
+    if is_file(path) and (path.suffix == SUFFIX or not models):
+        return path
     if models:
         return models[0]
     if folders:
         raise CharRNNError(f"{folders[0]} holds no model ({BEST}). Make one with: charrnn train TEXT -o {folders[0]}")
-    names = ", ".join(run.name for run in find_runs()[:8])
+    refused = status(path)
+    if isinstance(refused, OSError) and refused.errno not in NO_SUCH:
+        raise CharRNNError(f"{path}: cannot be read ({refused.strerror}).")
+    names = ", ".join(run.name for run in _runs_to_name())
     there = f"Runs here: {names}." if names else "Make one with: charrnn train TEXT"
-    raise CharRNNError(f"{path}: no such model, run folder or name under ./checkpoints. {there}")
+    raise CharRNNError(f"{shown(name)}: no such model, run folder or name under ./checkpoints. {there}")
+
+
+def _runs_to_name() -> list[Path]:
+    with contextlib.suppress(CharRNNError):
+        return find_runs()[:8]
+    return []
 
 
 def find_run(name: str | None) -> Run:
     """Return the run to resume. Raises CharRNNError where there is none."""
     if name is None:
-        runs = [run for run in find_runs() if (run / LAST).is_file()]
+        runs = [run for run in find_runs() if is_file(run / LAST)]
         if not runs:
             raise CharRNNError("Nothing to resume: ./checkpoints has no run. Start one with: charrnn train TEXT")
         return Run(runs[0])
-    path = Path(name[:200])
-    folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / path
-    if not (folder / LAST).is_file() and (folder / BEST).is_file():
-        raise CharRNNError(
-            f"{folder} has a finished model and no {LAST} to resume from: an n-gram model is counted in a single pass."
-            f" Another kind is fine-tuned with --init-from {folder}"
-        )
-    if not (folder / LAST).is_file():
-        raise CharRNNError(f"{path}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
-    return Run(folder)
+    path = Path(name)
+    folders = [path.parent] if path.suffix == SUFFIX and is_file(path) else [path, RUNS / path]
+    folder = next((one for one in folders if is_file(one / LAST)), None)
+    if folder is not None:
+        return Run(folder)
+    for folder in folders:
+        if is_file(folder / BEST):
+            raise CharRNNError(
+                f"{folder} has a finished model and no {LAST} to resume from: an n-gram model is counted in a single"
+                f" pass. Another kind is fine-tuned with --init-from {folder}"
+            )
+    raise CharRNNError(f"{shown(name)}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
 
 
 def _models(folder: Path) -> list[Path]:
-    return [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
+    return [folder / name for name in (BEST, LAST) if is_file(folder / name)]
 
 
 if os.name == "nt":  # pragma: no cover

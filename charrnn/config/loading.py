@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from charrnn.config.schema import Config, ModelConfig, TrainConfig
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.paths import is_file
+from charrnn.showable import shown
 
 _HERE = Path(__file__).parent.parent
 PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
@@ -91,16 +93,16 @@ def _scalar(value: str) -> Any:
 
 
 def _find(source: str) -> Path:
-    path = Path(source[:200])  # longer than any file's name
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or is_file(path):
+        if not is_file(path):
             raise MisuseError(f"{path}: no such configuration file. Presets are: {', '.join(presets())}.")
         return path
     preset = PRESETS / f"{source}.yaml"
     if source not in presets():
         names = presets()
         hint = _did_you_mean(source, names)
-        raise MisuseError(f"{source} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
+        raise MisuseError(f"{shown(source)} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
     return preset
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,3 +138,57 @@ def test_a_folder_of_texts_does_not_hide_the_run_of_the_same_name(here: Path) ->
 def test_a_name_that_is_too_long_is_reported_in_a_sentence(here: Path) -> None:
     with pytest.raises(CharRNNError, match="no such model"):
         run_dir.find_model("x" * 5_000)
+
+
+def test_a_long_name_is_not_taken_for_the_run_that_its_beginning_names(here: Path) -> None:
+    folder = Path("/".join(["d" * 50] * 3)) / ("d" * 47)  # 200 characters
+    for run in (folder, folder / "other"):
+        run.mkdir(parents=True)
+        (run / run_dir.LAST).touch()
+    assert run_dir.find_model(str(folder / "other")) == folder / "other" / run_dir.LAST
+    assert run_dir.find_run(str(folder / "other")).folder == folder / "other"
+
+
+def test_a_text_does_not_shadow_the_run_of_its_name(here: Path) -> None:
+    Path("poems").write_text("a text")
+    run = Path("checkpoints/poems")
+    run.mkdir(parents=True)
+    (run / run_dir.LAST).touch()
+    assert run_dir.find_model("poems") == run / run_dir.LAST
+    assert run_dir.find_run("poems").folder == run
+
+
+def test_a_file_named_as_a_model_is_that_file(here: Path) -> None:
+    Path("poems.safetensors").touch()
+    run = Path("checkpoints/poems.safetensors")
+    run.mkdir(parents=True)
+    (run / run_dir.LAST).touch()
+    assert run_dir.find_model("poems.safetensors") == Path("poems.safetensors")
+
+
+def test_a_folder_that_cannot_be_locked_ends_the_search_for_a_free_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_descriptors(self: Path, *arguments: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", without_descriptors)
+    with pytest.raises(CharRNNError, match="Too many open files"):
+        run_dir.claim("poems")
+    assert len(list(Path("checkpoints").iterdir())) == 1
+
+
+def test_a_folder_that_one_may_not_look_into_hides_no_other_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("closed", "open"):
+        run = Path("checkpoints") / name
+        run.mkdir(parents=True)
+        (run / run_dir.BEST).touch()
+    looked = Path.stat
+
+    def refused(self: Path, **options: Any) -> os.stat_result:
+        if self.parent.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return looked(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert run_dir.find_runs() == [Path("checkpoints/open")]
