@@ -12,12 +12,15 @@ from typing import IO, Any
 
 import click
 
+from charrnn.showable import showable, showable_message
+
 _LOG_WIDTH = 80  # columns where there is no terminal to ask
 
 
 def note(text: str, *, wrap: bool = True, **style: Any) -> None:
     """Write a message to stderr, wrapped at the terminal's width; a command to copy is left to the terminal."""
-    with contextlib.suppress(BrokenPipeError):  # nobody reads any more: no reason to stop
+    text = showable_message(text)
+    with contextlib.suppress(OSError):  # nobody reads any more, or nothing can be written: no reason to stop
         click.echo(styled(wrapped(text) if wrap else text, sys.stderr, **style), err=True)
 
 
@@ -30,6 +33,11 @@ def put(text: str) -> None:
 def put_line(line: str) -> None:
     """Write a line to stdout when the buffer is full."""
     sys.stdout.write(line + "\n")
+
+
+def put_page(text: str) -> None:
+    """Write a table or a page to stdout: nothing in it is a command to the terminal, whatever a file's names are."""
+    put_line(showable(text))
 
 
 def stdin() -> Any:
@@ -125,11 +133,6 @@ def clipped(text: str, size: int, *, start: bool = False) -> str:
             break
         kept += character
     return (kept + "...")[: max(size, 0)]
-
-
-def printable(text: str) -> str:
-    """Replace control characters, which a terminal would obey, by a dot."""
-    return "".join("·" if unicodedata.category(character) == "Cc" else character for character in text)
 
 
 def lines(text: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from charrnn.cli.console import bar, escaped, lines, note, put_line, stdin, width
+from charrnn.cli.console import bar, escaped, lines, note, put_line, put_page, stdin, width
 from charrnn.cli.open_model import check_trainable, find_model, language_model, open_model
 from charrnn.cli.options import (
     CONTEXT,
@@ -107,7 +107,7 @@ def evaluate(**given: Any) -> None:
     if rows and not chosen.as_json:
         from charrnn.cli import tables
 
-        put_line(tables.table(rows, width(sys.stdout)))
+        put_page(tables.table(rows, width(sys.stdout)))
 
 
 def _check(chosen: EvaluateOptions) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.console import columns, note, padded, put_line, width
+from charrnn.cli.console import columns, note, padded, put_line, put_page, width
 from charrnn.cli.options import CONTEXT, Command, model_option, option
 from charrnn.errors import MisuseError
+from charrnn.showable import shown
 
 
 @click.command(cls=Command, context_settings=CONTEXT, short_help="List runs; describe models; draw loss curves.")
@@ -41,11 +42,12 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
     from charrnn.cli import model_page
 
     if not models and not as_json and plot is None and (runs := run_dir.find_runs()):
-        put_line("runs under ./checkpoints, newest first:")
-        size = max(columns(run.name) for run in runs)
-        for run in runs:
-            put_line(f"  {padded(run.name, size)}  {model_page.summary(run)}")
-        put_line("")
+        put_page("runs under ./checkpoints, newest first:")
+        names = [shown(run.name) for run in runs]
+        size = max(columns(name) for name in names)
+        for run, name in zip(runs, names, strict=True):
+            put_page(f"  {padded(name, size)}  {model_page.summary(run)}")
+        put_page("")
     paths = [run_dir.find_model(name) for name in models or (None,)]
     headers = [model_file.read_header(path) for path in paths]
     if plot is not None:
@@ -58,4 +60,4 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
         if as_json:
             put_line(json.dumps(model_page.fields(path, header), ensure_ascii=False))
         else:
-            put_line(("\n" if place else "") + model_page.page(path, header, width(sys.stdout)))
+            put_page(("\n" if place else "") + model_page.page(path, header, width(sys.stdout)))

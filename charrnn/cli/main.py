@@ -3,10 +3,12 @@ Imports only click until a command runs, so that --help is there at once."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -18,8 +20,10 @@ from charrnn.cli.options import CONTEXT
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
 from charrnn.errors import CharRNNError
+from charrnn.showable import showable_message
 from charrnn.version import VERSION
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG}
 _COMPLETION = """\b
 Shell completion of options, models and presets:
   bash  eval "$(_CHARRNN_COMPLETE=bash_source charrnn)"     in ~/.bashrc
@@ -45,12 +49,17 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which they are used
 
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        with _showable_usage():
+            return super().make_context(*arguments, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
         try:
-            result = super().invoke(ctx)
+            with _showable_usage():
+                result = super().invoke(ctx)
             sys.stdout.flush()
             return result
         except CharRNNError as error:
@@ -63,14 +72,20 @@ class _Commands(click.Group):
                 raise
             sentence = "There is not enough memory. Close other programs, ask for less, or name another --device."
             raise _Sentence(CharRNNError(sentence)) from error
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-                raise _Sentence(CharRNNError(f"The output cannot be written ({error.strerror}).")) from error
-            if not isinstance(error, BrokenPipeError):
-                raise
+        except BrokenPipeError:
             # what the interpreter flushes as it ends must not meet the closed pipe again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
+
+
+@contextlib.contextmanager
+def _showable_usage() -> Iterator[None]:
+    """Let click's own messages, which repeat what was typed, send no command to the terminal."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.message = showable_message(error.message)  # type: ignore[misc,unused-ignore]
+        raise
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
@@ -98,7 +113,31 @@ def cli() -> None:
 
 def entry() -> None:
     """Run the command line as a program."""
-    cli(prog_name="charrnn")
+    _open_closed_streams()
+    try:
+        cli(prog_name="charrnn")
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        note(f"Error: The output cannot be written ({error.strerror}).", fg="red")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not flushed at the end
+        sys.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Open what the shell closed (<&-, >&-, 2>&-), lest the next file take its number and messages be written into it.
+
+    Standard input is empty then, writing to standard output fails, and messages are lost.
+    """
+    for number, (name, mode, flags) in enumerate(
+        (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
+    ):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 for _command in (train, sample, evaluate, info):

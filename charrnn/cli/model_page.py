@@ -15,6 +15,7 @@ from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
 from charrnn.errors import CharRNNError
 from charrnn.scores import Baselines, Score
+from charrnn.showable import showable, shown
 
 _INDENT = 14  # columns of a row's name
 _HEIGHT = 12  # lines of the curve
@@ -82,17 +83,17 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     """Return the rows of the page, each with a name."""
     model, card, vocabulary = header.config.model, header.corpus, header.vocabulary
     characters = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
-    shown = clipped(characters, 56)  # on one line, at its spaces too
+    beginning = clipped(showable(characters), 56)  # on one line, at its spaces too
     rows = [
-        ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
+        ("file", f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"),
         ("architecture", _architecture(header)),
         ("parameters", f"{header.parameters:,} {'counts in its tables' if model.counted else 'weights'}"),
-        ("vocabulary", f"{len(vocabulary):,} characters: {shown}{' ...' if len(vocabulary) > 40 else ''}"),
+        ("vocabulary", f"{len(vocabulary):,} characters: {beginning}{' ...' if len(vocabulary) > 40 else ''}"),
         ("escape", f"{vocabulary.escape_probability:.2e}, the probability of any character outside the vocabulary"),
         (
             "corpus",
-            f"{card.name}, {card.characters:,} characters: {card.training:,} training, {card.validation:,} validation,"
-            f" {card.test:,} test",
+            f"{shown(card.name)}, {card.characters:,} characters: {card.training:,} training,"
+            f" {card.validation:,} validation, {card.test:,} test",
         ),
     ]
     if vocabulary.unseen:

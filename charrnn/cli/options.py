@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charrnn.errors import MisuseError
+from charrnn.showable import shown
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -23,7 +24,7 @@ class _Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         digits = str(value).strip()
         if not digits.isascii() or not digits.isdigit() or len(digits) > 19 or int(digits) >= 2**63:
-            self.fail(f"{value!r} is not a whole number from 0 to {2**63 - 1}.", param, ctx)
+            self.fail(f"'{shown(value)}' is not a whole number from 0 to {2**63 - 1}.", param, ctx)
         return int(digits)
 
 

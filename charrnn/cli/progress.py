@@ -10,6 +10,7 @@ from typing import Any
 
 from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.cli import console
+from charrnn.showable import showable
 from charrnn.training.events import Evaluated, Report, RolledBack, StepDone
 from charrnn.training.ngram_counting import Counted
 
@@ -45,19 +46,19 @@ class Display:
         """Write a line above the one that is drawn again."""
         if self.quiet:
             return
-        text = console.styled(text, sys.stderr, **style)
+        text = console.styled(showable(text), sys.stderr, **style)
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def show(self, report: Report | Counted) -> None:
-        """Draw one report. When stderr is closed, drawing ends, not training."""
+        """Draw one report. When stderr can no longer be written, drawing ends, not training."""
         if self._closed:
             return
         try:
             self._show(report)
-        except BrokenPipeError:
+        except OSError:
             self._closed = True
 
     def close(self) -> None:
@@ -100,7 +101,7 @@ class Display:
             self._headings = [heading for heading, _ in cells]
             head = "  ".join(console.padded(heading, -_size(heading)) for heading in self._headings)
             self.say(f"{head}  sample" if beside else head, dim=True)
-        found = [console.printable(line) for line in text.split("\n") if line.strip()][: self.samples]
+        found = [showable(line) for line in text.split("\n") if line.strip()][: self.samples]
         if not beside:
             indent, capacity = "  ", columns - 2
         elif found:
