@@ -160,7 +160,7 @@ def test_the_table_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPat
     screen.close()
     lines = [click.unstyle(line) for line in terminal.getvalue().replace("\r", "\n").split("\n")]
     assert all(console.columns(line) <= max(columns, 52) for line in lines)
-    assert "床前·[31m明月··光" in click.unstyle(terminal.getvalue()) or columns < 80
+    assert "床前\\x1b[31m明月\\r\\t光" in click.unstyle(terminal.getvalue()) or columns < 80
     assert "2.0000" in terminal.getvalue()
 
 
