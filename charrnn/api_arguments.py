@@ -13,11 +13,12 @@ from charrnn.errors import MisuseError
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> int:
     """Check a whole number in a range; neither 2.5 nor True is one."""
-    valid = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not valid or int(value) < least or (most is not None and int(value) > most):  # type: ignore[call-overload]
-        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise MisuseError(f"{name} is {shortened(value)}; it must be a whole number {limits}.")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        found = int(value)
+        if found >= least and (most is None or found <= most):
+            return found
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise MisuseError(f"{name} is {shortened(value)}; it must be a whole number {limits}.")
 
 
 def number(name: str, value: object) -> float:

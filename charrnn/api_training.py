@@ -52,9 +52,8 @@ class TrainedRun:
         return TextModel(self.path)
 
     def __repr__(self) -> str:
-        score = (
-            "not evaluated" if self.score is None else f"{self.score.bits_per_character:.4f} bits/char on validation"
-        )
+        best = self.best
+        score = "not evaluated" if best is None else f"validation {best.bits_per_character:.4f} bits/char"
         return f"<charrnn.TrainedRun: {self.reason}, {score}, {self.path}>"
 
 
@@ -100,8 +99,9 @@ def train(
 
 def _names(texts: object) -> tuple[str, ...]:
     """List the names of one text or several."""
-    several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | PathLike)
-    return tuple(path("a text", name) for name in (texts if several else [texts]))  # type: ignore[attr-defined]
+    if isinstance(texts, str | bytes | PathLike) or not isinstance(texts, Iterable):
+        texts = [texts]
+    return tuple(path("a text", name) for name in texts)
 
 
 def _assignments(settings: Mapping[str, Any]) -> list[str]:

@@ -47,7 +47,9 @@ def test_a_run_holds_its_scores_and_its_model(here: Path, charrnn: Charrnn) -> N
     assert run.score is not None
     assert run.score.bits_per_character == run.best.bits_per_character
     assert run.best.bits_per_character == min(record.bits_per_character for record in run.history)
-    assert f"{run.score.bits_per_character:.4f} bits/char on validation, {run.path}" in repr(run)
+    assert repr(run) == (
+        f"<charrnn.TrainedRun: done, validation {run.score.bits_per_character:.4f} bits/char, {run.path}>"
+    )
     assert run.model().sample("the", 9, seed=1) + "\n" == (
         charrnn("sample", "-m", "mine", "-p", "the", "-n", "9", "--seed", "1", "--no-prime").stdout
     )
