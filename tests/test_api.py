@@ -266,3 +266,9 @@ def test_numbers_of_numpy_are_numbers(runs: dict[str, Path]) -> None:
     model: Any = package.load(runs["causal"])
     given = {"temperature": np.float32(0.5), "top_k": np.int64(4), "seed": np.uint8(3)}
     assert model.sample("the", np.int32(9), **given) == model.sample("the", 9, temperature=0.5, top_k=4, seed=3)
+
+
+def test_every_public_name_is_there_when_it_is_asked_for() -> None:
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    assert not hasattr(package, "nonsense")

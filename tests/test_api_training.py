@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,15 @@ def test_a_finished_run_is_extended_and_fine_tuned(here: Path) -> None:
     assert train(resume=True, steps=10).folder == tuned.folder  # the newest run
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Handle Ctrl-C as Python does; in the background of a script it would be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_saves_and_interrupts_and_the_run_goes_on_as_if_it_had_not_been(here: Path) -> None:
     whole = train("text.txt", SETTINGS, run="whole", steps=20)
 
@@ -111,6 +121,7 @@ def test_ctrl_c_saves_and_interrupts_and_the_run_goes_on_as_if_it_had_not_been(h
     assert [record.nats for record in run.history] == [record.nats for record in whole.history]
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_a_second_ctrl_c_interrupts_at_once(here: Path) -> None:
     seen: list[int] = []
 
