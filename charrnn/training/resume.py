@@ -98,7 +98,7 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
     training.history = list(header.history)
     training.restore_snapshot(Snapshot(tensors, position))
     training.position.device = training.device.type
-    training.last_good = training.take_snapshot()
+    training.take_snapshot()
 
 
 def _find_texts(run: Run, texts: Sequence[str], *, named: bool) -> list[str]:
