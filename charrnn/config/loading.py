@@ -4,6 +4,7 @@ Knows no models."""
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,16 @@ def _scalar(value: str) -> Any:
 
 
 def _find(source: str) -> Path:
-    path = Path(source[:200])  # longer than any file's name
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
-            raise MisuseError(f"{path}: no such configuration file. Presets are: {', '.join(presets())}.")
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or os.path.isfile(path):  # False for a name that is too long
+        if not os.path.isfile(path):
+            raise MisuseError(f"{source[:200]}: no such configuration file. Presets are: {', '.join(presets())}.")
         return path
     preset = PRESETS / f"{source}.yaml"
     if source not in presets():
         names = presets()
         hint = _did_you_mean(source, names)
-        raise MisuseError(f"{source} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
+        raise MisuseError(f"{source[:200]} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
     return preset
 
 
