@@ -21,7 +21,7 @@ PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / 
 
 def format_value(value: object) -> str:
     """Format a setting's value as YAML has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def presets() -> list[str]:

@@ -29,8 +29,8 @@ from charrnn.training.new_run import writable_parent
 from charrnn.training.snapshot import Position, Snapshot, check_tensors, read_position
 from charrnn.training.training_step import Training
 
-# other batch rows, moments or random numbers would make it another training
-_FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
+# another start, or other batch rows, moments or random numbers would make it another training
+_FIXED = ("init_from", "batch_size", "sequence_length", "optimizer", "distillation", "seed")
 _LENGTHS = {"train.epochs", "train.steps", "train.time"}
 
 
