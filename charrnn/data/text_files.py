@@ -112,7 +112,7 @@ def run_name(name: str) -> str:
     says what kind of text it is; 'stdin' for '-'."""
     if name == STDIN:
         return "stdin"
-    stem = Path(name).absolute().name.strip(". ")
+    stem = os.path.basename(os.path.abspath(name)).strip(". ")
     return (stem[:1] + _ENDINGS.sub("", stem[1:], count=1)).rstrip(". ") or "text"
 
 

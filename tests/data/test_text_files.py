@@ -364,6 +364,7 @@ def test_the_current_folder_has_its_own_name(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "poems").mkdir()
     monkeypatch.chdir(tmp_path / "poems")
     assert text_files.run_name(".") == "poems"
+    assert text_files.run_name("..") == tmp_path.name
 
 
 def test_the_digest_is_the_texts_sha_256_wherever_pieces_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
