@@ -176,11 +176,11 @@ def find_model(name: str | None) -> Path:
         if not folders:
             raise CharRNNError("No model here: ./checkpoints has no run. Make one with: charrnn train TEXT")
     else:
-        path = Path(name[:200])  # no file name is longer
-        if path.is_file():
+        path = Path(name)
+        # a text, or a folder of texts, may have the same name as its run: the one that has a model is meant
+        if _is_model(path):
             return path
-        folders = [folder for folder in (path, RUNS / path) if folder.is_dir()]
-    # a folder of texts may have the same name as its run: the one that has a model is meant
+        folders = [folder for folder in (path, RUNS / path) if os.path.isdir(folder)]
     models = [model for folder in folders for model in _models(folder)]
     if models:
         return models[0]
@@ -188,7 +188,7 @@ def find_model(name: str | None) -> Path:
         raise CharRNNError(f"{folders[0]} holds no model ({BEST}). Make one with: charrnn train TEXT -o {folders[0]}")
     names = ", ".join(run.name for run in find_runs()[:8])
     there = f"Runs here: {names}." if names else "Make one with: charrnn train TEXT"
-    raise CharRNNError(f"{path}: no such model, run folder or name under ./checkpoints. {there}")
+    raise CharRNNError(f"{str(path)[:200]}: no such model, run folder or name under ./checkpoints. {there}")
 
 
 def find_run(name: str | None) -> Run:
@@ -198,16 +198,24 @@ def find_run(name: str | None) -> Run:
         if not runs:
             raise CharRNNError("Nothing to resume: ./checkpoints has no run. Start one with: charrnn train TEXT")
         return Run(runs[0])
-    path = Path(name[:200])
-    folder = path.parent if path.is_file() else path if (path / LAST).is_file() else RUNS / path
-    if not (folder / LAST).is_file() and (folder / BEST).is_file():
+    path = Path(name)
+    folder = path.parent if _is_model(path) else path if os.path.isfile(path / LAST) else RUNS / path
+    if not os.path.isfile(folder / LAST) and os.path.isfile(folder / BEST):
         raise CharRNNError(
             f"{folder} has a finished model and no {LAST} to resume from: an n-gram model is counted in a single pass."
             f" Another kind is fine-tuned with --init-from {folder}"
         )
-    if not (folder / LAST).is_file():
-        raise CharRNNError(f"{path}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
+    if not os.path.isfile(folder / LAST):
+        raise CharRNNError(f"{name[:200]}: no run to resume there (no {LAST}). charrnn info lists the runs here.")
     return Run(folder)
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether a path is a file, and not a text whose run has the same name.
+
+    Like all of os.path, and unlike Path.is_file, it answers no where the name is too long or impossible.
+    """
+    return os.path.isfile(path) and (path.suffix == ".safetensors" or not _models(RUNS / path))
 
 
 def _models(folder: Path) -> list[Path]:

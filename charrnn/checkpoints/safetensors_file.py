@@ -1,13 +1,15 @@
-"""The format of model files: safetensors, a JSON header followed by the tensors, read without torch.
+"""The format of model files: safetensors, a JSON header followed by the tensors, read and written without torch.
 Nothing in a file is ever executed, and every size in its header is checked against the file before it is used.
 Knows the layout and the vocabulary; what settings and scores mean is left to `model_file`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.atomic_files import atomic_writer
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
@@ -25,7 +28,11 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 _BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1}
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
 _COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
+# of tensors to write, by torch's and NumPy's names, in the order in which the safetensors library writes them
+_NAMES = {"uint64": "U64", "int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32"}
+_NAMES |= {"uint16": "U16", "int16": "I16", "int8": "I8", "uint8": "U8"}
 _MAX_HEADER = 100_000_000  # bytes
+_PIECE = 1 << 20  # bytes hashed at a time
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -55,6 +62,39 @@ class Contents:
         if not 0 <= novel <= seen or seen < 1 or not 0 <= unseen < len(characters):
             raise ValueError("vocabulary counts")
         return Vocabulary(characters, seen, novel, unseen)
+
+
+def write(
+    path: Path, content: Mapping[str, Any], tensors: Mapping[str, Any], load: Callable[[Any], npt.NDArray[Any]]
+) -> None:
+    """Write a file atomically: charrnn's own record, then one tensor (torch's or NumPy's) after another, each as an
+    array in one piece that `load` makes of it.
+
+    Raises CharRNNError if the file cannot be written.
+    """
+    kinds = {name: _NAMES[str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
+    names = sorted(tensors, key=lambda name: ([*_NAMES.values()].index(kinds[name]), name))
+    tree: dict[str, Any] = {"__metadata__": {"charrnn": json.dumps(content, ensure_ascii=False)}}
+    size = 0
+    for name in names:
+        tensor, begin = tensors[name], size
+        size += tensor.nbytes
+        tree[name] = {"dtype": kinds[name], "shape": [*tensor.shape], "data_offsets": [begin, size]}
+    header = json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic_writer(path, 8 + len(header) + size) as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for name in names:
+            file.write(load(tensors[name]).data)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            sha.update(piece)
+    return sha.hexdigest()
 
 
 def read(path: Path, *, arrays: bool = False) -> Contents:

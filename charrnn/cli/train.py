@@ -115,14 +115,17 @@ def new_job(
 ) -> TrainingJob[Any]:
     """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`."""
     began = time.perf_counter()  # the user waits while torch is loaded, too
+    from charrnn.checkpoints import base_model, run_dir
     from charrnn.config import loading
 
-    base, start = {}, None
+    base = {}
     if init_from is not None:
-        from charrnn.checkpoints import run_dir
+        start: Path | None = run_dir.find_model(init_from)
+    else:
+        start = base_model.find(loading.load(source, settings), note)
+    if start is not None:
         from charrnn.training.fine_tuning import fine_tuning_base
 
-        start = run_dir.find_model(init_from)
         base = fine_tuning_base(start)
     try:
         config = loading.load(source, settings, base)

@@ -4,6 +4,7 @@ Knows no models."""
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / 
 
 def format_value(value: object) -> str:
     """Format a setting's value as YAML has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def presets() -> list[str]:
@@ -91,16 +92,16 @@ def _scalar(value: str) -> Any:
 
 
 def _find(source: str) -> Path:
-    path = Path(source[:200])  # longer than any file's name
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
-            raise MisuseError(f"{path}: no such configuration file. Presets are: {', '.join(presets())}.")
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or os.path.isfile(path):  # False for a name that is too long
+        if not os.path.isfile(path):
+            raise MisuseError(f"{source[:200]}: no such configuration file. Presets are: {', '.join(presets())}.")
         return path
     preset = PRESETS / f"{source}.yaml"
     if source not in presets():
         names = presets()
         hint = _did_you_mean(source, names)
-        raise MisuseError(f"{source} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
+        raise MisuseError(f"{source[:200]} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
     return preset
 
 
