@@ -17,7 +17,6 @@ import click
 import torch
 from turns import in_turns
 
-from charrnn.atomic_files import write_atomically
 from charrnn.checkpoints import model_file
 from charrnn.checkpoints.model_file import Header
 from charrnn.config.schema import Config
@@ -33,7 +32,7 @@ def write_model(path: Path) -> None:
     model = CharRNN(config.model, len(vocabulary))
     model.initialise(torch.Generator().manual_seed(0))
     card = CorpusCard("none", "0" * 64, 1, 1, 1)
-    write_atomically(path, model_file.to_bytes(Header(config, vocabulary, card), model.state_dict()))
+    model_file.write(path, Header(config, vocabulary, card), model.state_dict())
 
 
 def process(*arguments: str) -> Callable[[], object]:

@@ -1,41 +1,103 @@
-"""The Python interface: load a model, sample from it, score with it.
-Everything else in the package is private and may move."""
+"""The Python interface to a trained model: generate, search, fill gaps, score, and look inside.
+With `api_training`, all that is public: everything else in the package may move."""
 
 from __future__ import annotations
 
+import io
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from os import PathLike
+from typing import TYPE_CHECKING, TypedDict, overload
 
-from charrnn.checkpoints import inference
-from charrnn.data import decoding
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.api_arguments import number, path, switch, text, whole
+from charrnn.checkpoints import inference, run_dir
+from charrnn.errors import MisuseError
 from charrnn.evaluation import short_texts
-from charrnn.generation import beam_search, copying, infill
+from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
-from charrnn.scores import Score
+from charrnn.models.ngram import Ngram
+from charrnn.models.numpy_model import NumpyHMM
+from charrnn.models.states import States, read_states
+from charrnn.scores import NATS_PER_BIT, Score
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from charrnn.models.factory import Network
+
+_BATCH = 256  # samples drawn side by side; more come in several batches, so that memory is bounded
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keywords of `TextModel.sample` and `TextModel.stream`, which explains them."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    greedy: bool
+    until: str | None
+    no_copy: int | None
+    no_repeat: int | None
+    seed: int | None
 
 
 class TextModel:
-    """A trained model that generates and scores text on the CPU. Created by `charrnn.load`."""
+    """A trained model that generates and scores text on the CPU, without torch.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._model, self._vocabulary = inference.load(path)
+    Every method raises MisuseError for an argument of another type or out of range, and CharRNNError for a text with a
+    lone surrogate.
+    """
+
+    def __init__(self, name: str | PathLike[str] | None = None) -> None:
+        """Load a model from a run folder, a model file or a name under ./checkpoints; by default the newest run there.
+
+        Raises CharRNNError if there is none or the file is damaged.
+        """
+        self.path = run_dir.find_model(None if name is None else path("the model", name))
+        self._model, self._vocabulary = inference.load(self.path)
         self._copies: CopyIndex | None = None
+
+    def __repr__(self) -> str:
+        return f"<charrnn.TextModel: {self._kind()}, {len(self._vocabulary):,} characters, {self.path}>"
+
+    def _kind(self) -> str:
+        """Describe the model as `charrnn info` does."""
+        model = self._model
+        if isinstance(model, Ngram):
+            return f"ngram of order {model.order}"
+        if isinstance(model, NumpyHMM):
+            return f"hmm of {len(model.transition)} states"
+        of = model.architecture
+        return f"{of.num_layers} x {of.hidden_size} {of.cell}" + ", bidirectional" * of.bidirectional
 
     @property
     def characters(self) -> str:
-        """The characters of the vocabulary: those of the training split, most frequent first, then any others."""
+        """The V characters of the vocabulary: those of the training split, most frequent first, then any others."""
         return self._vocabulary.characters
+
+    @overload
+    def sample(
+        self, prime: str = "", length: int = 500, *, num: None = None, **options: Unpack[SamplingOptions]
+    ) -> str: ...
+
+    @overload
+    def sample(
+        self, prime: str = "", length: int = 500, *, num: int, **options: Unpack[SamplingOptions]
+    ) -> list[str]: ...
 
     def sample(
         self,
         prime: str = "",
         length: int = 500,
         *,
+        num: int | None = None,
         temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -45,69 +107,193 @@ class TextModel:
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
-    ) -> str:
-        """Return a continuation of `prime` of at most `length` characters.
+    ) -> str | list[str]:
+        """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
 
-        It contains no `no_copy`-character substring of the training text, and no `no_repeat`-character substring
-        twice; it ends early where no other character is possible. The seed is that of `charrnn sample --seed`.
-        Raises MisuseError for a value out of range, CharRNNError for `no_copy` if the training text is gone.
+        It stops before `until` would appear. It contains no `no_copy`-character substring of the training text, and no
+        `no_repeat`-character substring twice; it ends early where no other character is possible. None is off. Texts
+        and seeds are those of `charrnn sample --seed` with -k: the first three of `num=10` are those of `num=3`, and
+        the first is what there is without `num`. Raises CharRNNError for `no_copy` if the training text is gone.
         """
-        filters = Filters(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, greedy=greedy)
-        pieces = self.stream(
-            prime, length, until=until, no_copy=no_copy, no_repeat=no_repeat, seed=seed, filters=filters
+        sampler = self._prepare(
+            prime,
+            length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            greedy=greedy,
+            until=until,
+            no_copy=no_copy,
+            no_repeat=no_repeat,
+            seed=seed,
         )
-        return "".join(pieces)
+        count = 1 if num is None else whole("num", num, 1)
+        texts: list[str] = []
+        for first in range(0, count, _BATCH):
+            batch = [io.StringIO() for _ in range(first, min(first + _BATCH, count))]
+            for pieces in sampler(range(first, first + len(batch))):
+                for written, piece in zip(batch, pieces, strict=True):
+                    written.write(piece)
+            texts += [written.getvalue() for written in batch]
+        return texts[0] if num is None else texts
+
+    @overload
+    def stream(
+        self, prime: str = "", length: int = 500, *, num: None = None, **options: Unpack[SamplingOptions]
+    ) -> Iterator[str]: ...
+
+    @overload
+    def stream(
+        self, prime: str = "", length: int = 500, *, num: int, **options: Unpack[SamplingOptions]
+    ) -> Iterator[list[str]]: ...
 
     def stream(
         self,
         prime: str = "",
         length: int = 500,
         *,
+        num: int | None = None,
+        temperature: float = TEMPERATURE,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = MIN_P,
+        greedy: bool = False,
         until: str | None = None,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
-        filters: Filters | None = None,
-    ) -> Iterator[str]:
-        """Yield the text of `sample` as it is generated: each character as soon as it cannot be rolled back."""
-        sampler = Sampler(
-            self._model,
-            self._vocabulary,
-            [prime],
+    ) -> Iterator[str] | Iterator[list[str]]:
+        """Yield the text of `sample` as it is generated: each character as soon as it cannot be rolled back.
+
+        With `num`, yield lists of what each of the samples adds, "" where that is nothing. Arguments are checked at
+        once, not when the first text is asked for.
+        """
+        sampler = self._prepare(
+            prime,
             length,
-            filters or Filters(temperature=TEMPERATURE, min_p=MIN_P),
-            seed=secrets.randbelow(2**31) if seed is None else seed,
-            indices=[0],
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            greedy=greedy,
             until=until,
-            no_copy=None if no_copy is None else self._training_copies(no_copy),
+            no_copy=no_copy,
             no_repeat=no_repeat,
+            seed=seed,
         )
-        return (text for (text,) in sampler if text)
+        if num is not None:
+            return iter(sampler(range(whole("num", num, 1))))
+        return (added for (added,) in sampler(range(1)) if added)
 
     def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
         """Return the `width` likeliest continuations of `prime`, best first, by beam search."""
+        prime, length, width = text("prime", prime), whole("length", length, 1), whole("width", width, 1)
+        until = None if until is None else text("until", until)
         return beam_search.search(self._model, self._vocabulary, prime, length, width, until)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
     ) -> list[Filling]:
-        """Return the `num` best ways to fill the gaps of a text, its runs of `blanks`; see `infill.fill`.
-
-        Raises MisuseError for a text without a gap.
-        """
-        return infill.fill(self._model, self._vocabulary, Gapped.parse(content, blanks), num, width)
+        """Return the `num` best ways to fill the gaps of a text, its runs of `blanks`; see `infill.fill`."""
+        if not text("blanks", blanks):
+            raise MisuseError("blanks is empty; name the characters that mark a gap.")
+        gapped = Gapped.parse(text("text", content), blanks)
+        num, width = whole("num", num, 1), whole("width", width, 1)
+        return infill.fill(self._model, self._vocabulary, gapped, num, width)
 
     def score(self, content: str) -> Score:
         """Score a text exactly, in a single pass that starts after a newline."""
-        decoding.check_characters(content, "text")
-        return short_texts.score_batch(self._model, self._vocabulary, [self._vocabulary.encode(content)])[0]
+        tokens = self._vocabulary.encode(text("text", content))
+        return short_texts.score_batch(self._model, self._vocabulary, [tokens])[0]
+
+    def bits(self, content: str) -> npt.NDArray[np.float64]:
+        """Return the bits of each of the N characters of a text (N); their sum is `score(text).bits`."""
+        tokens = self._vocabulary.encode(text("text", content))
+        return short_texts.character_nats(self._model, self._vocabulary, tokens) / NATS_PER_BIT
+
+    def encode(self, content: str) -> npt.NDArray[np.int64]:
+        """Return the N tokens of a text of N characters: positions in `characters`, or V for any other character.
+
+        A model reads a newline before every text, to predict its first character from.
+        """
+        return self._vocabulary.encode(text("text", content)).astype(np.int64)
+
+    def states(self, content: str) -> States:
+        """Return the states after each of the N characters of a text: `hidden` (N, L, H) for L layers of H units, for
+        an LSTM also `cell` (N, L, H), and for a bidirectional model also `backward`; see `States`.
+
+        Raises MisuseError for an n-gram model, which has none.
+        """
+        if isinstance(self._model, Ngram):
+            raise MisuseError(f"{self.path} is an n-gram model and has no states; load a network or an hmm.")
+        return read_states(self._model, self.encode(content), self._vocabulary.newline)
+
+    def torch_module(self) -> Network:
+        """Load the model once more, as a torch.nn.Module in evaluation mode, on the CPU and in fp32.
+
+        `module(tokens, state) -> (logits, state)` reads tokens (B, T) of `encode` from a state, which begins as
+        `module.initial_state(B)`, and predicts the next ones: logits (B, T, V), without the escape. Raises MisuseError
+        for an n-gram model, which has none.
+        """
+        if isinstance(self._model, Ngram):
+            raise MisuseError(f"{self.path} is an n-gram model and has no torch module; load a network or an hmm.")
+        from charrnn.checkpoints import model_file
+
+        return model_file.read_model(self.path)[1]
+
+    def _prepare(
+        self,
+        prime: str,
+        length: int,
+        *,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        min_p: float | None,
+        greedy: bool,
+        until: str | None,
+        no_copy: int | None,
+        no_repeat: int | None,
+        seed: int | None,
+    ) -> Callable[[range], Sampler]:
+        """Check what to draw; return a function that makes the sampler of some indices."""
+        prime, length = text("prime", prime), whole("length", length, 1)
+        filters = Filters(
+            temperature=number("temperature", temperature),
+            top_k=None if top_k is None else whole("top_k", top_k, 1),
+            top_p=None if top_p is None else number("top_p", top_p),
+            min_p=None if min_p is None else number("min_p", min_p),
+            greedy=switch("greedy", greedy),
+        )
+        if greedy and filters not in (Filters(min_p=MIN_P, greedy=True), Filters(greedy=True)):
+            raise MisuseError("greedy takes the likeliest character; leave out temperature, top_k, top_p and min_p.")
+        until = None if until is None else text("until", until)
+        no_repeat = None if no_repeat is None else whole("no_repeat", no_repeat, 2)
+        seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
+        copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
+
+        def sampler(indices: range) -> Sampler:
+            return Sampler(
+                self._model,
+                self._vocabulary,
+                [prime] * len(indices),
+                length,
+                filters,
+                seed=seed,
+                indices=indices,
+                until=until,
+                no_copy=copies,
+                no_repeat=no_repeat,
+            )
+
+        return sampler
 
     def _training_copies(self, size: int) -> CopyIndex:
         """Index the training text's substrings of `size` characters; the index of the last size is cached."""
         if self._copies is None or self._copies.size != size:
             from charrnn.checkpoints import model_file, training_corpus
 
-            copying.check_size(size)  # before the training text is read
             advice = "Put it back, or leave out no_copy."
             header = model_file.read_header(self.path)
             self._copies = CopyIndex(training_corpus.find(header, self.path, advice).training.codes, size)

@@ -44,6 +44,7 @@ APART = {
         rf"charrnn {'bf16' if bf16_on(torch.device('cpu')).fast else 'fp32'} custom +[\d,]+ +[\d.]+",
     ),
     "sampling": ("--hidden 128 --layers 1 --vocabulary 9 --rounds 1", r"charrnn, 1 sample +[\d,]+ +[\d.]+"),
+    "memory": ("--hidden 8 --layers 1 --batch 2 --length 4", r"save the last +peak +[\d.]+ +after +[\d.]+"),
     "presets": (
         "{text} --sizes 1000 --rest 500 --time 1s --presets tiny --to made",
         r"default compared with tiny: [+-][\d.]+%",

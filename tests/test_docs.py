@@ -3,17 +3,20 @@
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
 
+import charrnn
 from charrnn.cli.main import cli
 from charrnn.config import loading, schema
 from charrnn.errors import MisuseError
+from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
@@ -52,6 +55,14 @@ def blocks(text: str) -> Iterator[str]:
         elif line.startswith("    "):
             indented.append(line)
     yield "\n".join(indented).replace("\\\n", " ")
+
+
+def python_section(text: str) -> str:
+    """Give the code under a page's heading Python: fenced as python, or indented."""
+    _, _, section = re.split(r"^(## Python.*)$", text, maxsplit=1, flags=re.MULTILINE)
+    section = re.split(r"^## ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    fenced = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return "\n".join(fenced or [line[4:] for line in section.splitlines() if line.startswith("    ")])
 
 
 def prose(text: str) -> str:
@@ -157,6 +168,27 @@ def test_wrong_commands_are_found() -> None:
     assert "--topk" in str(problem(second))
     assert problem(["trian"]) == "no command trian"
     assert problem(["sample", "--until", "$\n", "-k", "100"]) is None
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/guide.md"])
+def test_python_in_pages_runs(page: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but for settings that make training short."""
+    train, sizes = charrnn.train, dict(setting.split("=") for setting in TINY)
+
+    def quick(texts: str = "", settings: Mapping[str, Any] | None = None, **keywords: Any) -> charrnn.TrainedRun:
+        if "resume" in keywords:
+            return train(resume=keywords["resume"], steps=20)
+        tiny = {key: value for key, value in sizes.items() if key.startswith("train.") or "init_from" not in keywords}
+        return train(texts, {**tiny, **(settings or {})}, **{**keywords, "steps": 10})
+
+    monkeypatch.setattr(charrnn, "train", quick)
+    (here / "data").mkdir()
+    (here / "data" / "beijing.txt").write_text("我爱北京天安门。\n" * 90, encoding="utf-8")
+    (here / "text.txt").rename("letters.txt")
+    found: dict[str, Any] = {}
+    exec(compile(python_section((ROOT / page).read_text(encoding="utf-8")), page, "exec"), found)
+    assert isinstance(found["model"], charrnn.TextModel)
+    assert found["run"].reason == "done"
 
 
 def test_the_guide_shows_every_command() -> None:

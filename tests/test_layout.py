@@ -28,7 +28,7 @@ PACKAGES = (
     ("cli",),
 )
 GROUND = {"errors", "version", "scores", "messages", "paths", "showable", "atomic_files", "device"}  # below all of them
-TOP = {"api", "__init__", "__main__"}  # above
+TOP = {"api", "api_arguments", "api_training", "__init__", "__main__"}  # above
 LEVEL = {package: level for level, packages in enumerate(PACKAGES, 1) for package in packages}
 FILES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
 
@@ -151,6 +151,7 @@ def test_the_numpy_models_need_no_torch() -> None:
         "generation.infill",
         "cli.sample_output",
         "api",
+        "api_training",
     ],
 )
 def test_files_for_inference_need_nothing_but_numpy(file: str) -> None:
@@ -232,9 +233,17 @@ def test_the_newest_run_is_found_without_pydantic(runs: dict[str, Path], tmp_pat
 
 
 def test_a_loaded_model_samples_scores_and_infills_without_torch(runs: dict[str, Path]) -> None:
-    calls = "model.sample('a', 9), model.score('a'), model.infill('a_'), model.search('a', 3)"
-    loaded = loaded_by(f"import charrnn\nmodel = charrnn.load({str(runs['bidirectional'])!r})\n{calls}")
-    assert loaded & HEAVY == {"numpy"}
+    calls = (
+        "model.sample('a', 9, num=2), model.score('a'), model.infill('a_'), model.search('a', 3), model.bits('a')",
+        "model.states('a'), model.encode('a'), repr(model)",
+    )
+    lines = ["import charrnn", f"model = charrnn.load({str(runs['bidirectional'])!r})", *calls]
+    assert loaded_by("\n".join(lines)) & HEAVY == {"numpy"}
+
+
+def test_the_names_of_the_python_interface_load_nothing_but_numpy() -> None:
+    names = "TextModel, TrainedRun, train, Sample, Filling, States, Score"
+    assert loaded_by(f"from charrnn import {names}") & HEAVY == {"numpy"}
 
 
 COMMANDS: dict[str, tuple[list[str], str, AbstractSet[str]]] = {

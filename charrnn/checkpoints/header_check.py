@@ -106,6 +106,7 @@ TRAIN: Fields = {
     "schedule": one_of("cosine", "constant", "linear"),
     "warmup_steps": whole(0, LARGEST),
     "weight_decay": either(_AMOUNT, _AUTO),
+    "init_from": either(_NONE, name),
     "distillation": either(_SHARE, _AUTO),
     "l1": _AMOUNT,
     "clip_norm": either(_RATE, _NONE),

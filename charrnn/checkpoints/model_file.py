@@ -3,11 +3,13 @@ Knows nothing of run folders or training; the layout of the file is left to `saf
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from charrnn.checkpoints import safetensors_file
 from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, Contents, check_weights, damaged
@@ -103,23 +105,21 @@ class Header:
         return self.history[-1] if self.history else None
 
 
-def to_bytes(header: Header, tensors: dict[str, Tensor]) -> bytes:
-    """Return the bytes of a model file; tensors are copied, since a fused kernel's weights are views of one buffer."""
-    import safetensors.torch
+def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    """Write a model file atomically; only one tensor at a time is copied, and only from a GPU or into one piece.
 
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(copies, _metadata(header))
-
-
-def tables_to_bytes(header: Header, tables: dict[str, ngram.Integers]) -> bytes:
-    """Return the bytes of an n-gram model's file."""
-    import safetensors.numpy
-
-    return safetensors.numpy.save(tables, _metadata(header))
+    Raises CharRNNError if it cannot be written.
+    """
+    safetensors_file.write(path, _content(header), tensors, lambda tensor: tensor.detach().cpu().contiguous().numpy())
 
 
-def _metadata(header: Header) -> dict[str, str]:
-    content = {
+def write_tables(path: Path, header: Header, tables: Mapping[str, ngram.Integers]) -> None:
+    """Write an n-gram model's file; errors as in `write`."""
+    safetensors_file.write(path, _content(header), tables, np.ascontiguousarray)
+
+
+def _content(header: Header) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "config": loading.to_dict(header.config),
         "vocabulary": {
@@ -133,7 +133,6 @@ def _metadata(header: Header) -> dict[str, str]:
         "position": header.position,
         "baselines": None if header.baselines is None else asdict(header.baselines),
     }
-    return {"charrnn": json.dumps(content, ensure_ascii=False)}
 
 
 def read_header(path: Path) -> Header:

@@ -1,13 +1,15 @@
-"""The format of model files: safetensors, a JSON header followed by the tensors, read without torch.
+"""The format of model files: safetensors, a JSON header followed by the tensors, read and written without torch.
 Nothing in a file is ever executed, and every size and number in its header is checked before it is used.
 Knows the layout and the vocabulary; what the other fields may hold is left to `header_check`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.atomic_files import atomic_writer
 from charrnn.checkpoints import header_check
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
@@ -26,9 +29,13 @@ GRAMS = "grams/"  # prefix of an n-gram model's tables
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
 _COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
 _TYPES = {**_FLOATS, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
+# of tensors to write, by torch's and NumPy's names, in the order in which the safetensors library writes them
+_NAMES = {"int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32", "uint16": "U16"}
+_NAMES |= {"uint8": "U8"}
 _MAX_HEADER = 100_000_000  # bytes
 _MAX_DIMENSIONS = 8
 _MAX_EXTRA = 8  # tensors that resuming needs, for each weight: moments, and the teacher's weights
+_PIECE = 1 << 20  # bytes hashed at a time
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -51,6 +58,39 @@ class Contents:
         """Return the vocabulary."""
         recorded = self.content["vocabulary"]
         return Vocabulary(recorded["characters"], recorded["seen"], recorded["novel"], recorded.get("unseen", 0))
+
+
+def write(
+    path: Path, content: Mapping[str, Any], tensors: Mapping[str, Any], load: Callable[[Any], npt.NDArray[Any]]
+) -> None:
+    """Write a file atomically: charrnn's own record, then one tensor (torch's or NumPy's) after another, each as an
+    array in one piece that `load` makes of it.
+
+    Raises CharRNNError if the file cannot be written.
+    """
+    kinds = {name: _NAMES[str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
+    names = sorted(tensors, key=lambda name: ([*_NAMES.values()].index(kinds[name]), name))
+    tree: dict[str, Any] = {"__metadata__": {"charrnn": json.dumps(content, ensure_ascii=False)}}
+    size = 0
+    for name in names:
+        tensor, begin = tensors[name], size
+        size += tensor.nbytes
+        tree[name] = {"dtype": kinds[name], "shape": [*tensor.shape], "data_offsets": [begin, size]}
+    header = json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic_writer(path, 8 + len(header) + size) as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for name in names:
+            file.write(load(tensors[name]).data)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            sha.update(piece)
+    return sha.hexdigest()
 
 
 def read(path: Path, *, arrays: bool = False, training: bool = False) -> Contents:

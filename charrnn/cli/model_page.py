@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from charrnn.checkpoints import model_file, run_dir
+from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
@@ -58,6 +58,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
             "escape_probability": header.vocabulary.escape_probability,
         },
         "corpus": {**asdict(card), "characters": card.characters},
+        "init_from": base_model.name(header.config),
         "validation": None if latest is None else Score(latest.nats, latest.characters, latest.correct).fields,
         "baselines": None
         if header.baselines is None
@@ -98,6 +99,8 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     ]
     if vocabulary.unseen:
         rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
+    if (base := base_model.name(header.config)) is not None:
+        rows.append(("started from", base))
     latest = header.latest
     if latest is not None:
         trained = f"{latest.seconds:.0f} seconds, seed {header.config.train.seed}"

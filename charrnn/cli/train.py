@@ -7,10 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -28,7 +27,7 @@ from charrnn.cli.options import (
     option,
 )
 from charrnn.errors import MisuseError
-from charrnn.messages import silent
+from charrnn.messages import Say, silent
 
 if TYPE_CHECKING:
     from charrnn.training.job import TrainingJob
@@ -95,33 +94,38 @@ def train(
     check_together({"resume": resume, "config": config, "run": folder, "init_from": init_from}, _EXCLUDES)
     with _Stopper() as stopper:
         if resume:
-            job = _resumed(texts, model, given, device, say)
+            job = resumed_job(texts, model, given, device, say)
         else:
-            job = _new(texts, config, given, folder, init_from, device, say)
+            job = new_job(texts, config, given, folder, init_from, device, say, stdin())
         stopper.saves = job.saves
         code = _run(job, quiet, samples, stopper)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _new(
+def new_job(
     texts: tuple[str, ...],
     source: str | None,
     settings: list[str],
     folder: Path | None,
     init_from: str | None,
     device: str,
-    say: Callable[[str], None],
+    say: Say,
+    stdin: BinaryIO | None = None,
 ) -> TrainingJob[Any]:
+    """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`."""
     began = time.perf_counter()  # the user waits while torch is loaded, too
+    from charrnn.checkpoints import base_model, run_dir
     from charrnn.config import loading
 
-    base, start = {}, None
+    base = {}
     if init_from is not None:
-        from charrnn.checkpoints import run_dir
+        start: Path | None = run_dir.find_model(init_from)
+    else:
+        start = base_model.find(loading.load(source, settings), note)
+    if start is not None:
         from charrnn.training.fine_tuning import fine_tuning_base
 
-        start = run_dir.find_model(init_from)
         base = fine_tuning_base(start)
     try:
         config = loading.load(source, settings, base)
@@ -142,15 +146,14 @@ def _new(
     if config.model.counted:
         if device not in {"auto", "cpu"}:
             raise MisuseError(f"An n-gram model is counted on the CPU; leave out --device {device}.")
-        return new_run.start_counting(config, folder, stdin=stdin(), say=say)
-    return new_run.start(
-        config, folder, choose_device(device, say), init_from=start, stdin=stdin(), say=say, began=began
-    )
+        return new_run.start_counting(config, folder, stdin=stdin, say=say)
+    return new_run.start(config, folder, choose_device(device, say), init_from=start, stdin=stdin, say=say, began=began)
 
 
-def _resumed(
-    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Callable[[str], None]
+def resumed_job(
+    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Say
 ) -> TrainingJob[Any]:
+    """Resume the run that `model` names, or the newest; KEY=VALUE `settings` may extend it."""
     from charrnn.checkpoints import run_dir
     from charrnn.device import choose_device
     from charrnn.training import resume

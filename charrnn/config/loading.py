@@ -22,7 +22,7 @@ PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / 
 
 def format_value(value: object) -> str:
     """Format a setting's value as YAML has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def presets() -> list[str]:
@@ -96,7 +96,7 @@ def _find(source: str) -> Path:
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or is_file(path):
         if not is_file(path):
-            raise MisuseError(f"{path}: no such configuration file. Presets are: {', '.join(presets())}.")
+            raise MisuseError(f"{shown(source)}: no such configuration file. Presets are: {', '.join(presets())}.")
         return path
     preset = PRESETS / f"{source}.yaml"
     if source not in presets():

@@ -291,6 +291,12 @@ class TrainConfig(Section):
         description="Decoupled weight decay (L2): each step shrinks every matrix but an untied embedding "
         "by the learning rate times this; auto depends on epochs, steps per epoch, learning rate and optimizer.",
     )
+    init_from: Annotated[str | None, BeforeValidator(_optional)] = setting(
+        None,
+        allowed="a model as -m takes it, or null",
+        description="The model to start from, as --init-from names it, which overrides this; null starts from random "
+        "weights. A run's config.yaml has the path of the model file, and a digest that tells if it has changed.",
+    )
     distillation: Share | Auto = setting(
         "auto",
         allowed="a number from 0 to below 1, or auto",

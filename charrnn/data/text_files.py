@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,12 @@ _PIECE = 1 << 18  # bytes read at a time; these and the text decoded from them f
 _INDIVISIBLE = {"idna", "punycode"}  # encodings that Python decodes only in one piece
 Stamp = tuple[str, int, int]  # absolute path, size in bytes, modification time in ns
 _COMPRESSED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# what else follows a dot is part of the name, as in my.notes
+_ENDINGS = re.compile(
+    r"(\.(txt|text|utf8|log|md|rst|tex|bib|html?|xml|csv|tsv|jsonl?|ya?ml|srt|abc|smi|fasta|fa"
+    r"|py|c|h|cc|cpp|rs|go|java|js|ts|rb|sh|sql|pl|r|lua|hs|ml|css))?(\.(gz|bz2|xz))?$",
+    re.IGNORECASE,
+)
 
 
 class TextReader:
@@ -101,11 +108,12 @@ def stamp(name: str) -> Stamp | None:
 
 
 def run_name(name: str) -> str:
-    """Return the name of the run of a text: its file name without extensions; 'stdin' for '-'."""
+    """Return the name of the run of a text: its file name without an ending that says how it is compressed and one that
+    says what kind of text it is; 'stdin' for '-'."""
     if name == STDIN:
         return "stdin"
-    path = Path(name).absolute()
-    return path.name.split(".")[0] or path.name.strip(".") or "text"
+    stem = os.path.basename(os.path.abspath(name)).strip(". ")
+    return (stem[:1] + _ENDINGS.sub("", stem[1:], count=1)).rstrip(". ") or "text"
 
 
 def _expand(name: str) -> list[str]:

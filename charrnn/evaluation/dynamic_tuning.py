@@ -4,13 +4,12 @@ Knows runs and files; evaluation itself belongs to `dynamic`."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 from pathlib import Path
 
 from charrnn.atomic_files import write_atomically
-from charrnn.checkpoints import training_corpus
+from charrnn.checkpoints import safetensors_file, training_corpus
 from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import LOCK
 from charrnn.errors import CharRNNError
@@ -56,7 +55,7 @@ def load_rule(path: Path) -> UpdateRule | None:
     try:
         entry = json.loads((path.parent / RULE_FILE).read_text("utf-8"))[path.name]
         rule = UpdateRule(float(entry["rate"]), float(entry["decay"]))
-        same = entry["segment"] == dynamic.SEGMENT and entry["sha256"] == _digest(path)
+        same = entry["segment"] == dynamic.SEGMENT and entry["sha256"] == safetensors_file.digest(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return rule if same and math.isfinite(rule.rate) and rule.rate >= 0 and 0 <= rule.decay <= 1 else None
@@ -75,7 +74,7 @@ def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], char
         "rate": rule.rate,
         "decay": rule.decay,
         "segment": dynamic.SEGMENT,
-        "sha256": _digest(path),
+        "sha256": safetensors_file.digest(path),
         "characters": characters,
         "tried": tried,
     }
@@ -83,7 +82,3 @@ def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], char
     # in a read-only folder, the model is tuned again next time
     with contextlib.suppress(CharRNNError):
         write_atomically(file, (json.dumps(entries, indent=1) + "\n").encode())
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,7 +3,7 @@ Knows models and characters, not files. Shapes: B texts, T steps, V vocabulary."
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.messages import Progress, no_progress
 from charrnn.models import likelihood
-from charrnn.models.interface import LanguageModel
+from charrnn.models.interface import Floats, LanguageModel
 from charrnn.scores import Score
 
 _MAX_BATCH = 256
@@ -44,14 +44,35 @@ def score_batch(
     model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Tokens], progress: Progress = no_progress
 ) -> list[Score]:
     """Score texts, given as tokens, in one batch, each exactly and from the initial state."""
-    batch_size = max(1, len(texts))
     lengths = np.array([len(tokens) for tokens in texts])
-    longest = int(lengths.max(initial=0))
+    nats, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
+    first = 0
+    for targets, logits in _windows(model, vocabulary, texts):
+        inside = first + np.arange(targets.shape[1]) < lengths[:, None]
+        first += targets.shape[1]
+        nats += (likelihood.target_nats(vocabulary, logits, targets) * inside).sum(1)
+        correct += ((logits.argmax(-1) == targets) & inside).sum(1)
+        progress(int(inside.sum()))
+    return [Score(float(each), int(n), int(right)) for each, n, right in zip(nats, lengths, correct, strict=True)]
+
+
+def character_nats(model: LanguageModel, vocabulary: Vocabulary, text: Tokens) -> npt.NDArray[np.float64]:
+    """Compute the negative log-likelihood of each of N tokens, in nats (N), exactly and from the initial state."""
+    found = [likelihood.target_nats(vocabulary, logits, row)[0] for row, logits in _windows(model, vocabulary, [text])]
+    return np.concatenate([np.empty(0), *found])
+
+
+def _windows(
+    model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Tokens]
+) -> Iterator[tuple[npt.NDArray[np.int64], Floats]]:
+    """Read B texts in windows of T tokens; yield the tokens (B, T), 0 beyond the end of a text, and the logits
+    (B, T, V) that predict them."""
+    batch_size = max(1, len(texts))
+    longest = max((len(tokens) for tokens in texts), default=0)
     targets = np.zeros((len(texts), longest), dtype=np.int64)
     for row, tokens in enumerate(texts):
         targets[row, : len(tokens)] = tokens
     last = np.full((len(texts), 1), vocabulary.newline)  # the character before each window
-    nats, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     state = model.initial_state(len(texts))
     steps = _MAX_FLOATS // (batch_size * max(len(vocabulary), model.gates))
     steps = max(1, min(_WINDOW * max(1, _MAX_BATCH // batch_size), steps))
@@ -60,9 +81,4 @@ def score_batch(
         inputs = np.concatenate((last, window[:, :-1]), 1)
         last = window[:, -1:]
         features, state = model.read(inputs, state)
-        logits = model.logits(features)
-        inside = first + np.arange(window.shape[1]) < lengths[:, None]
-        nats += (likelihood.target_nats(vocabulary, logits, window) * inside).sum(1)
-        correct += ((logits.argmax(-1) == window) & inside).sum(1)
-        progress(int(inside.sum()))
-    return [Score(float(each), int(n), int(right)) for each, n, right in zip(nats, lengths, correct, strict=True)]
+        yield window, model.logits(features)

@@ -71,7 +71,8 @@ def fine_tuning_base(path: Path) -> dict[str, Any]:
     model = model_file.read_header(path).config.model
     if model.counted:
         raise MisuseError(
-            f"{path} is an n-gram model and has no weights to start from; leave out --init-from, or name a network."
+            f"{path} is an n-gram model and has no weights to start from; leave out --init-from (train.init_from), or"
+            " name a network."
         )
     return {"model": model.model_dump(exclude={"dropout"})}
 

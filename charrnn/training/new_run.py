@@ -16,7 +16,7 @@ from typing import BinaryIO
 import torch
 
 from charrnn import atomic_files
-from charrnn.checkpoints import model_file, run_dir
+from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
 from charrnn.data import spool, text_files, token_cache
@@ -47,18 +47,23 @@ def start(
     say: Say = silent,
     began: float | None = None,
 ) -> TrainingJob[Training]:
-    """Start training in a new run folder, from random weights or from a base model's.
+    """Start training in a new run folder, from random weights or from a base model's: `init_from`, or else the one that
+    the configuration names.
 
     A time budget counts from `began` (of time.perf_counter). Raises CharRNNError for texts that cannot be trained on,
     MisuseError for a folder that is taken.
     """
     began = time.perf_counter() if began is None else began
+    init_from = init_from or base_model.find(config, say)
     if init_from is None and config.train.distillation not in ("auto", 0.0):
         raise MisuseError(
             f"train.distillation={config.train.distillation:g} needs a model to learn from: name it with --init-from,"
             " or set train.distillation=0."
         )
-    inherited = "" if init_from is None else model_file.read_header(init_from).vocabulary.characters
+    inherited = ""
+    if init_from is not None:
+        inherited = model_file.read_header(init_from).vocabulary.characters
+        config = config.with_values(train={"init_from": base_model.reference(init_from)})
     with _prepared(config, folder, stdin, say, inherited) as ready:
         card, vocabulary = ready.card, ready.text.vocabulary
         say(f"Read {ready.text.characters_read:,} characters.")

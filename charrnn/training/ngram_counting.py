@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from charrnn import atomic_files
 from charrnn.checkpoints import model_file
 from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
@@ -60,7 +59,7 @@ class Counting:
         text = write_sample(model, vocabulary, resolved(config.train.seed), 0)
         run.append_sample(f"order {model.order}, {history[-1].bits_per_character:.4f} bits/char", text)
         header = Header(config, vocabulary, self.card, history, baselines=baselines.compute(self.corpus))
-        atomic_files.write_atomically(run.best, model_file.tables_to_bytes(header, model.tables()))
+        model_file.write_tables(run.best, header, model.tables())
 
 
 def count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:

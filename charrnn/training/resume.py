@@ -30,8 +30,8 @@ from charrnn.training.new_run import writable_parent
 from charrnn.training.snapshot import Position, Snapshot, check_tensors, read_position
 from charrnn.training.training_step import Training
 
-# other batch rows, moments or random numbers would make it another training
-_FIXED = ("batch_size", "sequence_length", "optimizer", "distillation", "seed")
+# another start, or other batch rows, moments or random numbers would make it another training
+_FIXED = ("init_from", "batch_size", "sequence_length", "optimizer", "distillation", "seed")
 _LENGTHS = {"train.epochs", "train.steps", "train.time"}
 
 
@@ -98,7 +98,7 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
     training.history = list(header.history)
     training.restore_snapshot(Snapshot(tensors, position))
     training.position.device = training.device.type
-    training.last_good = training.take_snapshot()
+    training.take_snapshot()
 
 
 def _find_texts(run: Run, texts: Sequence[str], *, named: bool) -> list[str]:

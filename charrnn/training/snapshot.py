@@ -66,10 +66,11 @@ def read_position(header: Header) -> Position:
     return Position(**{name: value for name, value in header.position.items() if name in known})
 
 
-def copy_tensors(
+def collect_tensors(
     model: Network, optimizer: Optimizer, generator: Generator, states: Mapping[str, State]
 ) -> dict[str, Tensor]:
-    """Copy weights, moments, the generator's state and the carried states, each by its name in a checkpoint."""
+    """Return weights, moments, the generator's state and the carried states, each by its name in a checkpoint; the next
+    step changes weights and moments in place."""
     tensors = dict(model.state_dict())
     for index, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
@@ -80,7 +81,12 @@ def copy_tensors(
         for name, tensor in zip(State._fields, state, strict=True):
             if tensor is not None:
                 tensors[f"{EXTRA}{owner}/{name}"] = tensor
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def copy_tensors(tensors: Mapping[str, Tensor], memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors, into the memory of an earlier copy where it has them."""
+    return {name: memory[name].copy_(tensor) if name in memory else tensor.clone() for name, tensor in tensors.items()}
 
 
 def check_tensors(
@@ -127,6 +133,7 @@ def _fits_generator(state: Tensor, device: str) -> bool:
 def load_tensors(tensors: Mapping[str, Tensor], model: Network, optimizer: Optimizer) -> None:
     """Load weights and moments."""
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
+    optimizer.state.clear()  # frees the memory that the moments below take
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(_MOMENTS):

@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from charrnn import atomic_files
 from charrnn.checkpoints import model_file, safetensors_file
 from charrnn.checkpoints.model_file import EvaluationRecord, Header
 from charrnn.checkpoints.run_dir import Run
@@ -41,6 +40,7 @@ from charrnn.training.snapshot import (
     Position,
     Snapshot,
     carried_state,
+    collect_tensors,
     copy_tensors,
     load_tensors,
 )
@@ -53,12 +53,11 @@ GPU_LAG = 2  # steps that a GPU has left to do while the figures of the one befo
 
 @dataclass(frozen=True)
 class _PendingStep:
-    """A step that the device may not have done yet: its forward loss, its loss and its gradient norm (`figures`), its
-    report without them, and the snapshot taken before it, if any."""
+    """A step that the device may not have done yet: its forward loss, its loss and its gradient norm (`figures`), and
+    its report without them."""
 
     figures: Readback
     report: StepDone
-    snapshot: Snapshot | None
 
 
 class Training:
@@ -119,7 +118,8 @@ class Training:
         self.history: list[EvaluationRecord] = []
         self.lag = GPU_LAG if device.type == "cuda" else 0
         self._pending: deque[_PendingStep] = deque()
-        self.last_good = self.take_snapshot()
+        self.last_good = Snapshot({}, self.position)
+        self.take_snapshot()
 
     @property
     def total(self) -> int | None:
@@ -163,6 +163,7 @@ class Training:
 
         Return the report of the step taken `lag` steps before, or None if there is none: a GPU has done that one by
         now, and need not wait. If its loss or gradient is not finite, it and the later ones are rolled back.
+        Every SNAPSHOT_EVERY steps the state before a step is copied, to roll back to.
         """
         began = time.perf_counter()
         train, position = self.config.train, self.position
@@ -173,9 +174,11 @@ class Training:
             self.state = self.model.initial_state(self.batches.batch_size)
             if self.teacher is not None:
                 self.teacher.state = self.teacher.model.initial_state(self.batches.batch_size)
-        snapshot = self.take_snapshot() if position.step % SNAPSHOT_EVERY == 0 else None
+        tensors = self.tensors() if position.step % SNAPSHOT_EVERY == 0 else None
         batch = self.load_batch(position.epoch, position.window)
         figures = Readback(self._backpropagate(batch))
+        if tensors is not None:
+            self._keep_if_finite(tensors, figures)
         decay_weights(self.model, rate * resolved(train.weight_decay), self.vocabulary.unseen)
         self.optimizer.step()
         position.step += 1
@@ -194,8 +197,23 @@ class Training:
             learning_rate=rate,
             characters=batch.targets.numel(),
         )
-        self._pending.append(_PendingStep(figures, report, snapshot))
+        self._pending.append(_PendingStep(figures, report))
         return self._report() if len(self._pending) > self.lag else None
+
+    def _keep_if_finite(self, tensors: dict[str, Tensor], figures: Readback) -> None:
+        """Keep the state before a step, if its figures and those of the steps before it are finite.
+
+        Weights and moments are still those before it, so no second copy is needed; a GPU is waited for.
+        """
+        position = replace(self.position)
+        for pending in self._pending:
+            forward, loss, norm = pending.figures.read()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                return
+            position.nats += forward * pending.report.characters
+            position.characters += pending.report.characters
+        if all(math.isfinite(figure) for figure in figures.read()):
+            self.last_good = Snapshot(copy_tensors(tensors, self.last_good.tensors), position)
 
     def _backpropagate(self, batch: Batch) -> Tensor:
         """Set the gradients and carry the state on; return the forward loss, the loss and the gradient norm (3)."""
@@ -232,10 +250,6 @@ class Training:
         position.seconds += time.perf_counter() - began
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._roll_back()
-        if pending.snapshot is not None:  # only now are its weights known to give a finite loss and gradient
-            tensors, before = pending.snapshot
-            # the losses of the steps before it were not known yet when it was taken
-            self.last_good = Snapshot(tensors, replace(before, nats=position.nats, characters=position.characters))
         characters = pending.report.characters
         position.nats += forward * characters
         position.characters += characters
@@ -276,7 +290,7 @@ class Training:
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
         position.seconds += position.evaluation_seconds
-        self.last_good = self.take_snapshot()
+        self.take_snapshot()
         return Evaluated(record, best, text, position.evaluation_seconds, forward.needs_single_pass)
 
     def _evaluate_two_sided(self, forward: scoring.Evaluation, progress: Progress) -> cloze.TwoSided | None:
@@ -294,8 +308,7 @@ class Training:
 
     def save_best(self, run: Run) -> None:
         """Write the weights as the best so far."""
-        content = model_file.to_bytes(self.header(resumable=False), self.model.state_dict())
-        atomic_files.write_atomically(run.best, content)
+        model_file.write(run.best, self.header(resumable=False), self.model.state_dict())
 
     def save_last(self, run: Run) -> None:
         """Write all that a resumed training needs: the present state, or the last good one if weights are not finite.
@@ -310,16 +323,16 @@ class Training:
         if self.teacher is not None:
             weights = self.teacher.model.state_dict()
             tensors |= {safetensors_file.TEACHER + name: tensor for name, tensor in weights.items()}
-        atomic_files.write_atomically(run.last, model_file.to_bytes(self.header(resumable=True), tensors))
+        model_file.write(run.last, self.header(resumable=True), tensors)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copy every tensor that training changes."""
+        """Return every tensor that training changes, without copying it."""
         states = {"state": self.state} | ({"teacher_state": self.teacher.state} if self.teacher is not None else {})
-        return copy_tensors(self.model, self.optimizer, self.generator, states)
+        return collect_tensors(self.model, self.optimizer, self.generator, states)
 
-    def take_snapshot(self) -> Snapshot:
-        """Copy the state, to return to it."""
-        return Snapshot(self.tensors(), replace(self.position))
+    def take_snapshot(self) -> None:
+        """Copy the state, to roll back to it."""
+        self.last_good = Snapshot(copy_tensors(self.tensors(), self.last_good.tensors), replace(self.position))
 
     def restore_snapshot(self, snapshot: Snapshot) -> None:
         """Return to a state."""

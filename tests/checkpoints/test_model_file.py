@@ -6,15 +6,22 @@ import errno
 import json
 import os
 import struct
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from charrnn import atomic_files
 from charrnn.checkpoints import model_file
+from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
 
@@ -37,9 +44,8 @@ def test_a_model_file_is_read_back_as_written(trained: Path) -> None:
     assert header.config.model.hidden_size == 5
     assert header.parameters == sum(weights.numel() for weights in model.parameters())
     assert header.latest is not None
-    again = model_file.to_bytes(header, model.state_dict())
     copy = trained / "copy.safetensors"
-    atomic_files.write_atomically(copy, again)
+    model_file.write(copy, header, model.state_dict())
     other, same = model_file.read_model(copy)
     assert other == header
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), same.parameters(), strict=True))
@@ -153,6 +159,77 @@ def test_a_garbled_header_is_reported_in_a_sentence(trained: Path, change: dict[
     rewrite(path, header, content | change, tensors)
     with pytest.raises(CharRNNError, match=r"damaged|model\.cell"):
         model_file.read_header(path)
+
+
+def test_a_file_is_what_the_safetensors_library_writes_byte_for_byte(trained: Path) -> None:
+    header = replace(
+        model_file.read_header(trained / "last.safetensors"), vocabulary=Vocabulary('诗"\\\x01\x7f\n', 9, 1)
+    )
+    path, kinds = trained / "written.safetensors", ("float64", "float32", "int64", "int32", "uint8")
+    tensors = {f"{place}{kind}": torch.ones(2, 3, dtype=getattr(torch, kind)) for place, kind in enumerate(kinds)}
+    tensors |= {"诗": torch.tensor(0.5), "": torch.zeros(0, 3), "a column": torch.arange(6.0).view(2, 3)[:, 1]}
+    model_file.write(path, header, tensors)
+    record = {"charrnn": json.dumps(parts(path)[1], ensure_ascii=False)}
+    assert path.read_bytes() == safetensors.torch.save({name: each.clone() for name, each in tensors.items()}, record)
+    tables = {name: np.arange(5, dtype=name) for name in ("uint8", "uint16", "uint32", "uint64")}
+    model_file.write_tables(path, header, tables)
+    assert path.read_bytes() == safetensors.numpy.save(tables, record)
+
+
+def test_saving_takes_no_memory_for_the_tensors(trained: Path) -> None:
+    """It once took nine times that of the weights: a snapshot, a copy of it, and the bytes of the file twice."""
+    header, size = model_file.read_header(trained / "last.safetensors"), 1 << 20
+    # a row of one buffer, as weights are on a GPU, and one that is not in one piece
+    tensors = {str(row): weights for row, weights in enumerate(torch.ones(8, size // 4))}
+    column = torch.ones(size // 4, 2)[:, 0]
+    path, allocated = trained / "written.safetensors", Allocated()  # type: ignore[no-untyped-call]
+    tracemalloc.start()
+    try:
+        with allocated:
+            model_file.write(path, header, tensors)
+            assert allocated.total == 0
+            model_file.write(path, header, tensors | {"column": column})
+            assert allocated.total == size
+        model_file.write_tables(path, header, {name: tensor.numpy() for name, tensor in tensors.items()})
+        assert tracemalloc.get_traced_memory()[1] < size / 4
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > 8 * size
+
+
+class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that torch makes."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **kwargs or {})
+        own = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if torch.is_tensor(tensor)}
+        for tensor in tree_leaves(made):
+            if torch.is_tensor(tensor) and tensor.untyped_storage().data_ptr() not in own:
+                self.total += tensor.untyped_storage().nbytes()
+        return made
+
+
+def test_a_disk_that_fills_up_between_two_tensors_leaves_the_previous_file_intact(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = trained / "last.safetensors"
+    before, header = path.read_bytes(), model_file.read_header(path)
+    written: list[Any] = []
+
+    def fills_up(table: Any) -> Any:
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(table)
+        return table
+
+    monkeypatch.setattr(np, "ascontiguousarray", fills_up)
+    with pytest.raises(CharRNNError, match=r"the disk is full\. last\.safetensors is still .*Free at least 2 MB there"):
+        model_file.write_tables(path, header, dict.fromkeys("ab", np.zeros(1_000_000, dtype=np.uint8)))
+    assert len(written) == 1
+    assert path.read_bytes() == before
+    assert not list(trained.glob("*.tmp"))
 
 
 def test_a_full_disk_leaves_the_previous_file_intact(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

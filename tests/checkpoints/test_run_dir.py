@@ -135,9 +135,28 @@ def test_a_folder_of_texts_does_not_hide_the_run_of_the_same_name(here: Path) ->
     assert run_dir.find_run("src").folder == Path("checkpoints/src")
 
 
+def test_a_text_does_not_hide_the_run_of_the_same_name(here: Path) -> None:
+    make(here / "checkpoints/my.notes", "best.safetensors", "last.safetensors")
+    (here / "my.notes").write_text("a text without an ending\n")
+    assert run_dir.find_model("my.notes") == Path("checkpoints/my.notes/best.safetensors")
+    assert run_dir.find_run("my.notes").folder == Path("checkpoints/my.notes")
+    (here / "model").write_bytes(b"x")  # a model file may have any name
+    assert run_dir.find_model("model") == Path("model")
+
+
+def test_a_model_in_a_deep_folder_is_found_by_its_whole_path(here: Path) -> None:
+    """The longest name of a file was once taken for that of a path."""
+    folder = make(here.joinpath(*["a deep folder"] * 20), "best.safetensors", "last.safetensors")
+    assert run_dir.find_model(str(folder)) == folder / "best.safetensors"
+    assert run_dir.find_model(str(folder / "best.safetensors")) == folder / "best.safetensors"
+    assert run_dir.find_run(str(folder)).folder == folder
+
+
 def test_a_name_that_is_too_long_is_reported_in_a_sentence(here: Path) -> None:
     with pytest.raises(CharRNNError, match="no such model"):
         run_dir.find_model("x" * 5_000)
+    with pytest.raises(CharRNNError, match="no run to resume there"):
+        run_dir.find_run("x" * 5_000)
 
 
 def test_a_long_name_is_not_taken_for_the_run_that_its_beginning_names(here: Path) -> None:

@@ -370,6 +370,16 @@ def test_any_configuration_survives_dump_and_load(
     assert reloaded(values, tmp_path_factory.getbasetemp()) == values
 
 
+def test_a_file_in_a_deep_folder_is_read(tmp_path: Path) -> None:
+    """The longest name of a file was once taken for that of a path."""
+    folder = tmp_path.joinpath(*["a deep folder"] * 20)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("train: {seed: 5}\n")
+    assert loading.load(str(folder / "config.yaml")).train.seed == 5
+    with pytest.raises(MisuseError, match="is neither a preset nor a file"):
+        loading.load("x" * 5_000)
+
+
 def test_stored_settings_are_validated_and_their_file_is_named() -> None:
     stored = Config().model_dump(mode="json")
     assert loading.from_dict(stored, "best.safetensors") == Config()

@@ -339,6 +339,20 @@ def test_escapes_keep_a_line_on_one_line() -> None:
         ("唐 诗.txt", "唐 诗"),
         ("folder/", "folder"),
         (".hidden", "hidden"),
+        (".hidden.txt", "hidden"),
+        ("my.book.txt", "my.book"),
+        ("my.notes.TXT.XZ", "my.notes"),
+        ("my.book", "my.book"),
+        ("my.book.gz", "my.book"),
+        ("poems v1.2", "poems v1.2"),
+        ("texts.v2/", "texts.v2"),
+        ("molecules.smi", "molecules"),
+        ("a.txt.txt", "a.txt"),
+        (".txt", "txt"),
+        (".txt.gz", "txt"),
+        ("txt", "txt"),
+        ("end. .txt", "end"),
+        ("...", "text"),
         ("/", "text"),
     ],
 )
@@ -350,6 +364,7 @@ def test_the_current_folder_has_its_own_name(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "poems").mkdir()
     monkeypatch.chdir(tmp_path / "poems")
     assert text_files.run_name(".") == "poems"
+    assert text_files.run_name("..") == tmp_path.name
 
 
 def test_the_digest_is_the_texts_sha_256_wherever_pieces_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

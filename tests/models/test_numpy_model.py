@@ -22,7 +22,6 @@ import safetensors.numpy
 import torch
 from torch import Generator, Tensor
 
-from charrnn import atomic_files
 from charrnn.checkpoints import inference, model_file, safetensors_file
 from charrnn.cli.sample_output import SamplePrinter
 from charrnn.config.schema import ModelConfig
@@ -531,7 +530,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
             for weights in model.parameters():
                 weights.add_(1.0)
         longer = replace(header, history=header.history * 3)  # which moves the tensors
-        atomic_files.write_atomically(copied, model_file.to_bytes(longer, model.state_dict()))
+        model_file.write(copied, longer, model.state_dict())
         return tensors(path, *rest)
 
     monkeypatch.setattr(safetensors_file, "_tensors", replaced)

@@ -551,7 +551,7 @@ def test_a_rollback_restores_the_state_of_the_teacher_as_well(here: Path) -> Non
     (here / "few.txt").write_text("the fox 鸟 sat at the oats\n" * 40)
     training = finish(fine_tuned(old, "new", "train.steps=6", "train.eval_every=3")).training
     assert training.teacher is not None
-    before = training.tensors()
+    before = {name: tensor.clone() for name, tensor in training.tensors().items()}
     training.step()
     assert not torch.equal(training.tensors()["training/teacher_state/hidden"], before["training/teacher_state/hidden"])
     training._roll_back()
@@ -606,7 +606,7 @@ def test_a_run_whose_teacher_is_missing_is_damaged(here: Path) -> None:
     run = finish(fine_tuned(old, "new", "train.steps=3")).run
     tensors, header = model_file.read(run.last, training=True)[1], model_file.read_header(run.last)
     kept = {name: tensor for name, tensor in tensors.items() if "teacher/" not in name}
-    run.last.write_bytes(model_file.to_bytes(header, kept))
+    model_file.write(run.last, header, kept)
     with pytest.raises(
         CharRNNError, match=r"new/last\.safetensors is damaged.*the model that it learns from is missing"
     ):
@@ -617,7 +617,7 @@ def test_a_run_from_before_distillation_existed_is_resumed(here: Path) -> None:
     run = finish(fresh(["text.txt"])).run
     header = model_file.read_header(run.last)
     before = replace(header, config=header.config.with_values(train={"distillation": "auto", "kernel": "auto"}))
-    run.last.write_bytes(model_file.to_bytes(before, model_file.read(run.last, training=True)[1]))
+    model_file.write(run.last, before, model_file.read(run.last, training=True)[1])
     training = finish(resume.resume(run, CPU)).training
     assert (training.config.train.distillation, training.config.train.kernel) == (0.0, "torch")
 

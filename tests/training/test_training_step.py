@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from charrnn.atomic_files import write_atomically
 from charrnn.checkpoints import model_file
-from charrnn.checkpoints.model_file import read_header, to_bytes
+from charrnn.checkpoints.model_file import read_header, write
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
 from charrnn.errors import CharRNNError
@@ -161,6 +160,35 @@ def test_a_snapshot_counts_only_once_its_own_step_was_finite(here: Path, monkeyp
     reports = run_until(job)
     assert [report.step for report in reports if isinstance(report, RolledBack)] == [4]
     assert bool(network(job).head_bias.isfinite().all())
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_there_is_one_snapshot_whose_memory_the_next_one_takes(
+    here: Path, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    monkeypatch.setattr(training_step, "SNAPSHOT_EVERY", 3)
+    job = lagging(started("run"), lag)
+    training, places, steps = job.training, set(), set()
+    for _ in loop.train(training, job.run):
+        tensors = training.last_good.tensors
+        if training.last_good.position.step:  # before the first there are no moments
+            places.add(tuple((name, tensors[name].data_ptr()) for name in sorted(tensors)))
+            steps.add(training.last_good.position.step)
+    job.run.release()
+    assert steps == {3, 5, 6, 9, 10, 12, 15, 18, 20, 21, 23}
+    assert len(places) == 1
+    own = {tensor.data_ptr() for tensor in training.tensors().values()}
+    assert not own & {place for _, place in places.pop()}
+
+
+def test_what_is_saved_is_not_copied_first(here: Path) -> None:
+    job = started("run", "train.optimizer=sgd")
+    run_until(job, 3)
+    tensors = job.training.tensors()
+    for name, weights in network(job).named_parameters():
+        assert tensors[name].data_ptr() == weights.data_ptr()
+    moments = job.training.optimizer.state_dict()["state"]
+    assert tensors["training/optimizer/0/momentum_buffer"].data_ptr() == moments[0]["momentum_buffer"].data_ptr()
 
 
 @pytest.mark.parametrize("stopped", ["at an evaluation", "by hand", "at the end"])
@@ -499,7 +527,7 @@ def test_a_run_of_another_type_of_device_is_resumed(here: Path) -> None:
     training = job.training
     training.position.device = "cuda"
     tensors = training.tensors() | {"training/generator": torch.zeros(16, dtype=torch.uint8)}
-    write_atomically(job.run.last, to_bytes(training.header(resumable=True), tensors))
+    write(job.run.last, training.header(resumable=True), tensors)
     said: list[str] = []
     run_until(resume.resume(Run(Path("run")), None, say=said.append))
     assert any("Trained on cuda before, on cpu now" in note for note in said)
@@ -521,7 +549,7 @@ def test_a_garbled_position_is_reported(here: Path, change: dict[str, Any], mess
     header = job.training.header(resumable=True)
     assert header.position is not None
     spoilt = replace(header, position=header.position | change)
-    write_atomically(job.run.last, to_bytes(spoilt, job.training.tensors()))
+    write(job.run.last, spoilt, job.training.tensors())
     with pytest.raises(CharRNNError, match=message):
         resume.resume(Run(Path("run")), CPU)
 
@@ -536,7 +564,7 @@ def test_training_tensors_that_do_not_fit_are_reported(here: Path) -> None:
         tensors | {"training/optimizer/0/exp_avg": torch.zeros(3, 1)},
         tensors | {"training/optimizer/99/exp_avg": torch.zeros(3)},
     ):
-        write_atomically(job.run.last, to_bytes(header, spoilt))
+        write(job.run.last, header, spoilt)
         with pytest.raises(CharRNNError, match="is damaged"):
             resume.resume(Run(Path("run")), CPU)
 
