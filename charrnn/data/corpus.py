@@ -14,10 +14,12 @@ import numpy.typing as npt
 from pydantic import NonNegativeInt
 
 from charrnn.config.schema import DataConfig
+from charrnn.data import spool
 from charrnn.data.splits import BLOCK, SPLITS, SplitName, SplitPlan, plan_split
 from charrnn.data.spool import Codes, TextSpool
 from charrnn.data.vocabulary import Vocabulary, add_counts, empty_counts
 from charrnn.errors import CharRNNError
+from charrnn.messages import silent
 
 MIN_CHARACTERS = 100
 Tokens = npt.NDArray[np.unsignedinteger]
@@ -173,7 +175,7 @@ def view(store: npt.NDArray[np.uint8], layout: Layout, vocabulary: Vocabulary, s
 
 def read(data: DataConfig, seed: int, name: str) -> tuple[Corpus, str]:
     """Read the configured texts into memory. Return the corpus and the SHA-256 of the text."""
-    with TextSpool.read(data.texts, data.encoding) as source:
+    with spool.read(data.texts, data.encoding, name, silent, errors=data.encoding_errors, globs=data.glob) as source:
         return build(source, data, seed, name).in_memory(), source.digest
 
 

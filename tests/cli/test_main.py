@@ -126,7 +126,7 @@ def test_init_from_fine_tunes(trained: Path, charrnn: Charrnn) -> None:
         (["train", "short.txt"], 1, ["short.txt has 14 characters; training needs at least 100."]),
         (["train", "same.txt"], 1, ["same.txt is one character over and over ('a')"]),
         (["train", "binary.bin"], 1, ["binary.bin", "binary"]),
-        (["train", "gb.txt"], 1, ["gb.txt: not UTF-8 at byte 0 (0xce). Name its encoding, e.g. --encoding gb18030."]),
+        (["train", "gb.txt"], 1, ["gb.txt: not UTF-8 at byte 0 (0xce), line 1,", "--encoding gb18030"]),
         (["train", "gb.txt", "--encoding", "klingon"], 2, ["klingon is not a supported text encoding"]),
         (["train", "nothing"], 1, ["nothing: no .txt file in this folder or below"]),
         (["train", "text.txt", "-s", "train.learning_rte=1"], 2, ["train.learning_rte", "Did you mean learning_rate?"]),
