@@ -238,6 +238,10 @@ def _held_out(header: Header, path: Path) -> Source:
 
     kind, split = training_corpus.held_out(header, path, say=note)
     note(f"Scoring the {kind} of {header.corpus.name} ({len(split):,} characters).")
+    name = kind.removesuffix(" split")
+    repeated = (header.corpus.repeated or {}).get(name)
+    if repeated is not None and repeated.repeated:
+        note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
     return f"{header.corpus.name} ({kind})", split
 
 

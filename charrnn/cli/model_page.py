@@ -95,6 +95,10 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
             f" {card.test:,} test",
         ),
     ]
+    repeated = {split: each for split, each in (card.repeated or {}).items() if each.repeated}
+    if repeated:
+        told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]
+        rows.append(("repeated", f"{' and '.join(told)} also stand in the training split"))
     if vocabulary.unseen:
         rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
     latest = header.latest

@@ -18,9 +18,10 @@ from charrnn import atomic_files
 from charrnn.checkpoints import model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
-from charrnn.data import spool, text_files, token_cache
+from charrnn.data import duplicates, spool, text_files, token_cache
 from charrnn.data.corpus import Corpus, CorpusCard, SplitText
 from charrnn.data.corpus import build as build_corpus
+from charrnn.data.corpus import warnings as corpus_warnings
 from charrnn.data.decoding import FileEncoder
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
@@ -168,6 +169,11 @@ def _prepared(
         globs=config.data.glob,
     ) as source:
         text = build_corpus(source, config.data, resolved(config.train.seed), name, inherited=inherited)
+        for warning in corpus_warnings(text, config.data):
+            say(warning)
+        repeated = None if config.data.documents == "none" else duplicates.count(source, text.plan)
+        if repeated and (advice := duplicates.advice(repeated, config.data.documents)):
+            say(advice)
         if folder is None:
             run = run_dir.claim(stem)
         else:
@@ -178,7 +184,8 @@ def _prepared(
             run.sweep()
             paths = [run.copy if file == STDIN else Path(file) for file in source.names]
             config = config.with_values(data={"texts": [str(path.absolute()) for path in paths]})
-            yield _Preparation(config, text, CorpusCard(name, source.digest, *text.layout.characters), run)
+            card = CorpusCard(name, source.digest, *text.layout.characters, repeated=repeated)
+            yield _Preparation(config, text, card, run)
         except BaseException:
             run.discard()
             raise
