@@ -57,7 +57,8 @@ class EncodingGuess:
         self._start = 0  # of the sample, in bytes
         self._ascii = True  # so far
         self._gap = False  # whether bytes between the sample and the first that does not decode were not kept
-        self._decoders: dict[str, codecs.IncrementalDecoder] | None = None  # of the guesses; None before they are made
+        self._guessed = False
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}  # of the guesses that are left, best first
         self._excerpts: dict[str, str] = {}
 
     def feed(self, raw: bytes, *, wrong: bool) -> None:
@@ -66,7 +67,7 @@ class EncodingGuess:
             self._feed(raw[first : first + _BLOCK], wrong)
 
     def _feed(self, raw: bytes, wrong: bool) -> None:
-        if self._decoders is not None:
+        if self._guessed:
             self._check(raw, last=False)
             return
         room = _SAMPLE - len(self._sample)
@@ -83,12 +84,10 @@ class EncodingGuess:
 
     def finish(self) -> Guess | None:
         """Return the best guess in which every byte decodes, or None."""
-        if self._gap and self._decoders is None:
-            return None
-        if self._decoders is None:
+        if not self._guessed and not self._gap:
             self._guess()
         self._check(b"", last=True)
-        best = next(iter(self._decoders or ()), None)
+        best = next(iter(self._decoders), None)
         return None if best is None else Guess(_USUAL.get(best, best), self._excerpts[best], best in _WESTERN)
 
     @property
@@ -99,8 +98,7 @@ class EncodingGuess:
 
     def _guess(self) -> None:
         """Choose the likeliest encodings for the sample, and decode it."""
-        self._decoders = {}
-        sample = bytes(self._sample)
+        self._guessed, sample = True, bytes(self._sample)
         names = _WIDE * (self._start == 0) if 0 in sample else _likeliest(_lines(sample))
         for name in names:
             self._decoders[name] = codecs.getincrementaldecoder(name)()
@@ -108,13 +106,13 @@ class EncodingGuess:
 
     def _check(self, raw: bytes, *, last: bool) -> None:
         """Drop the guesses in which more bytes do not decode, or not to text."""
-        for name, decoder in list((self._decoders or {}).items()):
+        for name, decoder in list(self._decoders.items()):
             try:
                 text = decoder.decode(raw, last)
             except UnicodeError:
                 text = "\0"
             if "\0" in text or (name in _WIDE and _is_noise(text)):
-                del self._decoders[name]  # type: ignore[union-attr]
+                del self._decoders[name]
             elif name not in self._excerpts:
                 self._excerpts[name] = _excerpt(text)
 
