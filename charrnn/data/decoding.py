@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import sys
 import threading
 from typing import Literal
@@ -56,7 +57,7 @@ class FileDecoder:
         self._pending: bytes | None = b"" if self._codec in _MARKS else None
         self._bytes, self._characters = 0, 0  # decoded so far
         self._carriage_returns = ""  # at the end of the last piece: a newline may follow
-        self._head, self._has_zero = b"", False  # first two bytes; whether there is a zero among the first _CHUNK
+        self._head, self._has_zero = b"", False  # first three bytes; whether there is a zero among the first _CHUNK
         self._error: UnicodeDecodeError | None = None
         self._error_at = 0  # byte
         self._stuck = False  # whether no more is decoded: the decoder cannot go on, or the error is clear
@@ -71,7 +72,7 @@ class FileDecoder:
     def feed(self, raw: bytes, *, last: bool = False) -> tuple[str, bytes]:
         """Decode more bytes. Return the text, and the same as UTF-8; both are empty after an error."""
         if self._bytes < _CHUNK:
-            self._head += raw[: 2 - len(self._head)] if len(self._head) < 2 else b""
+            self._head += raw[: 3 - len(self._head)] if len(self._head) < 3 else b""
             self._has_zero = self._has_zero or b"\0" in raw[: _CHUNK - self._bytes]
         self._bytes += len(raw)
         text, utf8 = ("", b"") if self._stuck else self._decoded(raw, last)
@@ -106,9 +107,10 @@ class FileDecoder:
         name = self.encoding.upper()
         wrong = error.object[error.start : error.start + 1]
         where = f"{self.name}: not {name} at byte {self._error_at}" + (f" (0x{wrong[0]:02x})" if wrong else "")
-        if self._head.startswith(_MARKS["utf-16"]):
+        wide = self._codec.startswith(("utf-16", "utf-32"))  # with zeros in every text
+        if self._head.startswith(_MARKS["utf-16"]) and not wide:
             return f"{where}. {self.advice or 'Name its encoding, e.g. --encoding utf-16.'}"
-        if self._has_zero:
+        if self._has_zero and not wide:
             return f"{where}; {self._wide() or _BINARY}"
         if self._guess is None:  # as strict as it is, the decoder cannot replace or skip
             return f"{where}. {self.advice or 'Name its encoding with --encoding.'}"
@@ -118,10 +120,11 @@ class FileDecoder:
         count = f"{min(self.invalid, _MANY):,}{' or more' * (self.invalid > _MANY)}"
         where += ", the only such byte" if self.invalid == 1 else f", the first of {count} such bytes"
         others = "--encoding-errors replace (by U+FFFD) or skip"
-        if self._guess.binary:
+        if self._guess.binary and not wide:
             return f"{where}; {_BINARY}"
         # sequences of UTF-8 stand in another encoding by chance: rarely, or in some scripts often
-        valid = (self._beyond_ascii - 2 * self._replaced) / self.invalid
+        valid = (self._characters if wide else self._beyond_ascii - 2 * self._replaced) / self.invalid
+        valid = math.inf if self._head.startswith(codecs.BOM_UTF8) else valid
         guess = None if valid > (1 if self._codec.startswith("utf") else 50) else self._guess.finish()
         if guess is None or (guess.western and valid > 0.05):
             rest = f"The rest is {name}:" if valid > 0.05 else "Name its encoding with --encoding, or"

@@ -173,14 +173,15 @@ def _is_multibyte(lines: bytes, name: str) -> bool:
     return name in _MULTIBYTE and saved > 0.4 * sum(byte > 127 for byte in lines)
 
 
-def _alphabet_share(text: str) -> float:
-    """Compute the share of the letters beyond ASCII that one language has: in a wrong encoding no language has all."""
+def _alphabet_share(text: str) -> int:
+    """Compute the share of the letters beyond ASCII that one language has, in twentieths: in a wrong encoding no
+    language has all."""
     found = Counter(character for character in text.lower() if not character.isascii())
     letters = {character: count for character, count in found.items() if character not in _PUNCTUATION}
     if not letters:
-        return 1.0
+        return 20
     most = max(sum(letters.get(letter, 0) for letter in alphabet) for alphabet in _ALPHABETS)
-    return round(most / sum(letters.values()), 2)
+    return round(20 * most / sum(letters.values()))  # a few letters may be of other languages
 
 
 def _excerpt(text: str) -> str:

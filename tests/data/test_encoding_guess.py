@@ -74,6 +74,8 @@ def test_of_a_text_that_is_utf_8_but_for_some_bytes_no_other_encoding_is_guessed
         "standard input: not UTF-8 at byte 101 (0xf1), line 19, the only such byte."
         " The rest is UTF-8: add --encoding-errors replace (by U+FFFD) or skip."
     )
+    assert "The rest is UTF-8" in advice(b"\xef\xbb\xbfplain\n" * 9 + b"ni\xf1o\n" * 30)  # by its byte order mark
+    assert "The rest is UTF-16" in advice("plain\n".encode("utf-16") * 9 + b"a", "utf-16")
     # as latin-1 all of it would decode, to niÃ±o
     assert "The rest is UTF-8" in advice("niño\n".encode() * 9 + b"ni\xf1o\n" * 30)
 
