@@ -39,7 +39,7 @@ def find(header: Header, path: Path, lost: str, *, say: Say = silent) -> Corpus:
     cached = token_cache.load(run.tokens, data, seed, header.corpus, vocabulary)
     if cached is not None:
         return cached
-    with read(texts, data.encoding, header.corpus.name, say) as source:
+    with read(texts, data.encoding, header.corpus.name, say, errors=data.encoding_errors) as source:
         if source.digest != header.corpus.sha256:
             raise CharRNNError(f"{texts[0]}: the text has changed since {path} was trained on it. {lost}")
         built = corpus.build(source, data, seed, header.corpus.name, vocabulary=vocabulary)

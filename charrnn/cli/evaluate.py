@@ -18,6 +18,7 @@ from charrnn.cli.options import (
     check_together,
     complete_files,
     device_option,
+    encoding_errors_option,
     encoding_option,
     model_option,
     option,
@@ -27,6 +28,7 @@ from charrnn.errors import MisuseError
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
     from charrnn.data.corpus import Split, Tokens
+    from charrnn.data.decoding import Errors
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.evaluation.dynamic import DynamicEvaluator
     from charrnn.models.interface import LanguageModel
@@ -46,6 +48,7 @@ _EXCLUDES = (
 _NEEDS = (
     ("dynamic_rate", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
     ("dynamic_decay", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
+    ("encoding_errors", "texts", "--encoding-errors is about TEXT; name one, or leave it out."),
 )
 
 Source = tuple[str, "str | Split"]  # the name of a text and its characters, or a split of a model's corpus
@@ -64,6 +67,7 @@ class EvaluateOptions(NamedTuple):
     dynamic_decay: float | None
     as_json: bool
     encoding: str
+    encoding_errors: Errors | None
     device: str
 
 
@@ -71,6 +75,7 @@ class EvaluateOptions(NamedTuple):
 @click.argument("texts", nargs=-1, metavar="[TEXT...]", shell_complete=complete_files)
 @model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
 @encoding_option("Encoding of the texts.")
+@encoding_errors_option()
 @option("Scoring", "--exact", "Read each text in a single pass, however long that takes.", is_flag=True)
 @option("Scoring", "--dynamic", "Dynamic evaluation: score each character, then learn from it.", is_flag=True)
 @option("Scoring", "--dynamic-rate", "Its learning rate. [default: chosen on validation]", type=float, metavar="X")
@@ -93,7 +98,10 @@ def evaluate(**given: Any) -> None:
     _check(chosen)
     from charrnn.data import text_files
 
-    sources: list[Source] = [(name, text_files.read([name], chosen.encoding, stdin())) for name in chosen.texts]
+    errors = chosen.encoding_errors or "strict"
+    sources: list[Source] = [
+        (name, text_files.read([name], chosen.encoding, stdin(), errors=errors, say=note)) for name in chosen.texts
+    ]
     short = sum(len(given) for _, given in sources) <= _SHORT
     if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
         _score_short_texts(chosen, sources)
@@ -114,7 +122,7 @@ def _check(chosen: EvaluateOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
     if chosen.per_line + chosen.per_char + chosen.as_json > 1:
         raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
-    check_together(chosen._asdict(), _EXCLUDES, _NEEDS)
+    check_together({**chosen._asdict(), "texts": chosen.texts or None}, _EXCLUDES, _NEEDS)
     check_rate("--dynamic-rate", chosen.dynamic_rate)
     if chosen.dynamic_decay is not None and not 0 <= chosen.dynamic_decay <= 1:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
@@ -230,6 +238,10 @@ def _held_out(header: Header, path: Path) -> Source:
 
     kind, split = training_corpus.held_out(header, path, say=note)
     note(f"Scoring the {kind} of {header.corpus.name} ({len(split):,} characters).")
+    name = kind.removesuffix(" split")
+    repeated = (header.corpus.repeated or {}).get(name)
+    if repeated is not None and repeated.repeated:
+        note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
     return f"{header.corpus.name} ({kind})", split
 
 

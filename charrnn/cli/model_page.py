@@ -42,14 +42,14 @@ def page(path: Path, header: Header, width: int = 80) -> str:
 
 def fields(path: Path, header: Header) -> dict[str, Any]:
     """Return what JSON says of a model file."""
-    latest, card = header.latest, header.corpus
+    latest, card, counted = header.latest, header.corpus, header.config.model.counted
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "config": loading.to_dict(header.config),
         "parameters": header.parameters,
-        "characters_read": header.characters_read,
-        "flops": header.flops,
+        "characters_read": None if counted else header.characters_read,  # a model of counts has no steps
+        "flops": None if counted else header.flops,
         "vocabulary": {
             "size": len(header.vocabulary),
             "characters": header.vocabulary.characters,
@@ -96,6 +96,10 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
             f" {card.test:,} test",
         ),
     ]
+    repeated = {split: each for split, each in (card.repeated or {}).items() if each.repeated}
+    if repeated:
+        told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]
+        rows.append(("repeated", f"{' and '.join(told)} also stand in the training split"))
     if vocabulary.unseen:
         rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
     if (base := base_model.name(header.config)) is not None:

@@ -10,6 +10,7 @@ from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
+    from charrnn.data.decoding import Errors
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.models.interface import LanguageModel
 
@@ -51,7 +52,7 @@ def language_model(path: Path, device: str) -> tuple[LanguageModel, Vocabulary]:
 
 
 def adapted_model(
-    path: Path, device: str, name: str, encoding: str, rate: float | None
+    path: Path, device: str, name: str, encoding: str, rate: float | None, errors: Errors = "strict"
 ) -> tuple[LanguageModel, Vocabulary]:
     """Open a model that has learned from a text by dynamic evaluation; the model file stays as it is."""
     from charrnn.data import text_files
@@ -61,7 +62,7 @@ def adapted_model(
 
     header, model = open_model(path, device)
     check_trainable("--adapt", header)
-    content = text_files.read([name], encoding, stdin())
+    content = text_files.read([name], encoding, stdin(), errors=errors, say=note)
     rule = dynamic_tuning.load_rule(path) or dynamic.UpdateRule()
     rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
     with bar(len(content)) as shown:

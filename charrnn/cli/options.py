@@ -70,6 +70,13 @@ def encoding_option(help: str) -> Callable[[Function], Function]:
     return option("Input", "--encoding", f"{help} [default: utf-8]", default="utf-8", metavar="NAME")
 
 
+def encoding_errors_option() -> Callable[[Function], Function]:
+    """Declare --encoding-errors, which is None where it is left out."""
+    choice = click.Choice(["strict", "replace", "skip"])
+    help = "Bytes not in the encoding: strict stops, replace puts U+FFFD, skip drops them. [default: strict]"
+    return option("Input", "--encoding-errors", help, type=choice)
+
+
 def device_option(auto: str = "CUDA if it works, else the CPU") -> Callable[[Function], Function]:
     """Declare --device, and say what auto is."""
     help = f"auto ({auto}), cpu, cuda, cuda:N or mps. [default: auto]"

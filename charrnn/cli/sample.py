@@ -19,6 +19,7 @@ from charrnn.cli.options import (
     check_together,
     complete_files,
     device_option,
+    encoding_errors_option,
     encoding_option,
     model_option,
     option,
@@ -26,6 +27,7 @@ from charrnn.cli.options import (
 from charrnn.errors import CharRNNError, MisuseError
 
 if TYPE_CHECKING:
+    from charrnn.data.decoding import Errors
     from charrnn.data.spool import Codes
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.models.interface import LanguageModel
@@ -46,6 +48,7 @@ _NEEDS = (
     ("blank", "infill", "--blank marks the gaps of --infill; name a text with gaps, or leave it out."),
     ("suffix", "length", "--suffix needs -n, the characters to write before it."),
     ("adapt_rate", "adapt", "--adapt-rate is the rate of --adapt; name a text to adapt to, or leave it out."),
+    ("encoding_errors", "adapt", "--encoding-errors is about --adapt's text; name one, or leave it out."),
 )
 
 
@@ -76,6 +79,7 @@ class SampleOptions(NamedTuple):
     seed: int | None
     as_json: bool
     encoding: str
+    encoding_errors: Errors | None
     device: str
 
     @property
@@ -106,6 +110,7 @@ class SampleOptions(NamedTuple):
 )
 @option("Input", "--adapt-rate", "Rate to learn it at. [default: as evaluate --dynamic]", type=float, metavar="X")
 @encoding_option("Encoding of --adapt's text.")
+@encoding_errors_option()
 @option("Sampling", "-n --length", "Characters to write, the prime not counted. [default: 500]", type=int, metavar="N")
 @option("Sampling", "-t --temperature", "Below 1 safer, above 1 more varied. [default: 1]", type=float, metavar="X")
 @option("Sampling", "--top-k", "Sample from the K likeliest characters.", type=int, metavar="K")
@@ -168,7 +173,8 @@ def sample(**given: Any) -> None:
     if chosen.adapt is None:
         model, vocabulary = language_model(path, device)
     else:
-        model, vocabulary = adapted_model(path, device, chosen.adapt, chosen.encoding, chosen.adapt_rate)
+        errors = chosen.encoding_errors or "strict"
+        model, vocabulary = adapted_model(path, device, chosen.adapt, chosen.encoding, chosen.adapt_rate, errors)
     if chosen.fills:
         _fill(chosen, model, vocabulary)
     elif chosen.beam is not None:

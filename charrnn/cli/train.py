@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from charrnn.cli.options import (
     complete_presets,
     complete_runs,
     device_option,
+    encoding_errors_option,
     model_option,
     option,
 )
@@ -40,6 +42,14 @@ _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 @click.command(cls=Command, context_settings=CONTEXT, short_help="Train a model on texts.")
 @click.argument("texts", nargs=-1, metavar="TEXT...", shell_complete=complete_files)
 @option("Input", "--encoding", "Encoding of the texts. [default: utf-8]", metavar="NAME")
+@encoding_errors_option()
+@option(
+    "Input",
+    "--glob",
+    "Files of a folder to read; repeat it for more. [default: *.txt]",
+    multiple=True,
+    metavar="'*.py'",
+)
 @option("Settings", "-c --config", "A preset, or a YAML file.", metavar="NAME|FILE", shell_complete=complete_presets)
 @option("Settings", "-s --set settings", "One setting; overrides the file.", multiple=True, metavar="KEY=VALUE")
 @option("Settings", "--time budget", "Wall-clock budget. [default: about 15 minutes are planned]", metavar="10m")
@@ -62,6 +72,8 @@ _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 def train(
     texts: tuple[str, ...],
     encoding: str | None,
+    encoding_errors: str | None,
+    glob: tuple[str, ...],
     config: str | None,
     settings: tuple[str, ...],
     budget: str | None,
@@ -88,6 +100,10 @@ def train(
     given += [f"train.time={budget}"] if budget is not None else []
     given += [f"train.seed={seed}"] if seed is not None else []
     given += [f"data.encoding={encoding}"] if encoding is not None else []
+    given += [f"data.encoding_errors={encoding_errors}"] if encoding_errors is not None else []
+    given += [f"data.glob={json.dumps(glob, ensure_ascii=False)}"] if glob else []
+    if glob and not any(Path(text).is_dir() for text in texts):
+        raise MisuseError("--glob chooses the files of a folder, and no folder is named.")
     if model is not None and not resume:
         raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
     say = silent if quiet else note

@@ -24,6 +24,10 @@ def _optional(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in NULLS else value
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _seconds(value: Any) -> Any:
     """Parse 90, 90s, 10m, 1.5h or 1h30m as seconds."""
     if not isinstance(value, str):
@@ -80,6 +84,17 @@ class DataConfig(Section):
     )
     encoding: str = setting(
         "utf-8", allowed="the name of an encoding", description="Encoding of the texts, e.g. gb18030."
+    )
+    encoding_errors: Literal["strict", "replace", "skip"] = setting(
+        "strict",
+        allowed="strict, replace or skip",
+        description="What becomes of bytes that are not in the encoding: strict stops there, replace puts U+FFFD in "
+        "their place, skip leaves them out.",
+    )
+    glob: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(_listed)] = setting(
+        ["*.txt"],
+        allowed="a pattern such as *.py, or a list of them",
+        description="Which files of a folder are read, in any case and also compressed; hidden ones are not.",
     )
     split: tuple[Amount, Amount, Amount] = setting(
         (0.9, 0.05, 0.05),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import secrets
 import time
@@ -19,9 +18,11 @@ from charrnn import atomic_files
 from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
-from charrnn.data import spool, text_files, token_cache
+from charrnn.data import duplicates, spool, text_files, token_cache
 from charrnn.data.corpus import Corpus, CorpusCard, SplitText
 from charrnn.data.corpus import build as build_corpus
+from charrnn.data.corpus import warnings as corpus_warnings
+from charrnn.data.decoding import FileEncoder
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
@@ -138,11 +139,11 @@ class _Preparation:
         if STDIN in source.names:
             index = source.names.index(STDIN)
             start, end = (*source.starts, self.text.characters_read + 1)[index : index + 2]
-            encoder = codecs.getincrementalencoder(data.encoding)()
+            encoder = FileEncoder(data.encoding)
             with atomic_files.atomic_writer(self.run.copy.absolute(), 4 * (end - 1 - start)) as file:
                 for piece in source.pieces(start, end - 1):
                     file.write(encoder.encode(piece))
-                file.write(encoder.encode("", final=True))
+                file.write(encoder.encode("", last=True))
         stamps = [stamp or text_files.stamp(path) for path, stamp in zip(data.texts, source.stamps, strict=True)]
         return token_cache.write(self.text, data, resolved(self.config.train.seed), stamps, self.run.tokens)
 
@@ -163,9 +164,21 @@ def _prepared(
         say(f"Seed {config.train.seed}.")
     name, stem = "standard input" if names[0] == STDIN else names[0], text_files.run_name(names[0])
     with spool.read(
-        names, config.data.encoding, name, say, stdin, writable_parent(folder or run_dir.RUNS / stem)
+        names,
+        config.data.encoding,
+        name,
+        say,
+        stdin,
+        writable_parent(folder or run_dir.RUNS / stem),
+        errors=config.data.encoding_errors,
+        globs=config.data.glob,
     ) as source:
         text = build_corpus(source, config.data, resolved(config.train.seed), name, inherited=inherited)
+        for warning in corpus_warnings(text, config.data):
+            say(warning)
+        repeated = None if config.data.documents == "none" else duplicates.count(source, text.plan)
+        if repeated and (advice := duplicates.advice(repeated, config.data.documents)):
+            say(advice)
         if folder is None:
             run = run_dir.claim(stem)
         else:
@@ -176,7 +189,8 @@ def _prepared(
             run.sweep()
             paths = [run.copy if file == STDIN else Path(file) for file in source.names]
             config = config.with_values(data={"texts": [str(path.absolute()) for path in paths]})
-            yield _Preparation(config, text, CorpusCard(name, source.digest, *text.layout.characters), run)
+            card = CorpusCard(name, source.digest, *text.layout.characters, repeated=repeated)
+            yield _Preparation(config, text, card, run)
         except BaseException:
             run.discard()
             raise

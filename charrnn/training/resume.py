@@ -14,7 +14,7 @@ from charrnn.checkpoints.model_file import TEACHER, Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
 from charrnn.config.loading import format_value
-from charrnn.config.schema import Config, resolved
+from charrnn.config.schema import Config, DataConfig, resolved
 from charrnn.data import spool, text_files, token_cache
 from charrnn.data.corpus import Corpus
 from charrnn.data.corpus import build as build_corpus
@@ -63,7 +63,7 @@ def _resume(run: Run, device: torch.device | None, settings: Sequence[str], text
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
     header = replace(header, config=_with_later_settings(header.config))
     config = _extended(header.config, settings)
-    config = config.with_values(data={"texts": _find_texts(run, texts or config.data.texts, named=bool(texts))})
+    config = config.with_values(data={"texts": _find_texts(run, texts, config.data, say)})
     corpus = _load_corpus(run, header, config, say)
     tensors = model_file.read_tensors(run.last)
     model = model_file.build_model(run.last, header, tensors)
@@ -101,18 +101,19 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
     training.take_snapshot()
 
 
-def _find_texts(run: Run, texts: Sequence[str], *, named: bool) -> list[str]:
+def _find_texts(run: Run, named: Sequence[str], data: DataConfig, say: Say) -> list[str]:
     """List the files of the run's text, `named` by the user now or in its configuration."""
-    if named and STDIN in texts:
+    if STDIN in named:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run has a copy.")
-    paths = [str(Path(name).absolute()) if named else training_corpus.current_path(name, run) for name in texts]
+    paths = [str(Path(name).absolute()) for name in named]
+    paths = paths or [training_corpus.current_path(name, run) for name in data.texts]
     for path in paths:
         if not Path(path).exists():
             raise CharRNNError(
                 f"{path}: the text of this run is gone. Name where it is now:"
                 f" charrnn train TEXT --resume -m {run.folder}"
             )
-    return text_files.find_files(paths)  # a folder could not show that its files are the same as before
+    return text_files.find_files(paths, data.glob, say)  # a folder could not show that its files are the same as before
 
 
 def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
@@ -121,7 +122,9 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
     corpus = token_cache.load(run.tokens, data, seed, header.corpus, header.vocabulary)
     if corpus is not None:
         return corpus
-    with spool.read(data.texts, data.encoding, name, say, folder=writable_parent(run.folder)) as source:
+    with spool.read(
+        data.texts, data.encoding, name, say, folder=writable_parent(run.folder), errors=data.encoding_errors
+    ) as source:
         if source.digest != header.corpus.sha256:
             raise CharRNNError(
                 f"{data.texts[0]}: the text has changed since {run.folder} was started, so it cannot be resumed."

@@ -126,9 +126,16 @@ def test_init_from_fine_tunes(trained: Path, charrnn: Charrnn) -> None:
         (["train", "short.txt"], 1, ["short.txt has 14 characters; training needs at least 100."]),
         (["train", "same.txt"], 1, ["same.txt is one character over and over ('a')"]),
         (["train", "binary.bin"], 1, ["binary.bin", "binary"]),
-        (["train", "gb.txt"], 1, ["gb.txt: not UTF-8 at byte 0 (0xce). Name its encoding, e.g. --encoding gb18030."]),
+        (["train", "gb.txt"], 1, ["gb.txt: not UTF-8 at byte 0 (0xce), line 1,", "--encoding gb18030"]),
         (["train", "gb.txt", "--encoding", "klingon"], 2, ["klingon is not a supported text encoding"]),
         (["train", "nothing"], 1, ["nothing: no .txt file in this folder or below"]),
+        (["train", "nothing", "--glob", "*.py"], 1, ["nothing: no file like *.py in this folder or below"]),
+        (["train", "text.txt", "--glob", "*.py"], 2, ["--glob chooses the files of a folder"]),
+        (["train", "text.txt", "--glob", ""], 2, ["--glob chooses the files of a folder"]),
+        (["train", "text.txt", "-s", "data.glob="], 2, ["data.glob is ''", "a pattern such as *.py"]),
+        (["train", "text.txt", "-s", "data.encoding_errors=drop"], 2, ["it must be strict, replace or skip"]),
+        (["train", "giant.txt", "-c", "names"], 1, ["keeps each line whole, and the text is a single line"]),
+        (["train", "text.txt", "-s", "data.min_count=9999"], 1, ["data.min_count=9999 leaves no character to learn"]),
         (["train", "text.txt", "-s", "train.learning_rte=1"], 2, ["train.learning_rte", "Did you mean learning_rate?"]),
         (["train", "text.txt", "-c", "smal"], 2, ["smal is neither a preset", "Did you mean small?", "tiny"]),
         (["train", "text.txt", "-c", "nowhere.yaml"], 2, ["nowhere.yaml: no such configuration file"]),
@@ -157,6 +164,7 @@ def test_a_mistake_is_one_sentence(
     (here / "same.txt").write_text("a" * 500)
     (here / "binary.bin").write_bytes(bytes(range(256)) * 20)
     (here / "gb.txt").write_bytes(("我爱北京" * 100).encode("gb18030"))
+    (here / "giant.txt").write_text("a b " * 100)
     (here / "nothing").mkdir()
     (here / "taken").mkdir()
     (here / "taken" / "mine.txt").write_text("keep")
@@ -692,6 +700,41 @@ def test_lines_and_characters_of_a_bidirectional_model_are_scored_forwards(
     )
     whole = json.loads(charrnn("evaluate", "-m", both, "-", "--json", "--exact", stdin="the fox\n").stdout)
     assert (score, line) == (f"{whole['bits_per_character']:.4f}", "the fox")
+
+
+# texts with invalid bytes, and folders
+
+
+def test_invalid_bytes_are_replaced_or_left_out_where_a_text_is_named(trained: Path, charrnn: Charrnn) -> None:
+    Path("bad.txt").write_bytes(b"the quick caf\xe9\n")
+    for command in (["evaluate", "bad.txt"], ["sample", "-n", "3", "--adapt", "bad.txt"]):
+        assert_sentence(
+            charrnn(*command), 1, "bad.txt: not UTF-8 at byte 13 (0xe9), line 1", "--encoding-errors replace"
+        )
+        for errors, fate in (("replace", "replaced by U+FFFD"), ("skip", "left out")):
+            result = charrnn(*command, "--encoding-errors", errors)
+            assert result.exit_code == 0, result.output
+            assert f"1 byte not UTF-8: {fate}." in result.stderr
+    for command in (["evaluate"], ["sample"]):
+        assert_sentence(charrnn(*command, "--encoding-errors", "skip"), 2, "--encoding-errors is about")
+
+
+def test_a_folder_is_read_by_its_globs_and_what_is_left_out_is_told(here: Path, charrnn: Charrnn) -> None:
+    (here / "src").mkdir()
+    (here / "text.txt").rename(here / "src" / "a.py")
+    (here / "src" / "b.MD").write_text("not read")
+    (here / "src" / "c.pyi").write_text("read, too\n" * 9)
+    result = charrnn("train", "src", "--glob", "*.py", "--glob", "*.pyi", *settings("train.steps=2"))
+    assert result.exit_code == 0, result.output
+    left_out = "src: 2 files to read. Left out: 1 with other names (1 .md). --glob '*.md' would take others."
+    assert left_out in result.stderr
+    assert "glob: ['*.py', '*.pyi']" in (here / "checkpoints" / "src" / "config.yaml").read_text()
+
+
+def test_evaluate_tells_that_held_out_lines_also_stand_in_the_training_split(here: Path, charrnn: Charrnn) -> None:
+    (here / "text.txt").write_text("".join(f"line {number % 40}\n" for number in range(120)))
+    charrnn("train", "text.txt", "-q", *settings("train.steps=2", "data.documents=line"))
+    assert re.search(r"\d of \d test lines \(\d+\.\d%\) also stand in the training split\.", charrnn("evaluate").stderr)
 
 
 # info
