@@ -50,7 +50,7 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             yield evaluated
             reason = training.finished()
         if reason is not None:
-            yield Finished(reason, tuple(training.history), position.step)
+            yield Finished(reason, tuple(training.history), position.step, position.startup)
             return
         if stop():
             yield from _settle(training, run)
