@@ -85,6 +85,7 @@ def train(
       charrnn train letters/ -c small -s model.dropout=0.3 --time 10m
       charrnn train --resume
     """
+    began = time.perf_counter()  # the user waits while torch is loaded, too
     given = list(settings)
     given += [f"train.time={budget}"] if budget is not None else []
     given += [f"train.seed={seed}"] if seed is not None else []
@@ -95,9 +96,9 @@ def train(
     check_together({"resume": resume, "config": config, "run": folder, "init_from": init_from}, _EXCLUDES)
     with _Stopper() as stopper:
         if resume:
-            job = _resumed(texts, model, given, device, say)
+            job = _resumed(texts, model, given, device, say, began)
         else:
-            job = _new(texts, config, given, folder, init_from, device, say)
+            job = _new(texts, config, given, folder, init_from, device, say, began)
         stopper.saves = job.saves
         code = _run(job, quiet, samples, stopper)
     if code:
@@ -112,8 +113,8 @@ def _new(
     init_from: str | None,
     device: str,
     say: Callable[[str], None],
+    began: float,
 ) -> TrainingJob[Any]:
-    began = time.perf_counter()  # the user waits while torch is loaded, too
     from charrnn.config import loading
 
     base, start = {}, None
@@ -149,7 +150,12 @@ def _new(
 
 
 def _resumed(
-    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Callable[[str], None]
+    texts: tuple[str, ...],
+    model: str | None,
+    settings: list[str],
+    device: str,
+    say: Callable[[str], None],
+    began: float,
 ) -> TrainingJob[Any]:
     from charrnn.checkpoints import run_dir
     from charrnn.device import choose_device
@@ -157,7 +163,7 @@ def _resumed(
 
     run = run_dir.find_run(model)
     chosen = None if device == "auto" else choose_device(device)
-    return resume.resume(run, chosen, settings=settings, texts=texts, say=say)
+    return resume.resume(run, chosen, settings=settings, texts=texts, say=say, began=began)
 
 
 def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) -> int:

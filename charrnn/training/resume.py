@@ -174,7 +174,7 @@ def _begin_patience(position: Position, config: Config) -> Position:
 
     It does so after as many evaluations as it waits for: the first ones still profit from the low rate before.
     """
-    waits = (config.train.patience or 0) * resolved(config.train.eval_every)
+    waits = resolved(config.train.patience or 0) * resolved(config.train.eval_every)
     return replace(position, stale=0, patience_from=position.step + waits)
 
 

@@ -83,6 +83,7 @@ class Training:
 
         `seconds` of a time budget are spent; `evaluation_seconds` is an estimate, until the first evaluation.
         """
+        self.start_clock(seconds)  # what follows takes a second or more
         self.config, self.card, self.device, self.baselines = config, card, device, baselines
         train, self.vocabulary, self.validation = config.train, corpus.vocabulary, corpus.validation.tokens
         seed, batch_size, custom = resolved(train.seed), resolved(train.batch_size), train.kernel == "custom"
@@ -118,7 +119,6 @@ class Training:
             evaluation_seconds=evaluation_seconds,
             device=device.type,
         )
-        self.start_clock(seconds)
         self.history: list[EvaluationRecord] = []
         self.lag = GPU_LAG if device.type == "cuda" else 0
         self._pending: deque[_PendingStep] = deque()

@@ -18,7 +18,7 @@ from charrnn.atomic_files import write_atomically
 from charrnn.checkpoints.model_file import read_header, read_tensors, to_bytes
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, MisuseError
 from charrnn.evaluation import cloze, scoring
 from charrnn.models import losses
 from charrnn.models.bidirectional import BidirectionalRNN
@@ -365,6 +365,60 @@ def test_a_time_budget_is_kept_and_the_rate_annealed_to_it(here: Path, monkeypat
     assert finished.reason == "time"
     assert steps[-1].learning_rate < 0.05 * max(report.learning_rate for report in steps)
     assert job.training.position.seconds == pytest.approx(1.5, abs=0.1)
+
+
+class Clock:
+    """A clock that goes on a little whenever it is read, and by what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", self.read)
+
+    def read(self) -> float:
+        self.now += 1e-5
+        return self.now
+
+
+def test_saves_and_all_else_that_the_user_waits_for_count_for_a_time_budget(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saves once a minute did not count, nor what lay between steps."""
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    job = started("run", "train.time=20", "train.steps=null", "train.epochs=null", "train.eval_every=1000")
+    save = job.training.save_last
+
+    def slow_save(run: Run) -> None:
+        clock.now += 2.0
+        save(run)
+
+    monkeypatch.setattr(job.training, "save_last", slow_save)
+    for report in loop.train(job.training, job.run):
+        clock.now += 1.0 if isinstance(report, StepDone) else 0.0  # spent by who draws the report
+    job.run.release()
+    assert job.training.position.step == 7  # three seconds each
+    assert 21.0 <= clock.now < 25.0  # and a last save, for which no evaluation before had shown how long it takes
+
+
+def test_what_a_resumed_process_needs_to_get_ready_counts_as_time_but_not_as_progress(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    job.training.start_clock(10.0)
+    run_until(job, 0)
+    job.run.release()
+    clock.now += 1000.0  # nothing runs meanwhile
+    began = clock.now
+    clock.now += 30.0
+    resumed = resume.resume(Run(Path("run")), CPU, began=began)
+    resumed.run.release()
+    assert resumed.training.progress == 0.0
+    assert resumed.training.position.seconds == pytest.approx(40.0, abs=0.1)
+    resumed.training.tick()
+    assert resumed.training.position.seconds == pytest.approx(40.0, abs=0.1)
+    with pytest.raises(MisuseError, match="has trained for 40 seconds, which --time includes: set more"):
+        resume.resume(Run(Path("run")), CPU, settings=["train.time=35s"], began=clock.now - 30.0)
 
 
 def test_time_before_the_first_step_is_no_progress(here: Path) -> None:
