@@ -4,6 +4,7 @@ Imports only click until a command runs, so that --help is there at once."""
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import sys
@@ -98,7 +99,10 @@ def cli() -> None:
 
 def entry() -> None:
     """Run the command line as a program."""
-    cli(prog_name="charrnn")
+    try:
+        cli(prog_name="charrnn")
+    finally:
+        gc.freeze()  # or the interpreter, as it ends, looks for garbage among all objects of torch: a second or more
 
 
 for _command in (train, sample, evaluate, info):

@@ -96,6 +96,7 @@ def train(
       charrnn train letters/ -c small -s model.dropout=0.3 --time 10m
       charrnn train --resume
     """
+    began = time.perf_counter()  # the user waits while torch is loaded, too
     given = list(settings)
     given += [f"train.time={budget}"] if budget is not None else []
     given += [f"train.seed={seed}"] if seed is not None else []
@@ -110,9 +111,9 @@ def train(
     check_together({"resume": resume, "config": config, "run": folder, "init_from": init_from}, _EXCLUDES)
     with _Stopper() as stopper:
         if resume:
-            job = resumed_job(texts, model, given, device, say)
+            job = resumed_job(texts, model, given, device, say, began)
         else:
-            job = new_job(texts, config, given, folder, init_from, device, say, stdin())
+            job = new_job(texts, config, given, folder, init_from, device, say, stdin(), began)
         stopper.saves = job.saves
         code = _run(job, quiet, samples, stopper)
     if code:
@@ -128,9 +129,13 @@ def new_job(
     device: str,
     say: Say,
     stdin: BinaryIO | None = None,
+    began: float | None = None,
 ) -> TrainingJob[Any]:
-    """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`."""
-    began = time.perf_counter()  # the user waits while torch is loaded, too
+    """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`.
+
+    A time budget counts from `began` (of time.perf_counter), by default from now.
+    """
+    began = time.perf_counter() if began is None else began
     from charrnn.checkpoints import base_model, run_dir
     from charrnn.config import loading
 
@@ -167,7 +172,7 @@ def new_job(
 
 
 def resumed_job(
-    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Say
+    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Say, began: float | None = None
 ) -> TrainingJob[Any]:
     """Resume the run that `model` names, or the newest; KEY=VALUE `settings` may extend it."""
     from charrnn.checkpoints import run_dir
@@ -176,7 +181,7 @@ def resumed_job(
 
     run = run_dir.find_run(model)
     chosen = None if device == "auto" else choose_device(device)
-    return resume.resume(run, chosen, settings=settings, texts=texts, say=say)
+    return resume.resume(run, chosen, settings=settings, texts=texts, say=say, began=began)
 
 
 def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) -> int:

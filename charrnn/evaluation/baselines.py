@@ -26,11 +26,12 @@ MAX_AT_START = 1 << 21  # characters of a training split, up to which all baseli
 MAX_ON_DEMAND = 1 << 22  # and up to which xz and n-grams are computed at all: longer ones would take minutes
 
 
-def compute(corpus: Corpus) -> BaselineScores:
-    """Compute the baselines of both held-out splits; without xz and n-grams if the training split is long."""
+def compute(corpus: Corpus, *, ngrams: bool = True) -> BaselineScores:
+    """Compute the baselines of both held-out splits; without xz and n-grams if not wanted or the training split is
+    long."""
     vocabulary, training = corpus.vocabulary, corpus.training
     counts = count(corpus)
-    short = len(training) <= MAX_AT_START
+    short = ngrams and len(training) <= MAX_AT_START
     model = best_ngram(corpus) if short else None
     scores = [
         measure(vocabulary, counts, split.tokens, model, (training, split.text) if short else None)

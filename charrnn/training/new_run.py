@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -19,10 +20,11 @@ from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
 from charrnn.data import duplicates, spool, text_files, token_cache
-from charrnn.data.corpus import Corpus, CorpusCard, SplitText
+from charrnn.data.corpus import Corpus, CorpusCard, Split, SplitText
 from charrnn.data.corpus import build as build_corpus
 from charrnn.data.corpus import warnings as corpus_warnings
 from charrnn.data.decoding import FileEncoder
+from charrnn.data.splits import SPLITS
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
@@ -35,7 +37,12 @@ from charrnn.training import auto_config
 from charrnn.training.fine_tuning import compare_with_ngrams
 from charrnn.training.job import TrainingJob
 from charrnn.training.ngram_counting import Counting
+from charrnn.training.optimizer import load_torch
 from charrnn.training.training_step import Training
+
+MAX_BASELINES_SHARE = 0.05  # of a time budget; if xz and n-grams would take more, they are left to evaluate
+MEASURED_CHARACTERS = 20_000  # of the training split, to estimate that
+GROWTH = 2.0  # the time for a character of a long text, as a multiple of that of a short one: 0.6 to 2.8 in trials
 
 
 def start(
@@ -70,7 +77,11 @@ def start(
         say(f"Read {ready.text.characters_read:,} characters.")
         keep_freed_memory()
         base = None if init_from is None else _load_base(init_from, vocabulary.characters, say)
+        if not ready.affords_ngrams:
+            say("xz and n-grams of this text would take too much of the time; charrnn evaluate computes them.")
         config, relative_bits = _compare(ready, base, device, say)
+        corpus, scores = ready.corpus, ready.baselines  # before the plan, which divides the time that is left
+        load_torch()
         say(f"Benchmarking kernels and precisions on {device} ...")
         plan = auto_config.plan(
             config,
@@ -89,7 +100,6 @@ def start(
         if base is not None:
             model = make_model(plan.config.model, len(vocabulary))
             model.load_state_dict(base.state_dict())
-        corpus, scores = ready.corpus, ready.baselines  # not before: encoding a long text takes minutes
         ready.run.write_config(plan.config)
         training = Training(
             plan.config,
@@ -128,9 +138,21 @@ class _Preparation:
     run: Run
 
     @cached_property
+    def affords_ngrams(self) -> bool:
+        """Estimate whether xz and n-grams fit in their share of a time budget, if there is one."""
+        limit = self.config.train.time
+        if limit is None or not MEASURED_CHARACTERS < self.card.training <= baselines.MAX_AT_START:
+            return True
+        share = MEASURED_CHARACTERS / self.card.training
+        training, validation, test = (_head(self.corpus.split(name), share) for name in SPLITS)
+        began = time.perf_counter()
+        baselines.compute(replace(self.corpus, training=training, validation=validation, test=test))
+        return GROWTH * (time.perf_counter() - began) / share <= MAX_BASELINES_SHARE * limit
+
+    @cached_property
     def baselines(self) -> BaselineScores:
         """Compute the baselines of the held-out splits."""
-        return baselines.compute(self.corpus)
+        return baselines.compute(self.corpus, ngrams=self.affords_ngrams)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -196,6 +218,10 @@ def _prepared(
             raise
 
 
+def _head(split: Split, share: float) -> Split:
+    return replace(split, tokens=split.tokens[: math.ceil(share * len(split))])
+
+
 def _load_base(path: Path, characters: str, say: Say) -> Network:
     """Load the model that a fine-tuning starts from, for the characters of the new text."""
     header, old = model_file.read_model(path)
@@ -209,8 +235,8 @@ def _compare(ready: _Preparation, base: Network | None, device: torch.device, sa
     """Compare a base model with an n-gram model of the new text, if an `auto` depends on it; return the configuration
     and the model's bits as a multiple of the n-gram model's, or None if they are not compared."""
     train = ready.config.train
-    # n-grams of a longer text are not counted: no distillation then, and a third of the usual learning rate
-    countable = ready.card.training <= baselines.MAX_AT_START
+    # without n-grams, of a long text or in a short time, there is no distillation, and a third of the usual rate
+    countable = ready.card.training <= baselines.MAX_AT_START and ready.affords_ngrams
     if base is None or not countable or "auto" not in (train.distillation, train.learning_rate):
         return ready.config, None
     say("Comparing it with an n-gram model of this text ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,22 +42,32 @@ def resume(
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
     say: Say = silent,
+    began: float | None = None,
 ) -> TrainingJob[Training]:
     """Restore a run on a device, or if None on the type of device where it was trained.
 
+    Its time, with that of the processes before, goes on from `began` (of time.perf_counter).
     `texts` say where its text is now. `settings` may extend it; MisuseError is raised for model.*, data.* and what its
     state depends on, CharRNNError where the text is gone or has changed, or another process trains the run.
     """
+    began = time.perf_counter() if began is None else began
     # locked before it is read: what another process saves meanwhile must not be lost
     run.lock()
     try:
-        return TrainingJob(_resume(run, device, settings, texts, say), run)
+        return TrainingJob(_resume(run, device, settings, texts, say, began), run)
     except BaseException:
         run.release()
         raise
 
 
-def _resume(run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say) -> Training:
+def _resume(
+    run: Run,
+    device: torch.device | None,
+    settings: Sequence[str],
+    texts: Sequence[str],
+    say: Say,
+    began: float,
+) -> Training:
     keep_freed_memory()
     header = model_file.read_header(run.last)
     if header.position is None:
@@ -72,14 +83,18 @@ def _resume(run: Run, device: torch.device | None, settings: Sequence[str], text
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
     training = Training(config, corpus, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
+    waited = time.perf_counter() - began
+    position = replace(position, seconds=position.seconds + waited, startup=position.startup + waited)
+    if config.train != header.config.train:
+        _check_length(run, training, position, header.config)
+        position = _begin_patience(position, config)
+    if "train.learning_rate" in _names(settings):
+        position = replace(position, rate_scale=1.0, rollbacks=0)  # the user has mended what failed
     restore(training, run.last, header, position, tensors)
     if config.train.precision == "bf16" and not bf16_on(device).fast:
         say(throughput.SLOW_BF16.format(device=device))
     if position.device != device.type:
         say(f"Trained on {position.device} before, on {device} now: exact up to rounding and dropout's random numbers.")
-    if config.train != header.config.train:
-        _check_length(run, training, header.config)
-        training.position.stale = 0
     if config != header.config:
         run.write_config(config)
     run.truncate(training.position.lengths)
@@ -97,6 +112,7 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
         raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
     training.history = list(header.history)
     training.restore_snapshot(Snapshot(tensors, position))
+    training.start_clock(position.seconds)
     training.position.device = training.device.type
     training.take_snapshot()
 
@@ -143,9 +159,9 @@ def _take_teacher(run: Run, header: Header, tensors: dict[str, Tensor]) -> Netwo
     return model_file.build_model(run.last, header, weights)
 
 
-def _check_length(run: Run, training: Training, before: Config) -> None:
+def _check_length(run: Run, training: Training, position: Position, before: Config) -> None:
     """Raise MisuseError where a new length is already over."""
-    position, limit = training.position, training.config.train.time
+    limit = training.config.train.time
     if limit is not None and limit != before.train.time and position.seconds >= limit:
         raise MisuseError(
             f"{run.folder} has trained for {position.seconds:.0f} seconds, which --time includes: set more."
@@ -154,6 +170,19 @@ def _check_length(run: Run, training: Training, before: Config) -> None:
         raise MisuseError(
             f"{run.folder} has done {position.step:,} steps already, and this would be {training.total:,}; set more."
         )
+
+
+def _begin_patience(position: Position, config: Config) -> Position:
+    """Let patience begin anew: evaluations at a rate that has risen again are worse than those before.
+
+    It does so after as many evaluations as it waits for: the first ones still profit from the low rate before.
+    """
+    waits = resolved(config.train.patience or 0) * resolved(config.train.eval_every)
+    return replace(position, stale=0, patience_from=position.step + waits)
+
+
+def _names(settings: Sequence[str]) -> set[str]:
+    return {assignment.partition("=")[0].strip() for assignment in settings}
 
 
 def _with_later_settings(config: Config) -> Config:
@@ -166,7 +195,7 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
     """Apply settings to a run's configuration. Raises MisuseError for what cannot be changed."""
     before = old.model_dump()
     base = {section: dict(values) for section, values in before.items()}
-    if {assignment.partition("=")[0].strip() for assignment in settings} & _LENGTHS:
+    if _names(settings) & _LENGTHS:
         # they exclude each other: setting one unsets the others
         base["train"].update({key.removeprefix("train."): None for key in _LENGTHS})
     new = loading.load(None, settings, base)

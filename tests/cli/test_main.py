@@ -9,13 +9,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
 from charrnn.checkpoints.model_file import read_header
+from charrnn.errors import CharRNNError
 from charrnn.evaluation import scoring
+from charrnn.training import new_run, resume
 from tests.conftest import TEXT, Charrnn, settings
 
 
@@ -104,6 +106,25 @@ def test_resume_extends_a_finished_run(trained: Path, charrnn: Charrnn) -> None:
     assert "Resuming" in longer.stderr
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 25
+
+
+@pytest.mark.parametrize("options", [("text.txt",), ("--resume",)], ids=str)
+def test_time_counts_from_typing(
+    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """While torch is loaded, too; of a resumed run it did not."""
+    given: list[float] = []
+
+    def stop(*_: object, began: float, **__: object) -> NoReturn:
+        given.append(began)
+        raise CharRNNError("enough")
+
+    monkeypatch.setattr(new_run, "start", stop)
+    monkeypatch.setattr(resume, "resume", stop)
+    clock = itertools.count(123.0)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    assert charrnn("train", *options, "--time", "10s").exit_code == 1
+    assert given == [123.0]
 
 
 def test_init_from_fine_tunes(trained: Path, charrnn: Charrnn) -> None:
@@ -754,7 +775,7 @@ def test_info_says_what_a_model_is_and_lists_the_runs(trained: Path, charrnn: Ch
     last = trained / "last.safetensors"  # the best may be of another step
     page, header = charrnn("info", "-m", str(last)).stdout, read_header(last)
     train, vocabulary = header.config.train, len(header.vocabulary)
-    read = 20 * int(train.batch_size) * train.sequence_length
+    read = int(train.batch_size) * (20 * 284 // 41)  # of each row of 284 characters, cut into 41 windows
     # LSTM 2 x 5 on an embedding of 4: four gates of both inputs and states, and the head; forwards and twice back
     flops = 6 * read * (4 * 5 * (4 + 5 + 10) + 5 * vocabulary)
     assert f"{read:,} characters read, {flops:.2g} floating-point operations" in page

@@ -500,9 +500,9 @@ def test_the_base_model_is_compared_with_n_grams_to_resolve_distillation(
         compared.append(more["relative_bits"])
         return plan(chosen, *sizes, **more)
 
-    def counted_once(corpus: Corpus) -> scores.BaselineScores:
+    def counted_once(corpus: Corpus, *, ngrams: bool) -> scores.BaselineScores:
         baseline_scores.append(corpus)
-        return compute(corpus)
+        return compute(corpus, ngrams=ngrams)
 
     monkeypatch.setattr(auto_config, "plan", spied)
     monkeypatch.setattr(auto_config, "fine_tuning_rate", lambda known: 0.001 if known == compared[-1] else math.nan)
@@ -795,6 +795,35 @@ def test_moving_the_text_does_not_reset_patience(here: Path) -> None:
 def test_a_training_split_that_is_too_short_is_reported(here: Path) -> None:
     with pytest.raises(CharRNNError, match="leaves 9 characters to train on"):
         fresh(["text.txt"], "data.split=[0.01,0.49,0.5]")
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(30, False), (40, True)])
+def test_baselines_that_would_take_more_than_a_twentieth_of_the_time_are_left_to_evaluate(
+    here: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, counted: bool
+) -> None:
+    """They were computed after the time had been planned, and did not count."""
+    now, compute = 0.0, baselines.compute
+
+    def perf_counter() -> float:
+        nonlocal now
+        now += 1e-6
+        return now
+
+    def slow_compute(corpus: Corpus, *, ngrams: bool = True) -> scores.BaselineScores:
+        nonlocal now
+        now += 1e-3 * len(corpus.training) if ngrams else 0.0
+        return compute(corpus, ngrams=ngrams)
+
+    monkeypatch.setattr(new_run, "MEASURED_CHARACTERS", 100)  # of 853: all take twice 0.1 x 8.53 seconds, or 1.71
+    monkeypatch.setattr("time.perf_counter", perf_counter)
+    monkeypatch.setattr(baselines, "compute", slow_compute)
+    said: list[str] = []
+    job = fresh(["text.txt"], f"train.time={seconds}s", say=said.append)
+    job.run.release()
+    assert job.training.baselines is not None
+    assert (job.training.baselines.validation.ngram is not None) == counted
+    assert any("charrnn evaluate computes them" in note for note in said) != counted
+    assert job.training.position.seconds == pytest.approx(0.953 if counted else 0.1, abs=0.01)
 
 
 def test_a_plan_that_fails_leaves_no_folder(here: Path) -> None:
