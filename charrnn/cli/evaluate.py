@@ -23,6 +23,7 @@ from charrnn.cli.options import (
     option,
 )
 from charrnn.errors import MisuseError
+from charrnn.messages import counted
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
@@ -46,6 +47,7 @@ _EXCLUDES = (
 _NEEDS = (
     ("dynamic_rate", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
     ("dynamic_decay", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
+    ("encoding", "texts", "--encoding is that of TEXT; name one, or leave it out."),
 )
 
 Source = tuple[str, "str | Split"]  # the name of a text and its characters, or a split of a model's corpus
@@ -63,7 +65,7 @@ class EvaluateOptions(NamedTuple):
     dynamic_rate: float | None
     dynamic_decay: float | None
     as_json: bool
-    encoding: str
+    encoding: str | None
     device: str
 
 
@@ -91,19 +93,25 @@ def evaluate(**given: Any) -> None:
     """
     chosen = EvaluateOptions(**given)
     _check(chosen)
-    from charrnn.data import text_files
+    from charrnn.data.text_files import TextReader
 
-    sources: list[Source] = [(name, text_files.read([name], chosen.encoding, stdin())) for name in chosen.texts]
+    # every text and every model is found before the first is read, which may take long
+    readers = [TextReader([name], chosen.encoding or "utf-8", stdin()) for name in chosen.texts]
+    models = [(name, find_model(name)) for name in chosen.models or (None,)]
+    sources: list[Source] = [
+        (name, "".join(reader.pieces(may_be_empty=chosen.per_line or chosen.per_char)))
+        for name, reader in zip(chosen.texts, readers, strict=True)
+    ]
     short = sum(len(given) for _, given in sources) <= _SHORT
     if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
-        _score_short_texts(chosen, sources)
+        _score_short_texts(models, sources)
         return
-    if chosen.dynamic:  # before any is scored, which takes long
-        from charrnn.checkpoints import model_file, run_dir
+    if chosen.dynamic:
+        from charrnn.checkpoints import model_file
 
-        for model in chosen.models:
-            check_trainable("--dynamic", model_file.read_header(run_dir.find_model(model)))
-    rows = [row for name in chosen.models or (None,) for row in _score(chosen, name, sources)]
+        for _, path in models:
+            check_trainable("--dynamic", model_file.read_header(path))
+    rows = [row for name, path in models for row in _score(chosen, name, path, sources)]
     if rows and not chosen.as_json:
         from charrnn.cli import tables
 
@@ -114,32 +122,32 @@ def _check(chosen: EvaluateOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
     if chosen.per_line + chosen.per_char + chosen.as_json > 1:
         raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
-    check_together(chosen._asdict(), _EXCLUDES, _NEEDS)
+    check_together({**chosen._asdict(), "texts": chosen.texts or None}, _EXCLUDES, _NEEDS)
+    if chosen.texts.count("-") > 1:
+        raise MisuseError("Standard input (-) is named twice; it can be read once.")
     check_rate("--dynamic-rate", chosen.dynamic_rate)
     if chosen.dynamic_decay is not None and not 0 <= chosen.dynamic_decay <= 1:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
 
 
-def _score_short_texts(chosen: EvaluateOptions, sources: list[Source]) -> None:
+def _score_short_texts(models: list[tuple[str | None, Path]], sources: list[Source]) -> None:
     """Print the score of every line without loading torch."""
-    for name in chosen.models or (None,):
-        path = find_model(name)
+    for name, path in models:
         model, vocabulary = language_model(path, "cpu")
         for _, content in sources:
             assert isinstance(content, str)
-            _put_lines(model, vocabulary, content, _column(name, path, chosen.models))
+            _put_lines(model, vocabulary, content, _column(name, path, len(models) > 1))
 
 
-def _score(chosen: EvaluateOptions, name: str | None, sources: list[Source]) -> Iterator[dict[str, Any]]:
+def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[Source]) -> Iterator[dict[str, Any]]:
     """Score all texts with one model; yields the rows of a table, and prints every other output."""
     import json
 
     from charrnn.evaluation import baselines
     from charrnn.models import torch_model
 
-    path = find_model(name)
     header, model = open_model(path, chosen.device)
-    label, prefix = str(name or path.parent), _column(name, path, chosen.models)
+    label, prefix = str(name or path.parent), _column(name, path, len(chosen.models) > 1)
     evaluator = None
     if chosen.dynamic:
         # a model without a test split is scored on its validation split, which must not choose its rate then
@@ -229,13 +237,13 @@ def _held_out(header: Header, path: Path) -> Source:
     from charrnn.checkpoints import training_corpus
 
     kind, split = training_corpus.held_out(header, path, say=note)
-    note(f"Scoring the {kind} of {header.corpus.name} ({len(split):,} characters).")
+    note(f"Scoring the {kind} of {header.corpus.name} ({counted(len(split), 'character')}).")
     return f"{header.corpus.name} ({kind})", split
 
 
-def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:
+def _column(name: str | None, path: Path, several: bool) -> tuple[str, ...]:
     """Return the column that tells models apart, where there are several."""
-    return (escaped(str(name or path.parent)),) if len(models) > 1 else ()
+    return (escaped(str(name or path.parent)),) if several else ()
 
 
 def _put_lines(model: LanguageModel, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:

@@ -14,10 +14,10 @@ import click
 from charrnn.cli.console import note
 from charrnn.cli.evaluate import evaluate
 from charrnn.cli.info import info
-from charrnn.cli.options import CONTEXT
+from charrnn.cli.options import CONTEXT, spelled
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, ParameterError
 from charrnn.version import VERSION
 
 _COMPLETION = """\b
@@ -32,7 +32,7 @@ class _Sentence(click.ClickException):
     """A charrnn error on its way to the terminal."""
 
     def __init__(self, error: CharRNNError) -> None:
-        super().__init__(str(error))
+        super().__init__(error.spelled(spelled) if isinstance(error, ParameterError) else str(error))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:

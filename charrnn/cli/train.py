@@ -38,7 +38,27 @@ _EXCLUDES = (("resume", "config run init_from", "--resume continues a run as it 
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-@click.command(cls=Command, context_settings=CONTEXT, short_help="Train a model on texts.")
+class _TrainCommand(Command):
+    """A command that knows which setting an unknown option means."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)  # click empties the list
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from charrnn.config import loading
+
+            setting = loading.setting_like(error.option_name.lstrip("-"))
+            if setting is None:
+                raise
+            # the value stands behind the option, or behind "="
+            pairs = zip(words, [*words[1:], "VALUE"], strict=True)
+            given = [word.partition("=")[2] or after for word, after in pairs if word.startswith(error.option_name)]
+            advice = f"{error.option_name} is a setting, and no option: -s {setting}={given[0] if given else 'VALUE'}"
+            raise MisuseError(advice) from error
+
+
+@click.command(cls=_TrainCommand, context_settings=CONTEXT, short_help="Train a model on texts.")
 @click.argument("texts", nargs=-1, metavar="TEXT...", shell_complete=complete_files)
 @option("Input", "--encoding", "Encoding of the texts. [default: utf-8]", metavar="NAME")
 @option("Settings", "-c --config", "A preset, or a YAML file.", metavar="NAME|FILE", shell_complete=complete_presets)
@@ -114,14 +134,15 @@ def _new(
     say: Callable[[str], None],
 ) -> TrainingJob[Any]:
     began = time.perf_counter()  # the user waits while torch is loaded, too
+    from charrnn.checkpoints.run_dir import Run, find_model
     from charrnn.config import loading
+    from charrnn.data.text_files import TextReader
 
     base, start = {}, None
     if init_from is not None:
-        from charrnn.checkpoints import run_dir
+        start = find_model(init_from)
         from charrnn.training.fine_tuning import fine_tuning_base
 
-        start = run_dir.find_model(init_from)
         base = fine_tuning_base(start)
     try:
         config = loading.load(source, settings, base)
@@ -134,6 +155,10 @@ def _new(
         config = config.with_values(data={"texts": list(texts)})
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+    # before torch, which takes seconds to load, a text that is missing is told, and a folder that is taken
+    TextReader(config.data.texts, config.data.encoding)
+    if folder is not None:
+        Run(folder).check_free()
     from charrnn.device import choose_device
     from charrnn.training import fine_tuning, new_run
 
@@ -152,10 +177,11 @@ def _resumed(
     texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Callable[[str], None]
 ) -> TrainingJob[Any]:
     from charrnn.checkpoints import run_dir
+
+    run = run_dir.find_run(model)
     from charrnn.device import choose_device
     from charrnn.training import resume
 
-    run = run_dir.find_run(model)
     chosen = None if device == "auto" else choose_device(device)
     return resume.resume(run, chosen, settings=settings, texts=texts, say=say)
 

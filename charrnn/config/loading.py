@@ -15,6 +15,7 @@ from charrnn.config.schema import Config, ModelConfig, TrainConfig
 from charrnn.errors import CharRNNError, MisuseError
 
 _HERE = Path(__file__).parent.parent
+_ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "l2": "weight_decay", "bptt": "sequence_length"}
 PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
 
 
@@ -58,6 +59,16 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
     if mistakes:
         raise MisuseError(_join(mistakes))
     return config
+
+
+def setting_like(word: str) -> str | None:
+    """Return the setting that a word such as learning-rate, hidden or lr names; None where none or several fit."""
+    names = {f"{section}.{name}": name for section, kind in Config.SECTIONS.items() for name in kind.model_fields}
+    word = _ABBREVIATIONS.get(word, word.replace("-", "_"))
+    found = [key for key, name in names.items() if name == word] or [
+        key for key, name in names.items() if f"_{word}_" in f"_{name}_"
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

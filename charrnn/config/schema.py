@@ -190,7 +190,7 @@ class ModelConfig(Section):
         if self.cell == "ngram":
             return f"ngram of order {self.order}"
         if self.cell == "hmm":
-            return f"hmm of {self.hidden_size} states"
+            return f"hmm of {self.hidden_size} state{'' if self.hidden_size == 1 else 's'}"
         return f"{self.num_layers} x {self.hidden_size} {self.cell}"
 
     @property

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +43,9 @@ class TextReader:
         self.length = 0
         self._sha = hashlib.sha256()
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self, *, may_be_empty: bool = False) -> Iterator[str]:
         """Yield the text. Raises CharRNNError for a file that is unreadable, binary or not in the encoding, and at the
-        end for an empty text."""
+        end for an empty text, unless it may be empty."""
         empty = True
         for file in self.names:
             if self.starts:
@@ -54,13 +55,13 @@ class TextReader:
             size = -1 if codecs.lookup(self.encoding).name in _INDIVISIBLE else _PIECE
             for raw in _read_bytes(file, self.stdin, size):
                 piece = self._count(*decoder.feed(raw))
-                empty = empty and not piece.strip("\n")
+                empty = empty and not piece
                 yield piece
             piece = self._count(*decoder.feed(b"", last=True))
             decoder.check()
-            empty = empty and not piece.strip("\n")
+            empty = empty and not piece
             yield piece
-        if empty:
+        if empty and not may_be_empty:
             raise CharRNNError(f"{_describe(self.names)} is empty; name a text with characters in it.")
 
     def digest(self) -> str:
@@ -111,6 +112,8 @@ def run_name(name: str) -> str:
 def _expand(name: str) -> list[str]:
     if name == STDIN:
         return [name]
+    if re.match(r"\w+://", name):
+        raise CharRNNError(f"{name}: charrnn reads files, not addresses. Download it first, e.g. curl -O {name}")
     path = Path(name)
     try:
         path.stat()

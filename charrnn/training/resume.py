@@ -21,7 +21,7 @@ from charrnn.data.corpus import build as build_corpus
 from charrnn.data.text_files import STDIN
 from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.messages import Say, silent
+from charrnn.messages import Say, counted, silent
 from charrnn.models.factory import Network
 from charrnn.training import throughput
 from charrnn.training.job import TrainingJob
@@ -149,7 +149,8 @@ def _check_length(run: Run, training: Training, before: Config) -> None:
         )
     if training.total is not None and training.total <= position.step:
         raise MisuseError(
-            f"{run.folder} has done {position.step:,} steps already, and this would be {training.total:,}; set more."
+            f"{run.folder} has done {counted(position.step, 'step')} already, and this would be {training.total:,};"
+            " set more."
         )
 
 

@@ -72,7 +72,8 @@ def test_a_drawn_seed_is_printed_and_written(here: Path, charrnn: Charrnn) -> No
 def test_a_seed_that_is_none_is_a_sentence(here: Path, charrnn: Charrnn, seed: str) -> None:
     result = charrnn("train", "text.txt", f"--seed={seed}")
     assert result.exit_code == 2
-    assert "is not a whole number from 0 to 9223372036854775807." in result.stderr
+    assert re.search("is not a whole number of 0 or more|this number is too large; 18 digits fit", result.stderr)
+    assert str(2**63 - 1) not in result.stderr
 
 
 def test_an_empty_prime_is_none(trained: Path, charrnn: Charrnn) -> None:
@@ -236,7 +237,9 @@ def test_a_sample_is_the_prime_the_continuation_and_one_newline(trained: Path, c
 
 
 def test_the_newest_model_is_named_on_stderr(trained: Path, charrnn: Charrnn) -> None:
-    assert charrnn("sample", "-n", "3").stderr == f"Model: {Path('checkpoints/text/best.safetensors')}\n"
+    assert charrnn("sample", "-n", "3", "--seed", "1").stderr == (
+        f"Model: {Path('checkpoints/text/best.safetensors')}\n"
+    )
 
 
 def test_many_samples_are_parted_by_an_empty_line_and_start_with_the_few(trained: Path, charrnn: Charrnn) -> None:
@@ -748,7 +751,9 @@ def test_output_is_utf8_whatever_the_locale(trained: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell's pipe")
 def test_a_closed_pipe_ends_quietly(trained: Path) -> None:
-    script = f"{sys.executable} -m charrnn sample -m text -n 100000 2>err | head -c 20; echo ${{PIPESTATUS[0]}}"
+    script = (
+        f"{sys.executable} -m charrnn sample -m text -n 100000 --seed 1 2>err | head -c 20; echo ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=120)
     assert done.stdout[20:].split() == [b"0"]
     assert Path("err").read_text() == ""
