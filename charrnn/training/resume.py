@@ -168,6 +168,7 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
         # they exclude each other: setting one unsets the others
         base["train"].update({key.removeprefix("train."): None for key in _LENGTHS})
     new = loading.load(None, settings, base)
+    mistakes = []
     for section, values in new.model_dump().items():
         for name, value in values.items():
             if value == before[section][name] or f"{section}.{name}" in _LENGTHS:
@@ -175,12 +176,12 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
             if section != "train" or name in _FIXED:
                 new_value, old_value = format_value(value), format_value(before[section][name])
                 advice = "" if section == "model" else ", or fine-tune this one with --init-from"
-                raise MisuseError(
-                    f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
-                    f" Start a new run{advice}."
-                )
-            if value == "auto":
-                raise MisuseError(f"{section}.{name}=auto was resolved when the run started; set a value.")
+                fixed = f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
+                mistakes.append(f"{fixed} Start a new run{advice}.")
+            elif value == "auto":
+                mistakes.append(f"{section}.{name}=auto was resolved when the run started; set a value.")
     if new.train.epochs == "auto":
-        raise MisuseError("train.epochs=auto was resolved when the run started; set a number.")
+        mistakes.append("train.epochs=auto was resolved when the run started; set a number.")
+    if mistakes:
+        raise MisuseError(loading.joined(mistakes))
     return new

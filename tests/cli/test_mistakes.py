@@ -189,3 +189,18 @@ def test_a_drawn_seed_brings_a_sample_back(trained: Path, charrnn: Charrnn) -> N
 def test_where_nothing_is_drawn_there_is_no_seed(trained: Path, charrnn: Charrnn, how: list[str]) -> None:
     length = [] if "--infill" in how else ["-n", "3"]
     assert charrnn("sample", "-m", "text", *length, *how).stderr == ""
+
+
+# settings of a run
+
+
+def test_all_that_cannot_be_changed_on_resume_is_told_together(trained: Path, charrnn: Charrnn) -> None:
+    given = ["model.hidden_size=9", "train.learning_rate=auto", "train.seed=5"]
+    result = charrnn("train", "--resume", *(word for setting in given for word in ("-s", setting)))
+    assert_sentence(
+        result,
+        2,
+        "model.hidden_size=9 cannot be changed on resume (it is 5)",
+        "train.seed=5 cannot be changed on resume (it is 1)",
+        "train.learning_rate=auto was resolved when the run started",
+    )
