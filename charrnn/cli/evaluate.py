@@ -37,6 +37,7 @@ _SHORT = 50_000  # characters that are scored line by line sooner than torch is 
 _EXCLUDES = (
     ("per_line", "exact", "--per-line is always exact"),
     ("dynamic", "exact", "--dynamic is always one exact pass"),
+    ("baselines", "per_line per_char", "--baselines score whole texts"),
     (
         "dynamic",
         "per_line",
@@ -64,6 +65,7 @@ class EvaluateOptions(NamedTuple):
     dynamic: bool
     dynamic_rate: float | None
     dynamic_decay: float | None
+    baselines: bool | None
     as_json: bool
     encoding: str | None
     device: str
@@ -77,6 +79,12 @@ class EvaluateOptions(NamedTuple):
 @option("Scoring", "--dynamic", "Dynamic evaluation: score each character, then learn from it.", is_flag=True)
 @option("Scoring", "--dynamic-rate", "Its learning rate. [default: chosen on validation]", type=float, metavar="X")
 @option("Scoring", "--dynamic-decay", "Its decay to the trained weights. [default: likewise]", type=float, metavar="X")
+@option(
+    "Scoring",
+    "--baselines/--no-baselines",
+    "With xz and the best n-gram model, or no baselines at all. [default: with both from 5,000 characters on]",
+    default=None,
+)
 @option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
 @option("Output", "--per-char", "TSV: character, bits, rank of the right answer.", is_flag=True)
 @option("Output", "--json as_json", "Print one JSON object for each model and text.", is_flag=True)
@@ -164,9 +172,12 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
             _put_characters(model, header.vocabulary, tokens, content, evaluator, prefix)
             continue
         row = _row(label, source, header, model, tokens, chosen.exact, evaluator)
-        found = scorer.score(tokens, given if isinstance(given, str) else None)
-        if found is not None:
-            row["baselines"] = found.fields()
+        if chosen.baselines is not False:
+            other = given if isinstance(given, str) else None
+            found = scorer.score(tokens, other, requested=chosen.baselines is True)
+            row |= {"baselines": found.fields()} if found is not None else {}
+            if chosen.baselines and (found is None or not found.complete):
+                note(f"{label}: not all baselines, since the text that it was trained on is gone, changed or too long.")
         if chosen.as_json:
             click.echo(json.dumps(row, ensure_ascii=False))
         yield row

@@ -603,7 +603,7 @@ def test_the_table_scores_the_held_out_part_by_default(trained: Path, charrnn: C
 
 def test_several_models_and_texts_make_one_table(trained: Path, charrnn: Charrnn) -> None:
     Path("其他.txt").write_text("另一篇文章", encoding="utf-8")
-    result = charrnn("evaluate", "-m", "text", "-m", str(trained), "text.txt", "其他.txt")
+    result = charrnn("evaluate", "-m", "text", "-m", str(trained), "text.txt", "其他.txt", "--baselines")
     one, other = result.stdout.split("\n\n")
     for block, title in ((one, "text.txt, 948 characters"), (other, "其他.txt, 5 characters")):
         assert block.splitlines()[0] == title
@@ -612,7 +612,7 @@ def test_several_models_and_texts_make_one_table(trained: Path, charrnn: Charrnn
 
 
 def test_json_carries_nats_and_counts(trained: Path, charrnn: Charrnn) -> None:
-    score = json.loads(charrnn("evaluate", "text.txt", "--json").stdout)
+    score = json.loads(charrnn("evaluate", "text.txt", "--json", "--baselines").stdout)
     fields = ["accuracy", "baselines", "bits_per_character", "characters", "mode"]
     assert sorted(score) == [*fields, "model", "nats", "perplexity", "text"]
     assert set(score["baselines"]) == BASELINES
