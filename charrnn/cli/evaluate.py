@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,7 +87,7 @@ class EvaluateOptions(NamedTuple):
 )
 @option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
 @option("Output", "--per-char", "TSV: character, bits, rank of the right answer.", is_flag=True)
-@option("Output", "--json as_json", "Print one JSON object for each model and text.", is_flag=True)
+@option("Output", "--json as_json", "Print one JSON object for each model and text, line or character.", is_flag=True)
 @device_option()
 def evaluate(**given: Any) -> None:
     """Score texts in bits per character; without TEXT, the held-out split of the model's own corpus.
@@ -112,7 +112,7 @@ def evaluate(**given: Any) -> None:
     ]
     short = sum(len(given) for _, given in sources) <= _SHORT
     if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
-        _score_short_texts(models, sources)
+        _score_short_texts(chosen, models, sources)
         return
     if chosen.dynamic:
         from charrnn.checkpoints import model_file
@@ -128,8 +128,8 @@ def evaluate(**given: Any) -> None:
 
 def _check(chosen: EvaluateOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
-    if chosen.per_line + chosen.per_char + chosen.as_json > 1:
-        raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
+    if chosen.per_line and chosen.per_char:
+        raise MisuseError("--per-line and --per-char are two outputs; name one.")
     check_together({**chosen._asdict(), "texts": chosen.texts or None}, _EXCLUDES, _NEEDS)
     if chosen.texts.count("-") > 1:
         raise MisuseError("Standard input (-) is named twice; it can be read once.")
@@ -138,13 +138,13 @@ def _check(chosen: EvaluateOptions) -> None:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
 
 
-def _score_short_texts(models: list[tuple[str | None, Path]], sources: list[Source]) -> None:
+def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, Path]], sources: list[Source]) -> None:
     """Print the score of every line without loading torch."""
     for name, path in models:
         model, vocabulary = language_model(path, "cpu")
-        for _, content in sources:
+        for source, content in sources:
             assert isinstance(content, str)
-            _put_lines(model, vocabulary, content, _column(name, path, len(models) > 1))
+            _put_lines(_Rows(chosen, name, path, source), model, vocabulary, content)
 
 
 def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[Source]) -> Iterator[dict[str, Any]]:
@@ -155,21 +155,22 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
     from charrnn.models import torch_model
 
     header, model = open_model(path, chosen.device)
-    label, prefix = str(name or path.parent), _column(name, path, len(chosen.models) > 1)
+    label = str(name or path.parent)
     evaluator = None
     if chosen.dynamic:
         # a model without a test split is scored on its validation split, which must not choose its rate then
         evaluator = _dynamic_evaluator(chosen, path, header, model, tune=bool(sources or header.corpus.test))
     scorer = baselines.BaselineScorer(header, path, note)
     for source, given in sources or [_held_out(header, path)]:
+        rows = _Rows(chosen, name, path, source)
         if chosen.per_line:
             content = given if isinstance(given, str) else given.text
-            _put_lines(torch_model.language_model(model), header.vocabulary, content, prefix)
+            _put_lines(rows, torch_model.language_model(model), header.vocabulary, content)
             continue
         tokens = header.vocabulary.encode(given) if isinstance(given, str) else given.tokens
         if chosen.per_char:
             content = given if isinstance(given, str) else given.text
-            _put_characters(model, header.vocabulary, tokens, content, evaluator, prefix)
+            _put_characters(rows, model, header.vocabulary, tokens, content, evaluator)
             continue
         row = _row(label, source, header, model, tokens, chosen.exact, evaluator)
         if chosen.baselines is not False:
@@ -252,28 +253,39 @@ def _held_out(header: Header, path: Path) -> Source:
     return f"{header.corpus.name} ({kind})", split
 
 
-def _column(name: str | None, path: Path, several: bool) -> tuple[str, ...]:
-    """Return the column that tells models apart, where there are several."""
-    return (escaped(str(name or path.parent)),) if several else ()
+class _Rows:
+    """Print the scores of a text's parts by one model: as TSV, with a column for the model if there are several, or as
+    JSON, which needs no escapes."""
+
+    def __init__(self, chosen: EvaluateOptions, name: str | None, path: Path, source: str) -> None:
+        self.as_json, self.names = chosen.as_json, {"model": str(name or path.parent), "text": source}
+        self.first = [escaped(self.names["model"])] if len(chosen.models) > 1 else []
+
+    def put(self, cells: Sequence[str], fields: dict[str, Any]) -> None:
+        """Print one row, by its cells or as an object."""
+        import json
+
+        row = json.dumps(self.names | fields, ensure_ascii=False) if self.as_json else "\t".join([*self.first, *cells])
+        put_line(row)
 
 
-def _put_lines(model: LanguageModel, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
+def _put_lines(rows: _Rows, model: LanguageModel, vocabulary: Vocabulary, content: str) -> None:
     """Print the score of each line of a text, scored alone."""
     from charrnn.evaluation import short_texts
 
     found = list(lines(content))
     for line, score in zip(found, short_texts.score(model, vocabulary, found), strict=True):
-        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}")
-        put_line("\t".join((*prefix, *cells, escaped(line))))
+        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}", escaped(line))
+        rows.put(cells, {"line": line, **score.fields})
 
 
 def _put_characters(
+    rows: _Rows,
     model: Any,
     vocabulary: Vocabulary,
     tokens: Tokens,
     content: str,
     evaluator: DynamicEvaluator | None,
-    prefix: tuple[str, ...],
 ) -> None:
     """Print the bits of each character of a text, and the rank that the model gave it."""
     from charrnn.evaluation import scoring
@@ -283,4 +295,6 @@ def _put_characters(
     characters = iter(content)
     for block in blocks:
         for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
-            put_line("\t".join((*prefix, escaped(next(characters)), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")))
+            character, bits = next(characters), nats / NATS_PER_BIT
+            cells = escaped(character), f"{bits:.4f}", f"{rank}"
+            rows.put(cells, {"character": character, "nats": nats, "bits": bits, "rank": rank})

@@ -655,7 +655,32 @@ def test_characters_are_scored_as_tsv_and_add_up_to_the_text(trained: Path, char
 
 
 def test_two_outputs_at_once_are_refused(trained: Path, charrnn: Charrnn) -> None:
-    assert_sentence(charrnn("evaluate", "--per-line", "--json"), 2, "name one")
+    assert_sentence(charrnn("evaluate", "--per-line", "--per-char"), 2, "name one")
+
+
+@pytest.mark.parametrize("short", [50_000, 0], ids=["without torch", "with torch"])
+def test_json_has_lines_as_they_are(
+    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    """Molecules have backslashes, which TSV doubles: `cut -f 4` changed 114 of 2,300."""
+    monkeypatch.setattr("charrnn.cli.evaluate._SHORT", short)
+    given = ["C/C=C\\C", "a\tb\\tc", "", '{"a": "\\n"}', " 鸟\u2028", "\\"]
+    common = ["evaluate", "-m", "text", "--per-line", "-"]
+    objects = [json.loads(row) for row in charrnn(*common, "--json", stdin="\n".join(given)).stdout.split("\n")[:-1]]
+    assert [made["line"] for made in objects] == given
+    rows = [row.split("\t") for row in charrnn(*common, stdin="\n".join(given)).stdout.split("\n")[:-1]]
+    for made, row in zip(objects, rows, strict=True):
+        assert (made["model"], made["text"], str(made["characters"])) == ("text", "-", row[2])
+        assert f"{made['bits_per_character']:.4f}" == row[0]
+
+
+def test_json_has_characters_as_they_are(trained: Path, charrnn: Charrnn) -> None:
+    common, text = ["evaluate", "-m", "text", "--per-char", "-"], "fox\t\\\n鸟"
+    objects = [json.loads(row) for row in charrnn(*common, "--json", stdin=text).stdout.splitlines()]
+    assert [sorted(made) for made in objects] == [["bits", "character", "model", "nats", "rank", "text"]] * len(text)
+    assert "".join(made["character"] for made in objects) == text
+    rows = [row.split("\t") for row in charrnn(*common, stdin=text).stdout.splitlines()]
+    assert [[f"{made['bits']:.4f}", str(made["rank"])] for made in objects] == [row[1:] for row in rows]
 
 
 CLOZE = {"cloze_bits_per_character", "cloze_accuracy", "backward_bits_per_character"}
