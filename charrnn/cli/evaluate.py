@@ -82,7 +82,7 @@ class EvaluateOptions(NamedTuple):
 @option(
     "Scoring",
     "--baselines/--no-baselines",
-    "With xz and the best n-gram model, or no baselines at all. [default: with both from 5,000 characters on]",
+    "Compare with xz and the best n-gram model too, or with nothing. [default: with both, from 5,000 characters on]",
     default=None,
 )
 @option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
@@ -114,11 +114,14 @@ def evaluate(**given: Any) -> None:
     if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
         _score_short_texts(chosen, models, sources)
         return
-    if chosen.dynamic:
-        from charrnn.checkpoints import model_file
+    from charrnn.checkpoints import model_file, training_corpus
 
-        for _, path in models:
-            check_trainable("--dynamic", model_file.read_header(path))
+    for _, path in models:
+        header = model_file.read_header(path)
+        if chosen.dynamic:
+            check_trainable("--dynamic", header)
+        if not sources:
+            training_corpus.check_held_out(header, path)
     rows = [row for name, path in models for row in _score(chosen, name, path, sources)]
     if rows and not chosen.as_json:
         from charrnn.cli import tables

@@ -43,6 +43,7 @@ def test_what_is_missing_is_told_before_torch_is_loaded(here: Path, arguments: l
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=here)
     assert done.stdout.split() == [str(code), "False"]
+    assert re.search("nowhere|klingon|toaster|exists already", done.stderr)
     assert "Seed" not in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -84,6 +85,15 @@ def test_nothing_is_adapted_to_before_the_other_options_are_checked(
 def test_every_model_is_found_before_the_first_scores(trained: Path, charrnn: Charrnn) -> None:
     result = charrnn("evaluate", "-m", "text", "-m", "nowhere", "text.txt", "--per-char")
     assert_sentence(result, 1, "nowhere: no such model")
+
+
+def test_every_text_is_found_before_the_first_is_scored(trained: Path, charrnn: Charrnn) -> None:
+    Path("other.txt").write_text(Path("text.txt").read_text().upper())
+    assert charrnn("train", "other.txt", "-q", *settings("train.steps=2")).exit_code == 0
+    Path("other.txt").unlink()
+    result = charrnn("evaluate", "-m", "text", "-m", "other")
+    assert_sentence(result, 1, "other.txt: the text that", "is gone", "charrnn evaluate TEXT")
+    assert "Scoring" not in result.stderr
 
 
 # by the name that would be right
