@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -17,7 +18,7 @@ from charrnn.cli.info import info
 from charrnn.cli.options import CONTEXT, spelled
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
-from charrnn.errors import CharRNNError, ParameterError
+from charrnn.errors import CharRNNError, MisuseError, ParameterError
 from charrnn.version import VERSION
 
 _COMPLETION = """\b
@@ -44,6 +45,11 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which they are used
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and os.path.exists(args[0]) and not ctx.resilient_parsing:
+            raise MisuseError(f"{args[0]} is no command. To learn from it: charrnn train {shlex.quote(args[0])}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):

@@ -108,6 +108,7 @@ def test_every_text_is_found_before_the_first_is_scored(trained: Path, charrnn: 
         (["train", "text.txt", "--num-layers"], ["-s model.num_layers=VALUE"]),
         (["sample", "我爱", "北京"], ["A text to continue follows -p", "charrnn sample -p '我爱 北京'"]),
         (["info", "text"], ["charrnn info -m text"]),
+        (["text.txt"], ["text.txt is no command. To learn from it: charrnn train text.txt"]),
         (["train", "https://example.org/a.txt"], ["curl -O https://example.org/a.txt"]),
         (["sample", "-k", "0"], ["-k/--num is 0; it must be at least 1."]),
         (["sample", "-n", "0"], ["-n/--length is 0; it must be at least 1."]),
