@@ -7,6 +7,7 @@ import errno
 import gc
 import io
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -15,10 +16,10 @@ import click
 from charrnn.cli.console import note
 from charrnn.cli.evaluate import evaluate
 from charrnn.cli.info import info
-from charrnn.cli.options import CONTEXT
+from charrnn.cli.options import CONTEXT, spelled
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, MisuseError, ParameterError
 from charrnn.version import VERSION
 
 _COMPLETION = """\b
@@ -33,7 +34,7 @@ class _Sentence(click.ClickException):
     """A charrnn error on its way to the terminal."""
 
     def __init__(self, error: CharRNNError) -> None:
-        super().__init__(str(error))
+        super().__init__(error.spelled(spelled) if isinstance(error, ParameterError) else str(error))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:
@@ -45,6 +46,11 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which they are used
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and os.path.exists(args[0]) and not ctx.resilient_parsing:
+            raise MisuseError(f"{args[0]} is no command. To learn from it: charrnn train {shlex.quote(args[0])}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):

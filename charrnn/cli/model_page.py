@@ -14,6 +14,7 @@ from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
 from charrnn.errors import CharRNNError
+from charrnn.messages import counted
 from charrnn.scores import Baselines, Score
 
 _INDENT = 14  # columns of a row's name
@@ -108,7 +109,7 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     if latest is not None:
         trained = f"{latest.seconds:.0f} seconds, seed {header.config.train.seed}"
         if not model.counted:
-            trained = f"{latest.step:,} steps, {latest.epoch:.2f} epochs, {trained}"
+            trained = f"{counted(latest.step, 'step')}, {latest.epoch:.2f} epochs, {trained}"
             rows.append(("trained", trained))
             rows.append(
                 ("work", f"{header.characters_read:,} characters read, {header.flops:.2g} floating-point operations")

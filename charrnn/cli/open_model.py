@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrnn.cli.console import bar, note, stdin
 from charrnn.errors import MisuseError
+from charrnn.messages import counted
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
@@ -67,8 +68,8 @@ def adapted_model(
     rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
     with bar(len(content)) as shown:
         model, score = dynamic.adapt(model, header.vocabulary, header.vocabulary.encode(content), rule, shown.update)
-    bits = score.bits_per_character
-    note(f"Adapted to {name}: {len(content):,} characters, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
+    read, bits = counted(len(content), "character"), score.bits_per_character
+    note(f"Adapted to {name}: {read}, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
     if model.embedding.device.type != "cpu":
         return torch_model.language_model(model), header.vocabulary
     architecture = Architecture.of(header.config.model.model_dump())

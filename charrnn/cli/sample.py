@@ -49,6 +49,7 @@ _NEEDS = (
     ("suffix", "length", "--suffix needs -n, the characters to write before it."),
     ("adapt_rate", "adapt", "--adapt-rate is the rate of --adapt; name a text to adapt to, or leave it out."),
     ("encoding_errors", "adapt", "--encoding-errors is about --adapt's text; name one, or leave it out."),
+    ("encoding", "adapt", "--encoding is that of --adapt's text, and all else is UTF-8; name one, or leave it out."),
 )
 
 
@@ -78,7 +79,7 @@ class SampleOptions(NamedTuple):
     adapt_rate: float | None
     seed: int | None
     as_json: bool
-    encoding: str
+    encoding: str | None
     encoding_errors: Errors | None
     device: str
 
@@ -92,12 +93,27 @@ class SampleOptions(NamedTuple):
         """Say whether characters are drawn, not searched."""
         return not self.fills and self.beam is None
 
-    def prime_text(self) -> str:
-        """Return the prime, read from stdin where it is '-'."""
-        return stdin_text("primes") if self.prime == "-" else self.prime or ""
+    def with_texts(self) -> SampleOptions:
+        """Read from stdin the text that is '-'. Raises CharRNNError for what is no text, or has no gap to fill."""
+        from charrnn.data.decoding import check_characters
+        from charrnn.generation import infill
+
+        texts: dict[str, Any] = {name: getattr(self, name) for name in ("prime", "infill", "suffix")}
+        for name, text in texts.items():
+            if text == "-" and not self.each_line:
+                texts[name] = stdin_text("primes" if name == "prime" else "texts")
+            check_characters(texts[name] or "", name)
+        if self.infill is not None and not self.each_line:
+            infill.Gapped.parse(texts["infill"], self.blank or infill.BLANKS)
+        return self._replace(**texts)
 
 
-@click.command(cls=Command, context_settings=CONTEXT, short_help="Generate text; search for the likeliest; fill gaps.")
+@click.command(
+    cls=Command,
+    context_settings=CONTEXT,
+    short_help="Generate text; search for the likeliest; fill gaps.",
+    stray="A text to continue follows -p, and a model follows -m: charrnn sample -p {}",
+)
 @model_option("Input", "Run folder, model file or name. [default: the newest run]")
 @option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
 @option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
@@ -170,17 +186,20 @@ def sample(**given: Any) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(chosen)
     path = find_model(chosen.model)
+    chosen = chosen.with_texts()
+    # before a text is adapted to, which takes long
+    learned = None if chosen.no_copy is None else _training_codes(path, needed=True)
     if chosen.adapt is None:
         model, vocabulary = language_model(path, device)
     else:
-        errors = chosen.encoding_errors or "strict"
-        model, vocabulary = adapted_model(path, device, chosen.adapt, chosen.encoding, chosen.adapt_rate, errors)
+        encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
+        model, vocabulary = adapted_model(path, device, chosen.adapt, encoding, chosen.adapt_rate, errors)
     if chosen.fills:
         _fill(chosen, model, vocabulary)
     elif chosen.beam is not None:
         _search(chosen, chosen.beam, model, vocabulary, path)
     else:
-        _draw(chosen, model, vocabulary, path)
+        _draw(chosen, model, vocabulary, path, learned)
 
 
 def _check(chosen: SampleOptions) -> None:
@@ -205,6 +224,10 @@ def _check(chosen: SampleOptions) -> None:
         raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
     if chosen.draws:
         _filters(chosen)
+    if chosen.adapt is not None:
+        from charrnn.data.text_files import TextReader
+
+        TextReader([chosen.adapt], chosen.encoding or "utf-8")  # finds a missing file, and an unknown encoding
 
 
 def _filters(chosen: SampleOptions) -> Any:
@@ -225,17 +248,14 @@ def _fill(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary) -
     from charrnn.cli.sample_output import InfillPrinter
 
     printer = InfillPrinter(model, vocabulary, chosen.num, chosen.beam, as_json=chosen.as_json)
-    text = chosen.infill if chosen.infill is not None else chosen.suffix
-    assert text is not None
-    if text == "-" and not chosen.each_line:
-        text = stdin_text("texts")
     if chosen.suffix is not None:
         assert chosen.length is not None
-        printer.between(chosen.prime_text(), text, chosen.length, no_prime=chosen.no_prime)
+        printer.between(chosen.prime or "", chosen.suffix, chosen.length, no_prime=chosen.no_prime)
     elif chosen.each_line:
         printer.each_line(stdin(), chosen.blank)
     else:
-        printer.text(text, chosen.blank)
+        assert chosen.infill is not None
+        printer.text(chosen.infill, chosen.blank)
 
 
 def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
@@ -247,29 +267,33 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     if chosen.each_line:
         printer.each_line(stdin())
     else:
-        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+        printer.from_prime(chosen.prime or "", chosen.num, chosen.until)
     if chosen.report:
         note(report(printer.output.written, _training_codes(path, needed=False)))
 
 
-def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
-    """Print samples."""
+def _draw(
+    chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, path: Path, learned: Codes | None
+) -> None:
+    """Print samples, and the seed where one was drawn; `learned` is the training text where it must not be copied."""
     import secrets
 
     from charrnn.cli.sample_output import SamplePrinter, report
 
-    learned, copies = None, None
-    if chosen.no_copy is not None or chosen.report:
+    copies = None
+    if learned is not None and chosen.no_copy is not None:
         from charrnn.generation.copying import CopyIndex
 
-        learned = _training_codes(path, needed=chosen.no_copy is not None)
-        copies = CopyIndex(learned, chosen.no_copy) if learned is not None and chosen.no_copy is not None else None
+        copies = CopyIndex(learned, chosen.no_copy)
+    seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
+    if chosen.seed is None and not chosen.greedy:
+        note(f"Seed: {seed}")
     printer = SamplePrinter(
         model,
         vocabulary,
         _filters(chosen),
         _LENGTH if chosen.length is None else chosen.length,
-        secrets.randbelow(2**31) if chosen.seed is None else chosen.seed,
+        seed,
         no_prime=chosen.no_prime,
         as_json=chosen.as_json,
         no_copy=copies,
@@ -279,8 +303,9 @@ def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, p
     if chosen.each_line:
         printer.each_line(stdin())
     else:
-        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+        printer.from_prime(chosen.prime or "", chosen.num, chosen.until)
     if chosen.report:
+        learned = _training_codes(path, needed=False) if learned is None else learned
         note(report(printer.output.written, learned))
 
 

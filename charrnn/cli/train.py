@@ -39,7 +39,27 @@ _EXCLUDES = (("resume", "config run init_from", "--resume continues a run as it 
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-@click.command(cls=Command, context_settings=CONTEXT, short_help="Train a model on texts.")
+class _TrainCommand(Command):
+    """A command that knows which setting an unknown option means."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)  # click empties the list
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from charrnn.config import loading
+
+            setting = loading.setting_like(error.option_name.lstrip("-"))
+            if setting is None:
+                raise
+            # the value stands behind the option, or behind "="
+            pairs = zip(words, [*words[1:], "VALUE"], strict=True)
+            given = [word.partition("=")[2] or after for word, after in pairs if word.startswith(error.option_name)]
+            advice = f"{error.option_name} is a setting, and no option: -s {setting}={given[0] if given else 'VALUE'}"
+            raise MisuseError(advice) from error
+
+
+@click.command(cls=_TrainCommand, context_settings=CONTEXT, short_help="Train a model on texts.")
 @click.argument("texts", nargs=-1, metavar="TEXT...", shell_complete=complete_files)
 @option("Input", "--encoding", "Encoding of the texts. [default: utf-8]", metavar="NAME")
 @encoding_errors_option()
@@ -136,12 +156,14 @@ def new_job(
     A time budget counts from `began` (of time.perf_counter), by default from now.
     """
     began = time.perf_counter() if began is None else began
-    from charrnn.checkpoints import base_model, run_dir
+    from charrnn.checkpoints import base_model
+    from charrnn.checkpoints.run_dir import Run, find_model
     from charrnn.config import loading
+    from charrnn.data.text_files import TextReader
 
     base = {}
     if init_from is not None:
-        start: Path | None = run_dir.find_model(init_from)
+        start: Path | None = find_model(init_from)
     else:
         start = base_model.find(loading.load(source, settings), note)
     if start is not None:
@@ -159,6 +181,10 @@ def new_job(
         config = config.with_values(data={"texts": list(texts)})
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+    # before torch, which takes seconds to load, a text that is missing is told, and a folder that is taken
+    TextReader(config.data.texts, config.data.encoding, globs=config.data.glob)
+    if folder is not None:
+        Run(folder).check_free()
     from charrnn.device import choose_device
     from charrnn.training import fine_tuning, new_run
 
@@ -176,10 +202,11 @@ def resumed_job(
 ) -> TrainingJob[Any]:
     """Resume the run that `model` names, or the newest; KEY=VALUE `settings` may extend it."""
     from charrnn.checkpoints import run_dir
+
+    run = run_dir.find_run(model)
     from charrnn.device import choose_device
     from charrnn.training import resume
 
-    run = run_dir.find_run(model)
     chosen = None if device == "auto" else choose_device(device)
     return resume.resume(run, chosen, settings=settings, texts=texts, say=say, began=began)
 

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from charrnn.config.conflicts import Conflict, Conflicts
+
 Auto = Literal["auto"]
 Value = TypeVar("Value")
 NULLS = {"null", "none", "~", ""}
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_TIME = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m)?\s*(?:{_NUMBER}\s*s)?")
 
 
 def _number(value: Any) -> Any:
@@ -32,11 +36,13 @@ def _seconds(value: Any) -> Any:
     """Parse 90, 90s, 10m, 1.5h or 1h30m as seconds."""
     if not isinstance(value, str):
         return value
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms]?)", value.lower())
-    if not parts or "".join(number + unit for number, unit in parts) != value.lower().replace(" ", ""):
+    text = value.strip().lower()
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    parts = _TIME.fullmatch(text)
+    if parts is None:  # 1h30, too: its 30 may be minutes or seconds
         raise ValueError("expected a time such as 90s, 10m or 1h30m")
-    return sum(float(number) * units[unit] for number, unit in parts)
+    return sum(float(number) * unit for number, unit in zip(parts.groups("0"), (3600.0, 60.0, 1.0), strict=True))
 
 
 def _kernel(value: Any) -> Any:
@@ -72,6 +78,16 @@ class Section(BaseModel):
         validate_default=True,
         protected_namespaces=(),
     )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield the conflicts between settings."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check_conflicts(self) -> Section:
+        if found := tuple(self.conflicts()):
+            raise Conflicts(found)
+        return self
 
 
 class DataConfig(Section):
@@ -114,12 +130,11 @@ class DataConfig(Section):
         "except those in the vocabulary of the --init-from model.",
     )
 
-    @model_validator(mode="after")
-    def _check_shares(self) -> DataConfig:
+    def conflicts(self) -> Iterator[Conflict]:
         train, validation, _ = self.split
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
-            raise ValueError("data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]")
-        return self
+            rule = "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]"
+            yield Conflict(rule, ("data.split",))
 
 
 class ModelConfig(Section):
@@ -205,7 +220,7 @@ class ModelConfig(Section):
         if self.cell == "ngram":
             return f"ngram of order {self.order}"
         if self.cell == "hmm":
-            return f"hmm of {self.hidden_size} states"
+            return f"hmm of {self.hidden_size} state{'' if self.hidden_size == 1 else 's'}"
         return f"{self.num_layers} x {self.hidden_size} {self.cell}"
 
     @property
@@ -225,30 +240,24 @@ class ModelConfig(Section):
         """The names of the settings that apply to this model and are still `auto`."""
         return [name for name, value in self.model_dump(exclude=set(self.inapplicable)).items() if value == "auto"]
 
-    @model_validator(mode="after")
-    def _check_applicable(self) -> ModelConfig:
+    def conflicts(self) -> Iterator[Conflict]:
+        given = ("model.cell",)
         fields = type(self).model_fields
         values = {name: getattr(self, name) for name in self.inapplicable}
         # false is off, even where auto is the default
-        others = [
+        others = tuple(
             f"model.{name}" for name, value in values.items() if value is not False and value != fields[name].default
-        ]
-        if others and self.cell not in self.ONLY_SETTING:
-            raise ValueError("model.order is for model.cell=ngram; leave it out, or set ngram")
+        )
+        if others and self.cell in self.ONLY_SETTING:
+            rule = f"model.cell={self.cell} has no recurrent layers; its only setting is"
+            only = f"model.{self.ONLY_SETTING[self.cell]}"
+            yield Conflict(f"{rule} {only}. Leave out {', '.join(others)}", others, given)
+            return
         if others:
-            raise ValueError(
-                f"model.cell={self.cell} has no recurrent layers; its only setting is"
-                f" model.{self.ONLY_SETTING[self.cell]}. Leave out {', '.join(others)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_activation(self) -> ModelConfig:
+            yield Conflict("model.order is for model.cell=ngram; leave it out, or set ngram", others, given)
         if self.cell != "rnn" and self.activation != "tanh":
-            raise ValueError(
-                f"model.activation is for model.cell=rnn; {self.cell} has its own. Leave it out, or set rnn"
-            )
-        return self
+            rule = f"model.activation is for model.cell=rnn; {self.cell} has its own. Leave it out, or set rnn"
+            yield Conflict(rule, ("model.activation",), given)
 
 
 class TrainConfig(Section):
@@ -365,13 +374,13 @@ class TrainConfig(Section):
         """Return the characters of one optimizer step."""
         return resolved(self.batch_size) * self.sequence_length
 
-    @model_validator(mode="after")
-    def _check_length(self) -> TrainConfig:
+    def conflicts(self) -> Iterator[Conflict]:
         if isinstance(self.epochs, int) and self.steps is not None:
-            raise ValueError("train.epochs and train.steps are both set; set one of them")
+            both = ("train.epochs", "train.steps")
+            yield Conflict("train.epochs and train.steps are both set; set one of them", both)
         if self.epochs is None and self.steps is None and self.time is None:
-            raise ValueError("train.epochs is null, and so are train.steps and train.time; set one of them")
-        return self
+            none = "train.epochs is null, and so are train.steps and train.time; set one of them"
+            yield Conflict(none, ("train.epochs",), ("train.steps", "train.time"))
 
 
 class Config(Section):
@@ -387,17 +396,13 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
 
-    @model_validator(mode="after")
-    def _check_counted(self) -> Config:
+    def conflicts(self) -> Iterator[Conflict]:
         fields = type(self.train).model_fields.items()
         changed = [f"train.{name}" for name, field in fields if getattr(self.train, name) != field.default]
-        others = [name for name in changed if name != "train.seed"]
+        others = tuple(name for name in changed if name != "train.seed")
         if self.model.counted and others:
-            raise ValueError(
-                f"model.cell={self.model.cell} counts the text once; its only train setting is the seed."
-                f" Leave out {', '.join(others)}"
-            )
-        return self
+            rule = f"model.cell={self.model.cell} counts the text once; its only train setting is the seed."
+            yield Conflict(f"{rule} Leave out {', '.join(others)}", others, ("model.cell",))
 
     def with_values(self, **sections: Mapping[str, Any]) -> Config:
         """Return a validated copy with some settings replaced, e.g. with_values(train={"epochs": 3})."""

@@ -20,7 +20,7 @@ from charrnn.data.splits import BLOCK, SPLITS, SplitName, SplitPlan, plan_split
 from charrnn.data.spool import Codes, TextSpool
 from charrnn.data.vocabulary import Counts, Vocabulary, add_counts, empty_counts
 from charrnn.errors import CharRNNError
-from charrnn.messages import silent
+from charrnn.messages import counted, silent
 
 MIN_CHARACTERS = 100
 _MANY_UNKNOWN = 0.05  # of the training split
@@ -197,7 +197,7 @@ def build(
     """
     length = source.length
     if length < MIN_CHARACTERS:
-        raise CharRNNError(f"{name} has {length} characters; training needs at least {MIN_CHARACTERS}.")
+        raise CharRNNError(f"{name} has {counted(length, 'character')}; training needs at least {MIN_CHARACTERS}.")
     only = next(source.pieces(0, 1))
     if all((codes == ord(only)).all() for codes in source.chunks()):
         raise CharRNNError(f"{name} is one character over and over ({only!r}); there is nothing to learn.")
@@ -215,7 +215,7 @@ def build(
         )
     if training < 10:
         raise CharRNNError(
-            f"{name}: data.split {list(data.split)} leaves {training} characters to train on."
+            f"{name}: data.split {list(data.split)} leaves {counted(training, 'character')} to train on."
             " Give the training split a larger share."
         )
     if vocabulary is None:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from charrnn.data import folders
 from charrnn.data.decoding import INDIVISIBLE, Errors, FileDecoder, check_encoding
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.messages import Say, silent
+from charrnn.messages import Say, counted, silent
 
 STDIN = "-"
 _PIECE = 1 << 18  # bytes read at a time; these and the text decoded from them fit in a CPU's cache
@@ -59,9 +59,9 @@ class TextReader:
         self.length = 0
         self._sha = hashlib.sha256()
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self, *, may_be_empty: bool = False) -> Iterator[str]:
         """Yield the text. Raises CharRNNError for a file that is unreadable, binary or not in the encoding, and at the
-        end for an empty text."""
+        end for an empty text, unless it may be empty."""
         empty, invalid = True, 0
         for file in self.names:
             if self.starts:
@@ -71,17 +71,17 @@ class TextReader:
             size = -1 if codecs.lookup(self.encoding).name in INDIVISIBLE else _PIECE
             for raw in _read_bytes(file, self.stdin, size):
                 piece = self._count(*decoder.feed(raw))
-                empty = empty and not piece.strip("\n")
+                empty = empty and not piece
                 yield piece
             piece = self._count(*decoder.feed(b"", last=True))
             decoder.check()
             invalid += decoder.invalid
-            empty = empty and not piece.strip("\n")
+            empty = empty and not piece
             yield piece
         if invalid:
             fate = "replaced by U+FFFD" if self.errors == "replace" else "left out"
-            self.say(f"{invalid:,} byte{'s' * (invalid > 1)} not {self.encoding.upper()}: {fate}.")
-        if empty:
+            self.say(f"{counted(invalid, 'byte')} not {self.encoding.upper()}: {fate}.")
+        if empty and not may_be_empty:
             raise CharRNNError(f"{_describe(self.names)} is empty; name a text with characters in it.")
 
     def digest(self) -> str:
@@ -143,6 +143,8 @@ def run_name(name: str) -> str:
 def _expand(name: str, globs: Sequence[str] | None, say: Say) -> list[str]:
     if name == STDIN:
         return [name]
+    if re.match(r"\w+://", name):
+        raise CharRNNError(f"{name}: charrnn reads files, not addresses. Download it first, e.g. curl -O {name}")
     path = Path(name)
     try:
         path.stat()

@@ -15,6 +15,7 @@ import torch
 from charrnn.config.schema import Config, ModelConfig, TrainConfig, resolved
 from charrnn.data.batches import Rows
 from charrnn.device import Bf16, bf16_on, out_of_memory
+from charrnn.messages import counted
 from charrnn.models.architecture import products
 from charrnn.training import throughput
 from charrnn.training.fine_tuning import fine_tuning_rate
@@ -199,7 +200,7 @@ def _window_notes(config: Config, task: _Task, length: int, batch_size: int, bf1
     if length != train.sequence_length:
         notes.append(f"The text is short: windows of {length} characters instead of {train.sequence_length}.")
     if task.validation < length:
-        notes.append(f"The validation split has only {task.validation} characters; its scores are noisy.")
+        notes.append(f"The validation split has only {counted(task.validation, 'character')}; its scores are noisy.")
     if batch_size < (2 if train.batch_size == "auto" else train.batch_size):
         notes.append(f"The text is short: batch size {batch_size}.")
     if train.precision == "bf16" and not bf16.fast and config.model.cell != "hmm":
@@ -382,7 +383,8 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
         network += f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
     kernel = " (custom kernel)" if train.kernel == "custom" else ""
     seconds = (length.steps / length.per_epoch if length.steps else length.epochs or 0) * task.training / speed
-    duration = f"{f'{length.steps} steps' if length.steps else f'{length.epochs} epochs'}, about {_minutes(seconds)}"
+    amount = counted(length.steps, "step") if length.steps else counted(length.epochs or 0, "epoch")
+    duration = f"{amount}, about {_minutes(seconds)}"
     if train.time and 0 < seconds < 0.9 * train.time:
         duration += f" of the {_minutes(train.time)} given"
     elif train.time:

@@ -29,7 +29,7 @@ from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
 from charrnn.evaluation import baselines
-from charrnn.messages import Say, silent
+from charrnn.messages import Say, counted, silent
 from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
 from charrnn.scores import BaselineScores
@@ -74,7 +74,7 @@ def start(
         config = config.with_values(train={"init_from": base_model.reference(init_from)})
     with _prepared(config, folder, stdin, say, inherited) as ready:
         card, vocabulary = ready.card, ready.text.vocabulary
-        say(f"Read {ready.text.characters_read:,} characters.")
+        say(_what_was_read(ready.text))
         keep_freed_memory()
         base = None if init_from is None else _load_base(init_from, vocabulary.characters, say)
         if not ready.affords_ngrams:
@@ -121,7 +121,7 @@ def start_counting(
     """Start counting an n-gram model in a new run folder; errors as in `start`."""
     began = time.perf_counter()
     with _prepared(config, folder, stdin, say) as ready:
-        say(f"Read {ready.text.characters_read:,} characters. Counting n-grams ...")
+        say(f"{_what_was_read(ready.text)} Counting n-grams ...")
         if ready.card.training > ngram.MAX_CHARACTERS:
             say(f"Only the last {ngram.MAX_CHARACTERS:,} characters of the training split are counted.")
         return TrainingJob(Counting(ready.config, ready.corpus, ready.card, began), ready.run)
@@ -176,14 +176,13 @@ def _prepared(
 ) -> Iterator[_Preparation]:
     """Draw a seed if there is none, read and split the text, and claim a run folder, which is discarded if the body
     fails. The vocabulary keeps `inherited` characters."""
-    names = config.data.texts
+    names, drawn = config.data.texts, config.train.seed is None
     if not names:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     if folder is not None:
         Run(folder).check_free()
-    if config.train.seed is None:
+    if drawn:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
-        say(f"Seed {config.train.seed}.")
     name, stem = "standard input" if names[0] == STDIN else names[0], text_files.run_name(names[0])
     with spool.read(
         names,
@@ -201,6 +200,8 @@ def _prepared(
         repeated = None if config.data.documents == "none" else duplicates.count(source, text.plan)
         if repeated and (advice := duplicates.advice(repeated, config.data.documents)):
             say(advice)
+        if drawn:
+            say(f"Seed {config.train.seed}.")
         if folder is None:
             run = run_dir.claim(stem)
         else:
@@ -220,6 +221,13 @@ def _prepared(
 
 def _head(split: Split, share: float) -> Split:
     return replace(split, tokens=split.tokens[: math.ceil(share * len(split))])
+
+
+def _what_was_read(text: SplitText) -> str:
+    """Say how long a text is, and with what its last document was ended."""
+    added = sum(text.layout.characters) - text.characters_read
+    ended = f", and added {counted(added, 'newline')} to end the last document" if added else ""
+    return f"Read {counted(text.characters_read, 'character')}{ended}."
 
 
 def _load_base(path: Path, characters: str, say: Say) -> Network:

@@ -22,7 +22,7 @@ from charrnn.data.corpus import build as build_corpus
 from charrnn.data.text_files import STDIN
 from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.messages import Say, silent
+from charrnn.messages import Say, counted, silent
 from charrnn.models.factory import Network
 from charrnn.training import throughput
 from charrnn.training.job import TrainingJob
@@ -168,7 +168,8 @@ def _check_length(run: Run, training: Training, position: Position, before: Conf
         )
     if training.total is not None and training.total <= position.step:
         raise MisuseError(
-            f"{run.folder} has done {position.step:,} steps already, and this would be {training.total:,}; set more."
+            f"{run.folder} has done {counted(position.step, 'step')} already, and this would be {training.total:,};"
+            " set more."
         )
 
 
@@ -199,6 +200,7 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
         # they exclude each other: setting one unsets the others
         base["train"].update({key.removeprefix("train."): None for key in _LENGTHS})
     new = loading.load(None, settings, base)
+    mistakes = []
     for section, values in new.model_dump().items():
         for name, value in values.items():
             if value == before[section][name] or f"{section}.{name}" in _LENGTHS:
@@ -206,12 +208,12 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
             if section != "train" or name in _FIXED:
                 new_value, old_value = format_value(value), format_value(before[section][name])
                 advice = "" if section == "model" else ", or fine-tune this one with --init-from"
-                raise MisuseError(
-                    f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
-                    f" Start a new run{advice}."
-                )
-            if value == "auto":
-                raise MisuseError(f"{section}.{name}=auto was resolved when the run started; set a value.")
+                fixed = f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
+                mistakes.append(f"{fixed} Start a new run{advice}.")
+            elif value == "auto":
+                mistakes.append(f"{section}.{name}=auto was resolved when the run started; set a value.")
     if new.train.epochs == "auto":
-        raise MisuseError("train.epochs=auto was resolved when the run started; set a number.")
+        mistakes.append("train.epochs=auto was resolved when the run started; set a number.")
+    if mistakes:
+        raise MisuseError(loading.joined(mistakes))
     return new

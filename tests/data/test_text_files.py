@@ -257,10 +257,20 @@ def test_standard_input_is_spelt_out_in_messages() -> None:
     assert rejection(["-"], stdin=b"").startswith("standard input is empty;")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b"\r\n"])
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
 def test_an_empty_text_is_rejected(tmp_path: Path, content: bytes) -> None:
     name = written(tmp_path / "a.txt", content)
     assert rejection([name]) == f"{name} is empty; name a text with characters in it."
+
+
+@pytest.mark.parametrize("content", [b"\n\n", b"\r\n"])
+def test_a_text_of_newlines_is_not_empty(tmp_path: Path, content: bytes) -> None:
+    assert text_files.read([written(tmp_path / "a.txt", content)]) == content.decode().replace("\r", "")
+
+
+def test_an_address_is_to_be_downloaded_first() -> None:
+    told = rejection(["https://example.org/a.txt"])
+    assert told.endswith("Download it first, e.g. curl -O https://example.org/a.txt")
 
 
 def test_several_empty_texts_are_counted(tmp_path: Path) -> None:
