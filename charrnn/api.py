@@ -81,6 +81,7 @@ class TextModel:
             until=until,
             no_copy=None if no_copy is None else self._training_copies(no_copy),
             no_repeat=no_repeat,
+            keep_text=False,
         )
         return (text for (text,) in sampler if text)
 

@@ -237,7 +237,8 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     from charrnn.cli.sample_output import BeamPrinter, report
 
     length = _LENGTH if chosen.length is None else chosen.length
-    printer = BeamPrinter(model, vocabulary, beam, length, no_prime=chosen.no_prime, as_json=chosen.as_json)
+    shown = {"no_prime": chosen.no_prime, "as_json": chosen.as_json, "report": chosen.report}
+    printer = BeamPrinter(model, vocabulary, beam, length, **shown)
     if chosen.each_line:
         printer.each_line(stdin())
     else:
@@ -268,6 +269,7 @@ def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, p
         as_json=chosen.as_json,
         no_copy=copies,
         no_repeat=chosen.no_repeat,
+        report=chosen.report,
         say=note,
     )
     if chosen.each_line:

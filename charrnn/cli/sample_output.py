@@ -42,23 +42,28 @@ def _run(what: str, run: str) -> str:
 
 
 class _Output:
-    """Print samples as text or as JSON, and keep what was written."""
+    """Print samples as text or as JSON, and keep the texts where they are to be reported on."""
 
-    def __init__(self, *, no_prime: bool, as_json: bool) -> None:
-        self.no_prime, self.as_json = no_prime, as_json
+    def __init__(self, *, no_prime: bool, as_json: bool, report: bool = False) -> None:
+        self.no_prime, self.as_json, self.report = no_prime, as_json, report
         self.written: list[str] = []
+
+    def keep(self, made: Sample) -> None:
+        """Keep a text, if it is to be reported on."""
+        if self.report:
+            self.written.append(made.text)
 
     def batch(self, samples: Iterable[Sample]) -> None:
         """Print samples whole and in order, an empty line between."""
         for made in samples:
-            self.written.append(made.text)
+            self.keep(made)
             between = "" if made.index == 0 else "\n"
             put(_json(_fields(made)) if self.as_json else between + _ended(self._text(made)))
 
     def lines(self, samples: Iterable[Sample]) -> None:
         """Print samples that end where their line does."""
         for made in samples:
-            self.written.append(made.text)
+            self.keep(made)
             put(_json(_fields(made)) if self.as_json else self._text(made) + "\n")
 
     def _text(self, made: Sample) -> str:
@@ -80,10 +85,12 @@ class SamplePrinter:
         as_json: bool,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        report: bool = False,
         say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed, self.output = length, seed, _Output(no_prime=no_prime, as_json=as_json)
+        self.length, self.seed = length, seed
+        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
         self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
 
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
@@ -95,7 +102,7 @@ class SamplePrinter:
                 )
                 self.output.batch(self._finished(sampler))
             return
-        sampler = self._sampler([prime], [0], until)
+        sampler = self._sampler([prime], [0], until, keep_text=self.output.report)
         last = "" if self.output.no_prime else prime
         put(last)
         for (shown,) in sampler:
@@ -104,7 +111,8 @@ class SamplePrinter:
                 last = shown
         if not last.endswith("\n"):
             put("\n")
-        self.output.written += [made.text for made in self._reported(sampler.samples)]
+        for made in self._reported(sampler.samples):
+            self.output.keep(made)
 
     def each_line(self, stdin: BinaryIO) -> None:
         """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
@@ -112,7 +120,9 @@ class SamplePrinter:
         for first, primes in _blocks(stdin, rows):
             self.output.lines(self._finished(self._sampler(primes, range(first, first + len(primes)), "\n")))
 
-    def _sampler(self, primes: list[str], indices: Iterable[int], until: str | None) -> Sampler:
+    def _sampler(
+        self, primes: list[str], indices: Iterable[int], until: str | None, *, keep_text: bool = True
+    ) -> Sampler:
         return Sampler(
             self.model,
             self.vocabulary,
@@ -124,6 +134,7 @@ class SamplePrinter:
             until=until,
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
+            keep_text=keep_text,
         )
 
     def _finished(self, sampler: Sampler) -> list[Sample]:
@@ -133,9 +144,9 @@ class SamplePrinter:
 
     def _reported(self, samples: list[Sample]) -> list[Sample]:
         for made in samples:
-            if made.ended_early:
+            if made.ended_by == "exhausted":
                 self.say(
-                    f"Sample {made.index + 1} ended early, {len(made.text):,} of {self.length:,} characters long:"
+                    f"Sample {made.index + 1} ended early, {made.characters:,} of {self.length:,} characters long:"
                     " every continuation is excluded by --no-copy or --no-repeat. A larger number excludes less."
                 )
         return samples
@@ -145,10 +156,18 @@ class BeamPrinter:
     """Print the likeliest continuations, found by beam search."""
 
     def __init__(
-        self, model: LanguageModel, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
+        self,
+        model: LanguageModel,
+        vocabulary: Vocabulary,
+        width: int,
+        length: int,
+        *,
+        no_prime: bool,
+        as_json: bool,
+        report: bool = False,
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
-        self.output = _Output(no_prime=no_prime, as_json=as_json)
+        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
 
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write the `num` best continuations, best first."""

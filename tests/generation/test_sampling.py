@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import random
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.generation import sampling
+from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import Sample, Sampler
+from charrnn.models import ngram
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.torch_model import TorchModel
 
@@ -51,7 +58,8 @@ def write(
     *,
     filters: Filters | None = None,
     seed: int = 7,
-    until: str | None = None,
+    until: str | list[str] | None = None,
+    keep_until: bool = False,
     indices: list[int] | None = None,
 ) -> list[Sample]:
     sampler = Sampler(
@@ -63,6 +71,7 @@ def write(
         seed=seed,
         indices=indices or list(range(len(primes))),
         until=until,
+        keep_until=keep_until,
     )
     streamed = [""] * len(primes)
     for step in sampler:
@@ -141,6 +150,69 @@ def test_what_until_holds_back_is_released_at_the_end() -> None:
 def test_until_overlapping_itself_is_found() -> None:
     full = write(memoryless(), [""], 5_000)[0].text
     assert write(memoryless(), [""], 5_000, until="bbc")[0].text == full[: full.index("bbc")]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_earliest_match_ends_a_sample_also_one_that_begins_in_the_prime(seed: int) -> None:
+    dice = random.Random(seed)
+    prime = "".join(dice.choices("abc", k=dice.randrange(6)))
+    full = prime + write(memoryless(), [prime], 60)[0].text
+    starts = [dice.randrange(max(0, len(prime) - 3), 60) for _ in range(dice.randint(1, 4))]
+    stops = [full[start : start + dice.randint(1, 6)] for start in starts]
+    end = next(end for end in range(len(prime) + 1, len(full) + 1) if full[:end].endswith(tuple(stops)))
+    longest = max(len(stop) for stop in stops if full[:end].endswith(stop))
+    (without,), (kept,) = (
+        write(memoryless(), [prime], 60, until=stops, keep_until=keep_until) for keep_until in (False, True)
+    )
+    assert (without.text, kept.text) == (full[len(prime) : max(len(prime), end - longest)], full[len(prime) : end])
+    for sample in (without, kept):
+        nats = sum(VOCABULARY.known_nats - math.log(PROBABILITIES[character]) for character in sample.text)
+        assert (sample.ended_by, sample.nats) == ("until", pytest.approx(nats, rel=1e-6))
+
+
+def test_until_is_not_looked_for_in_the_prime_itself() -> None:
+    full = write(memoryless(), ["ab"], 30)[0].text
+    (made,) = write(memoryless(), ["ab"], 30, until="ab")
+    assert made.text == full[: full.index("ab")] != ""
+
+
+def test_a_sample_says_what_ended_it() -> None:
+    assert write(memoryless(), [""], 5)[0].ended_by == "length"
+    assert write(memoryless(), [""], 5, filters=Filters(greedy=True), until="ccccc")[0].ended_by == "until"
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_streamed_sample_takes_no_more_memory_the_longer_it_is(
+    constrained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text and nats of a sample once stayed until its end, and the text was copied for each character."""
+    monkeypatch.setattr(sampling, "_MAX_UNSCORED", 64)
+    learned = np.frombuffer(b"abcabbcaacb" * 9, dtype=np.uint8)
+    sampler = Sampler(
+        next(ngram.grow(VOCABULARY.encode("aabbcc" * 9), VOCABULARY.newline, len(VOCABULARY))),
+        VOCABULARY,
+        [""],
+        3_080,
+        Filters(),
+        seed=7,
+        indices=[0],
+        until=["b" * 20, "cab" * 9] if constrained else None,
+        no_copy=CopyIndex(learned, 6) if constrained else None,
+        keep_text=False,
+    )
+    taken = []
+    tracemalloc.start()
+    try:
+        for step, _ in enumerate(sampler):
+            if step % 1024 == 1023:  # as far through a block of random numbers each time
+                gc.collect()
+                taken.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert taken[-1] - taken[0] < 30_000  # the nats alone would be 80,000
+    (made,) = sampler.samples
+    assert (made.text, made.characters) == ("", 3_080)
+    assert made.bits_per_character is not None
 
 
 def test_primes_may_be_long_and_have_unknown_characters() -> None:
