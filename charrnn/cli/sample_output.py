@@ -16,7 +16,8 @@ from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
-from charrnn.generation.sampling import Sample, Sampler
+from charrnn.generation.primes import ReadPrimes
+from charrnn.generation.sampling import Sample, Sampler, check_request
 from charrnn.messages import silent
 from charrnn.models.interface import LanguageModel
 
@@ -96,11 +97,11 @@ class SamplePrinter:
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.output.as_json or num > 1:
+            check_request([prime], self.length)
+            read = ReadPrimes(self.model, self.vocabulary, [prime], self.no_repeat)
             for first in range(0, num, _BATCH):
-                sampler = self._sampler(
-                    [prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until
-                )
-                self.output.batch(self._finished(sampler))
+                indices = range(first, min(first + _BATCH, num))
+                self.output.batch(self._finished(self._sampler([prime] * len(indices), indices, until, read=read)))
             return
         sampler = self._sampler([prime], [0], until, keep_text=self.output.report)
         last = "" if self.output.no_prime else prime
@@ -121,7 +122,13 @@ class SamplePrinter:
             self.output.lines(self._finished(self._sampler(primes, range(first, first + len(primes)), "\n")))
 
     def _sampler(
-        self, primes: list[str], indices: Iterable[int], until: str | None, *, keep_text: bool = True
+        self,
+        primes: list[str],
+        indices: Iterable[int],
+        until: str | None,
+        *,
+        keep_text: bool = True,
+        read: ReadPrimes | None = None,
     ) -> Sampler:
         return Sampler(
             self.model,
@@ -135,6 +142,7 @@ class SamplePrinter:
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
             keep_text=keep_text,
+            read=read,
         )
 
     def _finished(self, sampler: Sampler) -> list[Sample]:

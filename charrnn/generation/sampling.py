@@ -18,6 +18,7 @@ from charrnn.errors import MisuseError
 from charrnn.generation.backtracking import MAX_BACKTRACK, BacktrackStack, ChoicePoint
 from charrnn.generation.copying import CopyIndex, RepeatTracker
 from charrnn.generation.filters import Filters
+from charrnn.generation.primes import ReadPrimes, step
 from charrnn.generation.stop_texts import StopTexts
 from charrnn.models import likelihood
 from charrnn.models.cells import softmax
@@ -27,7 +28,6 @@ from charrnn.scores import NATS_PER_BIT
 # the settings whose samples are closest to real text (docs/results.md)
 TEMPERATURE = 1.0
 MIN_P = 0.02
-_WINDOW = 1024
 _MAX_UNSCORED = 1 << 16  # logits
 
 Logits = npt.NDArray[np.float64]
@@ -66,7 +66,6 @@ class _PartialSample:
         prime: str,
         draws: Iterator[float],
         stops: StopTexts,
-        no_repeat: int | None,
         *,
         depth: int,
         reach: int,
@@ -75,7 +74,6 @@ class _PartialSample:
     ) -> None:
         self.prime, self.draws, self.stops, self.keep_until = prime, draws, stops, keep_until
         self.depth, self.reach = depth, reach
-        self.unread = deque[int]()  # tokens of the prime
         self.pending, self.matched = deque[tuple[str, int]](), stops.after(prime)
         self.done = False
         self.ended_by: Ending = "length"
@@ -86,9 +84,16 @@ class _PartialSample:
         self.nats, self._scored = 0.0, list[float]()  # of the first characters in sum, and of each later one
         self._summed = 0  # how many are in the sum
         self.stack = BacktrackStack(depth) if depth else None
-        self.repeats = None if no_repeat is None else RepeatTracker(no_repeat)
-        if self.repeats is not None:
-            self.repeats.add(prime)
+        self.repeats: RepeatTracker | None = None
+
+    def start(self, read: ReadPrimes) -> int:
+        """Start after its prime; return the row of that."""
+        row = read.rows[self.prime]
+        if self.stack is not None:
+            self.stack.push(ChoicePoint(read.before, row, int(read.last[row])))
+        if read.repeats:
+            self.repeats = read.repeats[row].branch()
+        return row
 
     def write(self, character: str, length: int) -> None:
         """Append a character; the sample ends at a stop text or when it has `length` characters."""
@@ -176,7 +181,8 @@ class Sampler:
     No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
     At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
     Time is linear in the length. Memory is bounded, except for `no_repeat`, which indexes all runs of a sample, and for
-    the text: without `keep_text` it is only streamed, and that of `samples` is empty.
+    the text: without `keep_text` it is only streamed, and that of `samples` is empty. Several batches can share the
+    primes that were `read`, with the same `no_repeat`.
     Raises MisuseError for a `no_repeat` below 2, and what `check_request` and StopTexts raise.
     """
 
@@ -195,10 +201,12 @@ class Sampler:
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
         keep_text: bool = True,
+        read: ReadPrimes | None = None,
     ) -> None:
         check_request(primes, length)
-        self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed, self.indices, self.no_copy = length, seed, indices, no_copy
+        self.model, self.vocabulary, self.filters, self.read = model, vocabulary, filters, read
+        self.length, self.seed, self.indices = length, seed, indices
+        self.no_copy, self.no_repeat = no_copy, no_repeat
         depth = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), MAX_BACKTRACK)
         self._backtracks = depth > 0
         stops, reach = StopTexts(until), 0 if no_copy is None else no_copy.size + depth
@@ -207,7 +215,6 @@ class Sampler:
                 prime,
                 _uniform(seed, index),
                 stops,
-                no_repeat,
                 depth=depth,
                 reach=reach,
                 keep_until=keep_until,
@@ -235,8 +242,11 @@ class Sampler:
         ]
 
     def __iter__(self) -> Iterator[list[str]]:
-        logits, state = self._read_primes()
         rows = self.partial_samples  # the sample in each batch row
+        primes = [partial.prime for partial in rows]
+        read = self.read or ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
+        starts = np.array([partial.start(read) for partial in rows])
+        logits, state = read.logits[starts], read.state.select(starts)
         while True:
             tokens = self._choose(logits, rows)
             returns = self._write(logits, tokens, rows)
@@ -248,32 +258,15 @@ class Sampler:
                 state = _next_state(state, returns, running, len(rows))
                 rows, tokens = [rows[row] for row in running], tokens[running]
             before = state
-            logits, state = self._step(tokens[:, None], before)
+            logits, state = step(self.model, tokens[:, None], before)
             if self._backtracks:
                 for row, (earlier_row, partial) in enumerate(zip(running, rows, strict=True)):
-                    if earlier_row not in returns and not partial.unread and partial.stack is not None:
+                    if earlier_row not in returns and partial.stack is not None:
                         partial.stack.push(ChoicePoint(before, row, int(tokens[row])))
-
-    def _read_primes(self) -> tuple[Logits, ModelState]:
-        """Read at once what all primes share, and leave the rest unread; return logits (B, V) and the state."""
-        newline = [self.vocabulary.newline]
-        encoded = [newline + self.vocabulary.encode(partial.prime).tolist() for partial in self.partial_samples]
-        shared = len(encoded[0]) if all(tokens == encoded[0] for tokens in encoded) else 1
-        shared -= self._backtracks  # returning to the first position reads the prime's last token again
-        logits, state = np.zeros((1, len(self.vocabulary))), self.model.initial_state(1)
-        for first in range(0, shared, _WINDOW):
-            logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
-        for partial, tokens in zip(self.partial_samples, encoded, strict=True):
-            partial.unread.extend(tokens[shared:])
-        return np.repeat(logits, len(encoded), 0), state.select(np.zeros(len(encoded), dtype=np.int64))
-
-    def _step(self, tokens: Tokens, state: ModelState) -> tuple[Logits, ModelState]:
-        logits, state = self.model.step(tokens, state)
-        return logits.astype(np.float64), state
 
     def _choose(self, logits: Logits, rows: Sequence[_PartialSample]) -> Tokens:
         """Draw a token for each row (B) by inverting the cumulative distribution; -1 at a dead end."""
-        draws = np.array([0.0 if partial.unread else next(partial.draws) for partial in rows])
+        draws = np.array([next(partial.draws) for partial in rows])
         if self._backtracks:
             return self._choose_permitted(logits, draws, rows)
         cumulative = self.filters(logits).cumsum(-1)
@@ -283,12 +276,10 @@ class Sampler:
         """Do the same among the tokens that complete no forbidden run."""
         copies = [np.empty(0, dtype=np.uint32)] * len(rows)
         if self.no_copy is not None:
-            copies = self.no_copy.completions(["" if one.unread else one.last(self.no_copy.size) for one in rows])
+            copies = self.no_copy.completions([partial.last(self.no_copy.size) for partial in rows])
         filtered, unfiltered = self.filters(logits), softmax(logits, self.filters.temperature)
         chosen = np.full(len(rows), -1)
         for row, partial in enumerate(rows):
-            if partial.unread:
-                continue
             forbidden = self.vocabulary.encode_codes(copies[row])
             if partial.repeats is not None:
                 forbidden = np.append(forbidden, self.vocabulary.encode(partial.repeats.completions()))
@@ -302,13 +293,11 @@ class Sampler:
     def _write(self, logits: Logits, tokens: Tokens, rows: Sequence[_PartialSample]) -> dict[int, ChoicePoint]:
         """Write the chosen tokens; return the rows that backtrack, and where each returns to.
 
-        Changes `tokens` (B) in place to what each row reads next, which may also belong to its prime.
+        Changes `tokens` (B) in place to what each row reads next.
         """
         written, returns = [_NOTHING] * len(rows), dict[int, ChoicePoint]()
         for row, partial in enumerate(rows):
-            if partial.unread:
-                tokens[row] = partial.unread.popleft()
-            elif tokens[row] >= 0:
+            if tokens[row] >= 0:
                 written[row] = partial, partial.length, int(tokens[row])
                 partial.write(self.vocabulary.characters[tokens[row]], self.length)
             elif (point := partial.backtrack()) is not None:

@@ -18,10 +18,13 @@ from charrnn.errors import CharRNNError, MisuseError
 from charrnn.generation import sampling
 from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
+from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models import ngram
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.torch_model import TorchModel
+from charrnn.models.interface import Floats, Tokens
+from charrnn.models.torch_model import TorchModel, TorchState
+from tests.conftest import close
 
 VOCABULARY = Vocabulary.from_text("abc\n" * 50)  # tokens by code point: \n a b c
 PROBABILITIES = {"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4}
@@ -167,7 +170,8 @@ def test_the_earliest_match_ends_a_sample_also_one_that_begins_in_the_prime(seed
     assert (without.text, kept.text) == (full[len(prime) : max(len(prime), end - longest)], full[len(prime) : end])
     for sample in (without, kept):
         nats = sum(VOCABULARY.known_nats - math.log(PROBABILITIES[character]) for character in sample.text)
-        assert (sample.ended_by, sample.nats) == ("until", pytest.approx(nats, rel=1e-6))
+        assert sample.ended_by == "until"
+        assert sample.nats == pytest.approx(nats, rel=1e-6)
 
 
 def test_until_is_not_looked_for_in_the_prime_itself() -> None:
@@ -213,6 +217,48 @@ def test_a_streamed_sample_takes_no_more_memory_the_longer_it_is(
     (made,) = sampler.samples
     assert (made.text, made.characters) == ("", 3_080)
     assert made.bits_per_character is not None
+
+
+class Counted(TorchModel):
+    """Counts the tokens that are read, and the rows whose logits are computed."""
+
+    read_tokens = rows = 0
+
+    def step(self, tokens: Tokens, state: TorchState) -> tuple[Floats, TorchState]:
+        self.read_tokens, self.rows = self.read_tokens + tokens.size, self.rows + len(tokens)
+        return super().step(tokens, state)
+
+
+@pytest.mark.parametrize("primes", [["", "abcab", "c", "abcab", "bbcab", "ab" * 40], ["abc"] * 6, ["", "a\n鸟"]])
+def test_each_prime_is_read_once_and_side_by_side(primes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.generation.primes._WINDOW", 16)
+    model, different = Counted(contextual()), set(primes)
+    read = ReadPrimes(model, VOCABULARY, primes)
+    assert model.read_tokens == sum(len(prime) + 1 for prime in different)
+    # one row of logits for each window and length, not for each character
+    assert model.rows <= sum(len(prime) // 16 + len(different) + 1 for prime in different)
+    before = model.read_tokens
+    for indices in ([0, 1], [2, 3, 4]):
+        sampler = Sampler(
+            model, VOCABULARY, primes[:1] * len(indices), 5, Filters(), seed=7, indices=indices, read=read
+        )
+        for _ in sampler:
+            pass
+        alone = [write(contextual(), primes[:1], 5, indices=[index])[0].text for index in indices]
+        assert [sample.text for sample in sampler.samples] == alone
+    assert model.read_tokens == before + 5 * 4  # the first character of a sample needs no step
+
+
+def test_the_state_after_each_prime_is_that_of_the_prime_alone() -> None:
+    model = TorchModel(contextual().double())
+    primes = ["abcab", "", "c", "abca", "cc", "bcabcabca" * 9]
+    read = ReadPrimes(model, VOCABULARY, primes)
+    for prime in primes:
+        tokens = VOCABULARY.encode("\n" + prime).astype(np.int64)[None]
+        logits, state = model.step(tokens, model.initial_state(1))
+        row = np.array([read.rows[prime]])
+        close(read.logits[row], logits)
+        close(model.step(tokens[:, :1], read.state.select(row))[0], model.step(tokens[:, :1], state)[0])
 
 
 def test_primes_may_be_long_and_have_unknown_characters() -> None:
