@@ -192,8 +192,6 @@ def _check(chosen: SampleOptions) -> None:
         raise MisuseError(f"{kept}; name a larger K, or a smaller -k.")
     if chosen.each_line and chosen.infill not in (None, "-"):
         raise MisuseError("--each-line reads the texts from stdin; leave the text of --infill out.")
-    if chosen.each_line and not chosen.fills and chosen.num > 1:
-        raise MisuseError("--each-line takes primes from stdin and writes one line each; leave out -k.")
     read = [name for name in ("prime", "infill", "suffix", "adapt") if getattr(chosen, name) == "-"]
     if len(read) > 1 or (chosen.adapt == "-" and chosen.each_line):
         raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
@@ -240,7 +238,7 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     shown = {"no_prime": chosen.no_prime, "as_json": chosen.as_json, "report": chosen.report}
     printer = BeamPrinter(model, vocabulary, beam, length, **shown)
     if chosen.each_line:
-        printer.each_line(stdin())
+        printer.each_line(stdin(), chosen.num)
     else:
         printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
     if chosen.report:
@@ -273,7 +271,7 @@ def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, p
         say=note,
     )
     if chosen.each_line:
-        printer.each_line(stdin())
+        printer.each_line(stdin(), chosen.num)
     else:
         printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
     if chosen.report:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice, product
 from typing import Any, BinaryIO
 
+from charrnn.cli import input_lines
 from charrnn.cli.console import escaped, put
-from charrnn.data.decoding import decode
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
@@ -24,7 +25,6 @@ from charrnn.models.interface import LanguageModel
 _SHOWN = 60  # characters of a run
 _ROWS = 64  # lines continued side by side
 _BATCH = 256  # more samples than this come in several batches, so that memory is bounded
-_UTF8 = "Lines are read as UTF-8."
 
 
 def report(samples: Sequence[str], codes: Codes | None) -> str:
@@ -49,22 +49,22 @@ class _Output:
         self.no_prime, self.as_json, self.report = no_prime, as_json, report
         self.written: list[str] = []
 
-    def keep(self, made: Sample) -> None:
-        """Keep a text, if it is to be reported on."""
+    def keep(self, samples: Iterable[Sample]) -> None:
+        """Keep texts, if they are to be reported on."""
         if self.report:
-            self.written.append(made.text)
+            self.written += [made.text for made in samples]
 
-    def batch(self, samples: Iterable[Sample]) -> None:
+    def batch(self, samples: Sequence[Sample]) -> None:
         """Print samples whole and in order, an empty line between."""
+        self.keep(samples)
         for made in samples:
-            self.keep(made)
             between = "" if made.index == 0 else "\n"
             put(_json(_fields(made)) if self.as_json else between + _ended(self._text(made)))
 
-    def lines(self, samples: Iterable[Sample]) -> None:
+    def lines(self, samples: Sequence[Sample]) -> None:
         """Print samples that end where their line does."""
+        self.keep(samples)
         for made in samples:
-            self.keep(made)
             put(_json(_fields(made)) if self.as_json else self._text(made) + "\n")
 
     def _text(self, made: Sample) -> str:
@@ -97,11 +97,8 @@ class SamplePrinter:
     def from_prime(self, prime: str, num: int, until: str | None) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.output.as_json or num > 1:
-            check_request([prime], self.length)
-            read = ReadPrimes(self.model, self.vocabulary, [prime], self.no_repeat)
-            for first in range(0, num, _BATCH):
-                indices = range(first, min(first + _BATCH, num))
-                self.output.batch(self._finished(self._sampler([prime] * len(indices), indices, until, read=read)))
+            for samples in self._batches([prime], num, until):
+                self.output.batch(samples)
             return
         sampler = self._sampler([prime], [0], until, keep_text=self.output.report)
         last = "" if self.output.no_prime else prime
@@ -112,24 +109,39 @@ class SamplePrinter:
                 last = shown
         if not last.endswith("\n"):
             put("\n")
-        for made in self._reported(sampler.samples):
-            self.output.keep(made)
+        samples = sampler.samples
+        self._report_ends(samples)
+        self.output.keep(samples)
 
-    def each_line(self, stdin: BinaryIO) -> None:
-        """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
-        rows = 1 if stdin.isatty() else _ROWS
-        for first, primes in _blocks(stdin, rows):
-            self.output.lines(self._finished(self._sampler(primes, range(first, first + len(primes)), "\n")))
+    def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
+        """Continue every line `num` times: those that have arrived side by side, in order; from a terminal each."""
+        from_terminal = ((first, [line]) for first, line in input_lines.lines(stdin))
+        for first, primes in from_terminal if stdin.isatty() else input_lines.batches(stdin, _ROWS):
+            for samples in self._batches(primes, num, "\n", first):
+                self.output.lines(samples)
 
-    def _sampler(
-        self,
-        primes: list[str],
-        indices: Iterable[int],
-        until: str | None,
-        *,
-        keep_text: bool = True,
-        read: ReadPrimes | None = None,
-    ) -> Sampler:
+    def _batches(
+        self, primes: list[str], num: int, until: str | None, first_line: int | None = None
+    ) -> Iterator[list[Sample]]:
+        """Draw `num` samples of each prime, which is read once; of lines, where the first one's number is given."""
+        check_request(primes, self.length)
+        read = ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
+        wanted = product(range(len(primes)), range(num))
+        while batch := list(islice(wanted, _BATCH)):
+            sampler = self._sampler(
+                [primes[row] for row, _ in batch],
+                [index for _, index in batch],
+                until,
+                lines=None if first_line is None else [first_line + row for row, _ in batch],
+                read=read,
+            )
+            for _ in sampler:
+                pass
+            samples = sampler.samples
+            self._report_ends(samples, of_lines=first_line is not None)
+            yield samples
+
+    def _sampler(self, primes: list[str], indices: list[int], until: str | None, **more: Any) -> Sampler:
         return Sampler(
             self.model,
             self.vocabulary,
@@ -137,27 +149,21 @@ class SamplePrinter:
             self.length,
             self.filters,
             seed=self.seed,
-            indices=list(indices),
+            indices=indices,
             until=until,
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
-            keep_text=keep_text,
-            read=read,
+            **more,
         )
 
-    def _finished(self, sampler: Sampler) -> list[Sample]:
-        for _ in sampler:
-            pass
-        return self._reported(sampler.samples)
-
-    def _reported(self, samples: list[Sample]) -> list[Sample]:
+    def _report_ends(self, samples: list[Sample], *, of_lines: bool = False) -> None:
         for made in samples:
             if made.ended_by == "exhausted":
+                name = f"Sample {made.index + 1}" + f" of line {made.line + 1}" * of_lines
                 self.say(
-                    f"Sample {made.index + 1} ended early, {made.characters:,} of {self.length:,} characters long:"
+                    f"{name} ended early, {made.characters:,} of {self.length:,} characters long:"
                     " every continuation is excluded by --no-copy or --no-repeat. A larger number excludes less."
                 )
-        return samples
 
 
 class BeamPrinter:
@@ -181,11 +187,11 @@ class BeamPrinter:
         """Write the `num` best continuations, best first."""
         self.output.batch(beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, until)[:num])
 
-    def each_line(self, stdin: BinaryIO) -> None:
-        """Continue every line in the best way, as it comes."""
-        for first, (prime,) in _blocks(stdin, 1):
-            best = beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, "\n")[0]
-            self.output.lines([replace(best, index=first)])
+    def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
+        """Continue every line in the `num` best ways, best first, as it comes."""
+        for number, prime in input_lines.lines(stdin):
+            found = beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, "\n")
+            self.output.lines([replace(made, line=number) for made in found[:num]])
 
 
 class InfillPrinter:
@@ -204,7 +210,7 @@ class InfillPrinter:
 
     def each_line(self, stdin: BinaryIO, blank: str | None) -> None:
         """Fill the gaps of every line as it comes; a line without gaps stays as it is."""
-        for number, (line,) in _blocks(stdin, 1):
+        for number, line in input_lines.lines(stdin):
             gapped = Gapped.parse(line, blank or infill.BLANKS, required=False)
             if gapped.gaps:
                 self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width), line=number)
@@ -247,22 +253,13 @@ def _fields(made: Sample) -> dict[str, Any]:
         "bits_per_character": made.bits_per_character,
         "seed": made.seed,
         "index": made.index,
+        "line": made.line,
+        "ended_by": made.ended_by,
     }
 
 
 def _json(fields: dict[str, Any]) -> str:
     return json.dumps(fields, ensure_ascii=False) + "\n"
-
-
-def _blocks(stdin: BinaryIO, size: int) -> Iterator[tuple[int, list[str]]]:
-    first, block = 0, []
-    for number, raw in enumerate(stdin):
-        block.append(decode(raw, "utf-8", f"standard input, line {number + 1}", _UTF8).rstrip("\n"))
-        if len(block) == size:
-            yield first, block
-            first, block = number + 1, []
-    if block:
-        yield first, block
 
 
 def _ended(text: str) -> str:

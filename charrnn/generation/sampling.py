@@ -47,6 +47,7 @@ class Sample:
     index: int
     characters: int  # of the continuation
     ended_by: Ending = "length"
+    line: int = 0  # of many primes
 
     @property
     def bits_per_character(self) -> float | None:
@@ -167,9 +168,9 @@ def check_request(primes: Sequence[str], length: int) -> None:
         check_characters(prime, "prime")
 
 
-def _uniform(seed: int, index: int) -> Iterator[float]:
+def _uniform(seed: int, line: int | None, index: int) -> Iterator[float]:
     """Yield the uniform numbers of one stream, drawn in blocks."""
-    stream = np.random.default_rng([seed, index])
+    stream = np.random.default_rng([seed, index] if line is None else [seed, line, index])
     while True:
         yield from stream.random(256).tolist()
 
@@ -177,7 +178,8 @@ def _uniform(seed: int, index: int) -> Iterator[float]:
 class Sampler:
     """Continue B primes in one batch; iterate for what each sample adds at each step, then read `samples`.
 
-    Sample i draws from the random stream (seed, indices[i]) alone, so it does not depend on the rest of the batch.
+    Sample i draws from the random stream (seed, indices[i]) alone, or (seed, lines[i], indices[i]) where there are
+    `lines`, so it does not depend on the rest of the batch.
     No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
     At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
     Time is linear in the length. Memory is bounded, except for `no_repeat`, which indexes all runs of a sample, and for
@@ -196,6 +198,7 @@ class Sampler:
         *,
         seed: int,
         indices: Sequence[int],
+        lines: Sequence[int] | None = None,
         until: str | Sequence[str] | None = None,
         keep_until: bool = False,
         no_copy: CopyIndex | None = None,
@@ -205,7 +208,8 @@ class Sampler:
     ) -> None:
         check_request(primes, length)
         self.model, self.vocabulary, self.filters, self.read = model, vocabulary, filters, read
-        self.length, self.seed, self.indices = length, seed, indices
+        self.length, self.seed = length, seed
+        self.indices, self.lines = indices, [None] * len(indices) if lines is None else lines
         self.no_copy, self.no_repeat = no_copy, no_repeat
         depth = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), MAX_BACKTRACK)
         self._backtracks = depth > 0
@@ -213,14 +217,14 @@ class Sampler:
         self.partial_samples = [
             _PartialSample(
                 prime,
-                _uniform(seed, index),
+                _uniform(seed, line, index),
                 stops,
                 depth=depth,
                 reach=reach,
                 keep_until=keep_until,
                 keep_text=keep_text,
             )
-            for prime, index in zip(primes, indices, strict=True)
+            for prime, line, index in zip(primes, self.lines, indices, strict=True)
         ]
         self._unscored: list[tuple[Logits, list[_Written]]] = []  # logits (B, V) and what was written by each row
 
@@ -237,8 +241,9 @@ class Sampler:
                 index,
                 one.characters,
                 one.ended_by,
+                line or 0,
             )
-            for one, index in zip(self.partial_samples, self.indices, strict=True)
+            for one, line, index in zip(self.partial_samples, self.lines, self.indices, strict=True)
         ]
 
     def __iter__(self) -> Iterator[list[str]]:

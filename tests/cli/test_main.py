@@ -255,10 +255,43 @@ def test_each_line_gives_one_line_in_order(trained: Path, charrnn: Charrnn) -> N
     assert all(line.startswith(prime) for line, prime in zip(lines, primes, strict=True))
 
 
+def test_the_samples_of_a_line_follow_one_another_and_the_first_is_that_without_k(
+    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charrnn.cli.sample_output._BATCH", 5)
+    primes = ["the", "", "the"]
+    common = ["sample", "-m", "text", "--each-line", "-n", "9", "--seed", "3"]
+    one, three = (charrnn(*common, "-k", num, stdin="\n".join(primes)).stdout for num in ("1", "3"))
+    assert one.splitlines() == three.splitlines()[::3]
+    assert len(set(three.splitlines())) == 9
+    samples = [
+        json.loads(line) for line in charrnn(*common, "-k", "3", "--json", stdin="\n".join(primes)).stdout.splitlines()
+    ]
+    assert [sample["prime"] + sample["text"] for sample in samples] == three.splitlines()
+    assert [(sample["line"], sample["index"]) for sample in samples] == [
+        (row, at) for row in range(3) for at in range(3)
+    ]
+
+
+@pytest.mark.parametrize("how", [[], ["--beam", "2"], ["--infill"]], ids=["drawn", "beam", "infill"])
+@pytest.mark.parametrize("bad", [b"\xff", b"a\0b"], ids=["not UTF-8", "NUL"])
+def test_a_bad_line_keeps_the_good_answers_before_it(
+    trained: Path, charrnn: Charrnn, how: list[str], bad: bytes
+) -> None:
+    """All answers of its block of 64 lines once went with it."""
+    arguments = ["sample", "-m", "text", "--each-line", *([] if "--infill" in how else ["-n", "5"]), *how]
+    result = charrnn(*arguments, stdin=b"fo_\n_ox\n" + bad + b"\nth_\n")
+    assert (result.exit_code, result.stdout.count("\n")) == (1, 2)
+    assert result.stderr.startswith("Error: standard input, line 3: ")
+
+
+SAMPLE_FIELDS = ["bits_per_character", "ended_by", "index", "line", "prime", "seed", "text"]
+
+
 def test_json_tells_all_of_a_sample(trained: Path, charrnn: Charrnn) -> None:
     result = charrnn("sample", "-m", "text", "-p", "狐", "-n", "12", "-k", "2", "--seed", "4", "--json")
     samples = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [sorted(sample) for sample in samples] == [["bits_per_character", "index", "prime", "seed", "text"]] * 2
+    assert [sorted(sample) for sample in samples] == [SAMPLE_FIELDS] * 2
     assert [(sample["prime"], sample["seed"], sample["index"], len(sample["text"])) for sample in samples] == [
         ("狐", 4, 0, 12),
         ("狐", 4, 1, 12),
@@ -291,7 +324,6 @@ def test_any_prime_works(trained: Path, charrnn: Charrnn, prime: str) -> None:
         (["-k", "0"], ["num is 0"]),
         (["--until", ""], ["until is empty"]),
         (["--greedy", "-t", "0.5"], ["--greedy takes the likeliest"]),
-        (["--each-line", "-k", "3"], ["--each-line takes primes from stdin"]),
         (["-p", "a\udc80"], ["lone surrogate"]),
         (["--device", "cuda:9"], ["cuda:9"]),
     ],
@@ -384,7 +416,7 @@ def test_a_beam_shows_the_best_texts_in_order(either: str, charrnn: Charrnn) -> 
 def test_json_of_a_beam_has_no_seed_and_ascends(either: str, charrnn: Charrnn) -> None:
     result = charrnn("sample", "-m", either, "--beam", "5", "-k", "5", "-p", "狐", "-n", "6", "--json")
     samples = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [sorted(sample) for sample in samples] == [["bits_per_character", "index", "prime", "seed", "text"]] * 5
+    assert [sorted(sample) for sample in samples] == [SAMPLE_FIELDS] * 5
     assert [(s["prime"], s["seed"], s["index"], len(s["text"])) for s in samples] == [
         ("狐", None, index, 6) for index in range(5)
     ]
@@ -408,7 +440,12 @@ def test_a_beam_answers_each_line_by_one_line(either: str, charrnn: Charrnn) -> 
     lines = charrnn(*common, stdin="\n".join(primes)).stdout.removesuffix("\n").split("\n")
     samples = [json.loads(line) for line in charrnn(*common, "--json", stdin="\n".join(primes)).stdout.splitlines()]
     assert [sample["prime"] + sample["text"] for sample in samples] == lines
-    assert [(sample["prime"], sample["index"]) for sample in samples] == list(zip(primes, range(3), strict=True))
+    assert [(sample["prime"], sample["line"]) for sample in samples] == list(zip(primes, range(3), strict=True))
+    two = [
+        json.loads(line) for line in charrnn(*common, "--json", "-k", "2", stdin="\n".join(primes)).stdout.splitlines()
+    ]
+    assert [(sample["line"], sample["index"]) for sample in two] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert two[::2] == samples
 
 
 def test_a_beam_of_one_writes_what_greedy_writes(either: str, charrnn: Charrnn) -> None:
@@ -541,7 +578,6 @@ DRAWING = (["-t", "1"], ["--top-k", "2"], ["--top-p", "0.5"], ["--min-p", "0.1"]
         (["--beam", "0"], ["beam is 0; it must be at least 1"]),
         (["--infill", "a_", "--beam", "-1"], ["beam is -1; it must be at least 1"]),
         (["--beam", "3", "-k", "4"], ["--beam 3 keeps 3 texts and cannot show 4"]),
-        (["--beam", "3", "-k", "2", "--each-line"], ["--each-line takes primes from stdin"]),
         (["--beam", "3", "--until", "a", "--each-line"], ["--each-line takes primes from stdin"]),
         (["--beam", "3", "--until", ""], ["until is empty"]),
         (["--infill", "no gap"], ["The text has no gap. Write ＿ or _ once"]),

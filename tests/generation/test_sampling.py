@@ -22,7 +22,7 @@ from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models import ngram
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.interface import Floats, Tokens
+from charrnn.models.interface import Floats, LanguageModel, Tokens
 from charrnn.models.torch_model import TorchModel, TorchState
 from tests.conftest import close
 
@@ -250,7 +250,7 @@ def test_each_prime_is_read_once_and_side_by_side(primes: list[str], monkeypatch
 
 
 def test_the_state_after_each_prime_is_that_of_the_prime_alone() -> None:
-    model = TorchModel(contextual().double())
+    model: LanguageModel = TorchModel(contextual().double())
     primes = ["abcab", "", "c", "abca", "cc", "bcabcabca" * 9]
     read = ReadPrimes(model, VOCABULARY, primes)
     for prime in primes:
