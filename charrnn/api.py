@@ -15,6 +15,7 @@ from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
+from charrnn.generation.stop_texts import Until
 from charrnn.scores import Score
 
 
@@ -41,20 +42,29 @@ class TextModel:
         top_p: float | None = None,
         min_p: float | None = MIN_P,
         greedy: bool = False,
-        until: str | None = None,
+        until: Until = None,
+        keep_until: bool = False,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
     ) -> str:
         """Return a continuation of `prime` of at most `length` characters.
 
-        It contains no `no_copy`-character substring of the training text, and no `no_repeat`-character substring
-        twice; it ends early where no other character is possible. The seed is that of `charrnn sample --seed`.
+        It stops before the first of the texts `until`, or after it with `keep_until`. It contains no
+        `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
+        where no other character is possible. The seed is that of `charrnn sample --seed`.
         Raises MisuseError for a value out of range, CharRNNError for `no_copy` if the training text is gone.
         """
         filters = Filters(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, greedy=greedy)
         pieces = self.stream(
-            prime, length, until=until, no_copy=no_copy, no_repeat=no_repeat, seed=seed, filters=filters
+            prime,
+            length,
+            until=until,
+            keep_until=keep_until,
+            no_copy=no_copy,
+            no_repeat=no_repeat,
+            seed=seed,
+            filters=filters,
         )
         return "".join(pieces)
 
@@ -63,7 +73,8 @@ class TextModel:
         prime: str = "",
         length: int = 500,
         *,
-        until: str | None = None,
+        until: Until = None,
+        keep_until: bool = False,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
@@ -79,15 +90,24 @@ class TextModel:
             seed=secrets.randbelow(2**31) if seed is None else seed,
             indices=[0],
             until=until,
+            keep_until=keep_until,
             no_copy=None if no_copy is None else self._training_copies(no_copy),
             no_repeat=no_repeat,
             keep_text=False,
         )
         return (text for (text,) in sampler if text)
 
-    def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
+    def search(
+        self,
+        prime: str = "",
+        length: int = 500,
+        *,
+        width: int = 20,
+        until: Until = None,
+        keep_until: bool = False,
+    ) -> list[Sample]:
         """Return the `width` likeliest continuations of `prime`, best first, by beam search."""
-        return beam_search.search(self._model, self._vocabulary, prime, length, width, until)
+        return beam_search.search(self._model, self._vocabulary, prime, length, width, until, keep_until=keep_until)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH

@@ -21,6 +21,19 @@ def test_a_loaded_model_generates_the_text_of_the_command(trained: Path, charrnn
     assert "".join(model.stream("the fox", 30, seed=5)) == text
 
 
+def test_a_loaded_model_stops_at_the_first_of_several_texts(trained: Path) -> None:
+    model = package.load(trained)
+    text = model.sample("the fox", 30, seed=5)
+    stops = [text[20:22], text[9:11]]
+    end = min(text.index(stop) for stop in stops)
+    assert model.sample("the fox", 30, seed=5, until=stops) == text[:end]
+    assert model.sample("the fox", 30, seed=5, until=stops, keep_until=True) == text[: end + 2]
+    best = model.search("the fox", 9, width=2)[0].text
+    kept = model.search("the fox", 9, width=1, until=[best[4:6], "鸟"], keep_until=True)[0]
+    assert kept.ended_by == "until"
+    assert kept.text.endswith(best[4:6])
+
+
 def test_a_loaded_model_avoids_copies_and_repeats_as_the_command_does(trained: Path, charrnn: Charrnn) -> None:
     model = package.load(trained)
     for option, size in (("no_copy", 3), ("no_repeat", 2)):

@@ -18,10 +18,12 @@ from charrnn.cli.options import (
     check_rate,
     check_together,
     complete_files,
+    dashed,
     device_option,
     encoding_option,
     model_option,
     option,
+    unescaped,
 )
 from charrnn.errors import CharRNNError, MisuseError
 
@@ -40,11 +42,12 @@ _EXCLUDES = (
     ("suffix", f"{_DRAWING} report", "--suffix looks for the likeliest and draws nothing"),
     ("suffix", "until each_line", "--suffix ends the text"),
     ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
-    ("each_line", "prime until", "--each-line takes primes from stdin and stops at the newline"),
+    ("each_line", "prime until keep_until", "--each-line takes primes from stdin and stops at the newline"),
 )
 _NEEDS = (
     ("blank", "infill", "--blank marks the gaps of --infill; name a text with gaps, or leave it out."),
     ("suffix", "length", "--suffix needs -n, the characters to write before it."),
+    ("keep_until", "until", "--keep-until keeps the text of --until; name one, or leave it out."),
     ("adapt_rate", "adapt", "--adapt-rate is the rate of --adapt; name a text to adapt to, or leave it out."),
 )
 
@@ -65,12 +68,14 @@ class SampleOptions(NamedTuple):
     infill: str | None
     blank: str | None
     suffix: str | None
-    until: str | None
+    until: tuple[str, ...]
+    keep_until: bool
     no_copy: int | None
     no_repeat: int | None
     report: bool
     num: int
     each_line: bool
+    escapes: bool
     adapt: str | None
     adapt_rate: float | None
     seed: int | None
@@ -97,6 +102,9 @@ class SampleOptions(NamedTuple):
 @model_option("Input", "Run folder, model file or name. [default: the newest run]")
 @option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
 @option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
+@option(
+    "Input", "-e --escapes", r"Read \n, \t, \\ and \uXXXX in --prime, --until, --suffix and --infill.", is_flag=True
+)
 @option(
     "Input",
     "--adapt",
@@ -139,7 +147,8 @@ class SampleOptions(NamedTuple):
 )
 @option("Search and infilling", "--blank", "Character that marks a gap. [default: ＿ and _]", metavar="CHAR")
 @option("Search and infilling", "--suffix", "Write -n characters between --prime and TEXT.", metavar="TEXT|-")
-@option("Constraints", "--until", "Stop before TEXT would appear.", metavar="TEXT")
+@option("Constraints", "--until", "Stop before TEXT would appear; may be repeated.", multiple=True, metavar="TEXT")
+@option("Constraints", "--keep-until", "Stop after the TEXT of --until instead.", is_flag=True)
 @option("Constraints", "--no-copy", "Never output N characters in a row of the training text.", type=int, metavar="N")
 @option("Constraints", "--no-repeat", "Never output the same N-character sequence twice.", type=int, metavar="N")
 @option("Output", "--no-prime", "Print the continuation alone.", is_flag=True)
@@ -152,7 +161,7 @@ def sample(**given: Any) -> None:
     \b
     Example:
       charrnn sample --prime 我爱北京 -n 100
-      charrnn sample -k 5 --until $'\\n' -t 0.7
+      charrnn sample -k 5 -e --until '\\n' -t 0.7
       head -n 5 primes.txt | charrnn sample --each-line
       charrnn sample --infill 我爱北京＿＿＿ -k 3
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
@@ -164,6 +173,7 @@ def sample(**given: Any) -> None:
         # one text waits for memory, not for arithmetic: more threads gain little, and on a busy machine lose much
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(chosen)
+    chosen = _with_escapes(chosen)
     path = find_model(chosen.model)
     if chosen.adapt is None:
         model, vocabulary = language_model(path, device)
@@ -182,8 +192,9 @@ def _check(chosen: SampleOptions) -> None:
     check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
     check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
     check_rate("--adapt-rate", chosen.adapt_rate)
-    check_together({**chosen._asdict(), "prime": chosen.prime or None}, _EXCLUDES, _NEEDS)
-    if chosen.until == "":
+    given = {**chosen._asdict(), "prime": chosen.prime or None, "until": chosen.until or None}
+    check_together(given, _EXCLUDES, _NEEDS)
+    if "" in chosen.until:
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     if chosen.blank is not None and len(chosen.blank) != 1:
         raise MisuseError(f"--blank is {chosen.blank!r}; it must be one character.")
@@ -197,6 +208,19 @@ def _check(chosen: SampleOptions) -> None:
         raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
     if chosen.draws:
         _filters(chosen)
+
+
+def _with_escapes(chosen: SampleOptions) -> SampleOptions:
+    """Read the escapes of the texts that were typed, or give a hint where some may be meant."""
+    given: dict[str, str | None] = {"prime": chosen.prime, "infill": chosen.infill, "suffix": chosen.suffix}
+    typed = {name: text for name, text in given.items() if text is not None and text != "-"}
+    if chosen.escapes:
+        read: dict[str, Any] = {name: unescaped(dashed(name), text) for name, text in typed.items()}
+        return chosen._replace(until=tuple(unescaped("--until", text) for text in chosen.until), **read)
+    for name, text in [*typed.items(), *(("until", text) for text in chosen.until)]:
+        if "\\n" in text:
+            note(f"{dashed(name)} has a backslash and an n. With -e, \\n is a newline.")
+    return chosen
 
 
 def _filters(chosen: SampleOptions) -> Any:
@@ -240,7 +264,7 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     if chosen.each_line:
         printer.each_line(stdin(), chosen.num)
     else:
-        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until, keep_until=chosen.keep_until)
     if chosen.report:
         note(report(printer.output.written, _training_codes(path, needed=False)))
 
@@ -273,7 +297,7 @@ def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, p
     if chosen.each_line:
         printer.each_line(stdin(), chosen.num)
     else:
-        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until, keep_until=chosen.keep_until)
     if chosen.report:
         note(report(printer.output.written, learned))
 

@@ -19,6 +19,7 @@ from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler, check_request
+from charrnn.generation.stop_texts import Until
 from charrnn.messages import silent
 from charrnn.models.interface import LanguageModel
 
@@ -94,13 +95,13 @@ class SamplePrinter:
         self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
         self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
 
-    def from_prime(self, prime: str, num: int, until: str | None) -> None:
+    def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.output.as_json or num > 1:
-            for samples in self._batches([prime], num, until):
+            for samples in self._batches([prime], num, until, keep_until=keep_until):
                 self.output.batch(samples)
             return
-        sampler = self._sampler([prime], [0], until, keep_text=self.output.report)
+        sampler = self._sampler([prime], [0], until, keep_until=keep_until, keep_text=self.output.report)
         last = "" if self.output.no_prime else prime
         put(last)
         for (shown,) in sampler:
@@ -121,7 +122,7 @@ class SamplePrinter:
                 self.output.lines(samples)
 
     def _batches(
-        self, primes: list[str], num: int, until: str | None, first_line: int | None = None
+        self, primes: list[str], num: int, until: Until, first_line: int | None = None, *, keep_until: bool = False
     ) -> Iterator[list[Sample]]:
         """Draw `num` samples of each prime, which is read once; of lines, where the first one's number is given."""
         check_request(primes, self.length)
@@ -133,6 +134,7 @@ class SamplePrinter:
                 [index for _, index in batch],
                 until,
                 lines=None if first_line is None else [first_line + row for row, _ in batch],
+                keep_until=keep_until,
                 read=read,
             )
             for _ in sampler:
@@ -141,7 +143,7 @@ class SamplePrinter:
             self._report_ends(samples, of_lines=first_line is not None)
             yield samples
 
-    def _sampler(self, primes: list[str], indices: list[int], until: str | None, **more: Any) -> Sampler:
+    def _sampler(self, primes: list[str], indices: list[int], until: Until, **more: Any) -> Sampler:
         return Sampler(
             self.model,
             self.vocabulary,
@@ -183,15 +185,18 @@ class BeamPrinter:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
         self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
 
-    def from_prime(self, prime: str, num: int, until: str | None) -> None:
+    def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write the `num` best continuations, best first."""
-        self.output.batch(beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, until)[:num])
+        self.output.batch(self._search(prime, until, keep_until=keep_until)[:num])
 
     def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
         """Continue every line in the `num` best ways, best first, as it comes."""
         for number, prime in input_lines.lines(stdin):
-            found = beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, "\n")
-            self.output.lines([replace(made, line=number) for made in found[:num]])
+            self.output.lines([replace(made, line=number) for made in self._search(prime, "\n")[:num]])
+
+    def _search(self, prime: str, until: Until, *, keep_until: bool = False) -> list[Sample]:
+        model, vocabulary = self.model, self.vocabulary
+        return beam_search.search(model, vocabulary, prime, self.length, self.width, until, keep_until=keep_until)
 
 
 class InfillPrinter:

@@ -3,15 +3,13 @@ Knows models and characters, not files. Shapes: R hypotheses, T tokens, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
 from charrnn.generation.sampling import Ending, Sample, check_request
-from charrnn.generation.stop_texts import StopTexts
+from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
 from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 
@@ -50,7 +48,7 @@ def search(
     prime: str,
     length: int,
     width: int,
-    until: str | Sequence[str] | None = None,
+    until: Until = None,
     *,
     keep_until: bool = False,
 ) -> list[Sample]:

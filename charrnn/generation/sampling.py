@@ -19,7 +19,7 @@ from charrnn.generation.backtracking import MAX_BACKTRACK, BacktrackStack, Choic
 from charrnn.generation.copying import CopyIndex, RepeatTracker
 from charrnn.generation.filters import Filters
 from charrnn.generation.primes import ReadPrimes, step
-from charrnn.generation.stop_texts import StopTexts
+from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
 from charrnn.models.cells import softmax
 from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
@@ -199,7 +199,7 @@ class Sampler:
         seed: int,
         indices: Sequence[int],
         lines: Sequence[int] | None = None,
-        until: str | Sequence[str] | None = None,
+        until: Until = None,
         keep_until: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from charrnn.data.decoding import check_characters
 from charrnn.errors import MisuseError
 
+Until = str | Sequence[str] | None  # the texts that end a sample
+
 
 class StopTexts:
     """Finds any of several texts, by the automaton of Aho and Corasick (1975): its state is the longest end of what was
@@ -17,11 +19,11 @@ class StopTexts:
     Raises MisuseError for an empty text, CharRNNError for one with a lone surrogate.
     """
 
-    def __init__(self, texts: str | Sequence[str] | None) -> None:
+    def __init__(self, until: Until) -> None:
         self.held, self.found = [0], [0]
         self._next: dict[tuple[int, str], int] = {}
         self._shorter = [0]  # by state, the one of the next shorter end
-        for text in [texts] if isinstance(texts, str) else texts or []:
+        for text in [until] if isinstance(until, str) else until or []:
             self._add(text)
         for (before, character), state in sorted(self._next.items(), key=lambda item: self.held[item[1]]):
             if before:

@@ -323,6 +323,13 @@ def test_any_prime_works(trained: Path, charrnn: Charrnn, prime: str) -> None:
         (["-n", "-5"], ["length is -5"]),
         (["-k", "0"], ["num is 0"]),
         (["--until", ""], ["until is empty"]),
+        (["--until", "a", "--until", ""], ["until is empty"]),
+        (["--keep-until"], ["--keep-until keeps the text of --until; name one"]),
+        (["-e", "--until", "a\\q"], ["--until has \\q, which is no escape; -e knows \\n, \\t, \\\\ and \\uXXXX."]),
+        (["-e", "-p", "\\u12"], ["--prime has \\u, which is no escape"]),
+        (["-e", "-p", "a\\"], ["--prime has \\, which is no escape"]),
+        (["-e", "-p", "\\ud83d"], ["lone surrogate"]),
+        (["-e", "--until", "\\ud83d"], ["until: character 0 is a lone surrogate"]),
         (["--greedy", "-t", "0.5"], ["--greedy takes the likeliest"]),
         (["-p", "a\udc80"], ["lone surrogate"]),
         (["--device", "cuda:9"], ["cuda:9"]),
@@ -335,6 +342,59 @@ def test_a_sample_that_cannot_be_is_a_sentence(
     result = charrnn("sample", "-m", "text", *options)
     assert result.exit_code in {1, 2}
     assert_sentence(result, result.exit_code, *words)
+
+
+# sample: until
+
+
+def test_the_first_of_several_stop_texts_ends_a_sample_and_json_says_so(trained: Path, charrnn: Charrnn) -> None:
+    """Only the last --until once counted, without a word."""
+    common = ["sample", "-m", "text", "-p", "the", "-n", "40", "--seed", "2", "--json"]
+    full = json.loads(charrnn(*common).stdout)
+    assert full["ended_by"] == "length"
+    text = full["text"]
+    late, early = text[30:32], text[12:14]
+    for stops in ([early, late], [late, early]):
+        until = [word for stop in stops for word in ("--until", stop)]
+        found = json.loads(charrnn(*common, *until).stdout)
+        end = min(text.index(stop) for stop in stops)
+        assert (found["text"], found["ended_by"]) == (text[:end], "until")
+        kept = json.loads(charrnn(*common, *until, "--keep-until").stdout)
+        assert kept["text"] == text[: end + 2]
+        shown = charrnn(*common[:-1], *until, "--keep-until").stdout
+        assert shown == "the" + kept["text"] + "\n" * (not kept["text"].endswith("\n"))
+
+
+def test_a_stop_text_that_begins_in_the_prime_leaves_nothing(either: str, charrnn: Charrnn) -> None:
+    for how in (["--greedy"], ["--beam", "1"]):
+        common = ["sample", "-m", either, "-p", "the q", "-n", "9", *how]
+        after = charrnn(*common, "--no-prime").stdout
+        assert charrnn(*common, "--until", "q" + after[0]).stdout == "the q\n"
+        found = json.loads(charrnn(*common, "--until", "q" + after[0], "--json").stdout)
+        assert (found["text"], found["ended_by"], found["bits_per_character"]) == ("", "until", None)
+        found = json.loads(charrnn(*common, "--until", "q" + after[0], "--json", "--keep-until").stdout)
+        assert found["text"] == after[0]
+
+
+def test_escapes_are_read_where_a_shell_has_none(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "-n", "9", "--seed", "1"]
+    for typed, text in (("a\\nb", "a\nb"), ("\\t\\\\n", "\t\\n"), ("\\u9e1f\\ud83d\\ude00", "鸟😀")):
+        found = charrnn(*common, "-e", "-p", typed, "--until", typed)
+        assert (found.exit_code, found.stderr) == (0, "")
+        assert found.stdout == charrnn(*common, "-p", text, "--until", text).stdout
+    assert charrnn(*common, "-e", "-p", "-", stdin="a\\n").stdout == charrnn(*common, "-p", "a\\n").stdout
+    filled = charrnn("sample", "-m", either, "-e", "--infill", "th_\\n_").stdout
+    assert filled == charrnn("sample", "-m", either, "--infill", "th_\n_").stdout
+    between = charrnn("sample", "-m", either, "-e", "-p", "a", "--suffix", "\\n", "-n", "2").stdout
+    assert between == charrnn("sample", "-m", either, "-p", "a", "--suffix", "\n", "-n", "2").stdout
+
+
+@pytest.mark.parametrize("option", ["--prime", "--until", "--suffix", "--infill"])
+def test_a_backslash_and_an_n_get_a_hint(trained: Path, charrnn: Charrnn, option: str) -> None:
+    length = [] if option == "--infill" else ["-n", "2"]
+    result = charrnn("sample", "-m", "text", option, "_\\n", *length)
+    assert result.exit_code == 0
+    assert result.stderr == f"{option} has a backslash and an n. With -e, \\n is a newline.\n"
 
 
 # sample: neither copied nor repeated
