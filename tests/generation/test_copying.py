@@ -280,6 +280,32 @@ def test_until_still_stops_a_sample() -> None:
         assert made.ended_by != "exhausted"
 
 
+@pytest.mark.parametrize(("until", "ended"), [("ac", True), ("abc", False), ("xac", True), ("xabc", False)])
+def test_what_was_taken_back_is_no_part_of_a_stop_text(
+    until: str, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = Vocabulary.from_text(TEXT)
+    (partial,) = Sampler(
+        Copyist(TEXT, vocabulary),
+        vocabulary,
+        ["x"],
+        9,
+        Filters(),
+        seed=1,
+        indices=[0],
+        until=until,
+        no_copy=CopyIndex(codes_of(TEXT), 5),
+    ).partial_samples
+    assert partial.stack is not None
+    monkeypatch.setattr(partial.stack, "backtrack", lambda: 1)
+    partial.stack.push(ChoicePoint(History(((),)), 0, 0))
+    for character in "ab":
+        partial.write(character, 9)
+    partial.backtrack()
+    partial.write("c", 9)
+    assert partial.done == ended
+
+
 def test_only_what_may_be_taken_back_is_held_back() -> None:
     vocabulary = Vocabulary.from_text(TEXT)
     for size, depth in ((7, 7), (500, MAX_BACKTRACK)):
