@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, product
+from itertools import islice
 from typing import Any, BinaryIO
 
 from charrnn.cli import input_lines
@@ -127,7 +127,7 @@ class SamplePrinter:
         """Draw `num` samples of each prime, which is read once; of lines, where the first one's number is given."""
         check_request(primes, self.length)
         read = ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
-        wanted = product(range(len(primes)), range(num))
+        wanted = ((row, index) for row in range(len(primes)) for index in range(num))
         while batch := list(islice(wanted, _BATCH)):
             sampler = self._sampler(
                 [primes[row] for row, _ in batch],

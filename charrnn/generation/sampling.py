@@ -81,7 +81,7 @@ class _PartialSample:
         self.length = 0  # characters written
         self.characters, self.new = 0, ""  # how many are final, and those that were not streamed yet
         self.kept = StringIO() if keep_text else None
-        self.recent = prime[len(prime) - reach :] if reach < len(prime) else prime  # the last ones, for `last`
+        self.recent = prime[max(0, len(prime) - reach) :]  # the last characters, for `last`
         self.nats, self._scored = 0.0, list[float]()  # of the first characters in sum, and of each later one
         self._summed = 0  # how many are in the sum
         self.stack = BacktrackStack(depth) if depth else None
