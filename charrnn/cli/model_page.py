@@ -43,14 +43,14 @@ def page(path: Path, header: Header, width: int = 80) -> str:
 
 def fields(path: Path, header: Header) -> dict[str, Any]:
     """Return what JSON says of a model file."""
-    latest, card, counted = header.latest, header.corpus, header.config.model.counted
+    latest, card = header.latest, header.corpus
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "config": loading.to_dict(header.config),
         "parameters": header.parameters,
-        "characters_read": None if counted else header.characters_read,  # a model of counts has no steps
-        "flops": None if counted else header.flops,
+        "characters_read": header.characters_read,
+        "flops": header.flops,
         "vocabulary": {
             "size": len(header.vocabulary),
             "characters": header.vocabulary.characters,

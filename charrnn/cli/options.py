@@ -32,6 +32,7 @@ class _Count(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 COUNT = _Count()
+_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 Rule = tuple[str, str, str]
 Function = TypeVar("Function", bound=Callable[..., Any])
 _ATTACHED = "\0"  # before a value that begins with a dash; no argument of a program can contain it
@@ -168,6 +169,24 @@ def dashed(name: str) -> str:
 def spelled(name: str) -> str:
     """Spell a parameter in all ways in which its option is typed."""
     return f"{_SHORT[name]}/{dashed(name)}" if name in _SHORT else dashed(name)
+
+
+def unescaped(name: str, text: str) -> str:
+    """Read \\n, \\t, \\\\ and \\uXXXX of a text; two surrogates are one character, as in JSON.
+
+    Raises MisuseError for another character after a backslash.
+    """
+
+    def read(match: re.Match[str]) -> str:
+        escape = match[1]
+        if len(escape) == 5:
+            return chr(int(escape[1:], 16))
+        if escape not in _ESCAPES:
+            raise MisuseError(f"{name} has \\{escape}, which is no escape; -e knows \\n, \\t, \\\\ and \\uXXXX.")
+        return _ESCAPES[escape]
+
+    found = re.sub(r"\\(u[0-9a-fA-F]{4}|.|$)", read, text, flags=re.DOTALL)
+    return found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def check_at_least(least: int, **values: int | None) -> None:

@@ -186,7 +186,7 @@ class Ngram:
 
     def step(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
-        numbers = self.last_grams(tokens, state)[:, -1]
+        numbers = self.last_grams(tokens[:, -self.order :], state)[:, -1]  # no gram is longer
         return np.log(self.distribution(numbers)), Contexts(numbers)
 
     def read(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:

@@ -287,10 +287,43 @@ def test_each_line_gives_one_line_in_order(trained: Path, charrnn: Charrnn) -> N
     assert all(line.startswith(prime) for line, prime in zip(lines, primes, strict=True))
 
 
+def test_the_samples_of_a_line_follow_one_another_and_the_first_is_that_without_k(
+    trained: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charrnn.cli.sample_output._BATCH", 5)
+    primes = ["the", "", "the"]
+    common = ["sample", "-m", "text", "--each-line", "-n", "9", "--seed", "3"]
+    one, three = (charrnn(*common, "-k", num, stdin="\n".join(primes)).stdout for num in ("1", "3"))
+    assert one.splitlines() == three.splitlines()[::3]
+    assert len(set(three.splitlines())) == 9
+    samples = [
+        json.loads(line) for line in charrnn(*common, "-k", "3", "--json", stdin="\n".join(primes)).stdout.splitlines()
+    ]
+    assert [sample["prime"] + sample["text"] for sample in samples] == three.splitlines()
+    assert [(sample["line"], sample["index"]) for sample in samples] == [
+        (row, at) for row in range(3) for at in range(3)
+    ]
+
+
+@pytest.mark.parametrize("how", [[], ["--beam", "2"], ["--infill"]], ids=["drawn", "beam", "infill"])
+@pytest.mark.parametrize("bad", [b"\xff", b"a\0b"], ids=["not UTF-8", "NUL"])
+def test_a_bad_line_keeps_the_good_answers_before_it(
+    trained: Path, charrnn: Charrnn, how: list[str], bad: bytes
+) -> None:
+    """All answers of its block of 64 lines once went with it."""
+    arguments = ["sample", "-m", "text", "--each-line", *([] if "--infill" in how else ["-n", "5"]), *how]
+    result = charrnn(*arguments, stdin=b"fo_\n_ox\n" + bad + b"\nth_\n")
+    assert (result.exit_code, result.stdout.count("\n")) == (1, 2)
+    assert "\nError: standard input, line 3: " in f"\n{result.stderr}"
+
+
+SAMPLE_FIELDS = ["bits_per_character", "ended_by", "index", "line", "prime", "seed", "text"]
+
+
 def test_json_tells_all_of_a_sample(trained: Path, charrnn: Charrnn) -> None:
     result = charrnn("sample", "-m", "text", "-p", "狐", "-n", "12", "-k", "2", "--seed", "4", "--json")
     samples = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [sorted(sample) for sample in samples] == [["bits_per_character", "index", "prime", "seed", "text"]] * 2
+    assert [sorted(sample) for sample in samples] == [SAMPLE_FIELDS] * 2
     assert [(sample["prime"], sample["seed"], sample["index"], len(sample["text"])) for sample in samples] == [
         ("狐", 4, 0, 12),
         ("狐", 4, 1, 12),
@@ -322,8 +355,14 @@ def test_any_prime_works(trained: Path, charrnn: Charrnn, prime: str) -> None:
         (["-n", "-5"], ["length is -5"]),
         (["-k", "0"], ["num is 0"]),
         (["--until", ""], ["until is empty"]),
+        (["--until", "a", "--until", ""], ["until is empty"]),
+        (["--keep-until"], ["--keep-until keeps the text of --until; name one"]),
+        (["-e", "--until", "a\\q"], ["--until has \\q, which is no escape; -e knows \\n, \\t, \\\\ and \\uXXXX."]),
+        (["-e", "-p", "\\u12"], ["--prime has \\u, which is no escape"]),
+        (["-e", "-p", "a\\"], ["--prime has \\, which is no escape"]),
+        (["-e", "-p", "\\ud83d"], ["lone surrogate"]),
+        (["-e", "--until", "\\ud83d"], ["until: character 0 is a lone surrogate"]),
         (["--greedy", "-t", "0.5"], ["--greedy takes the likeliest"]),
-        (["--each-line", "-k", "3"], ["--each-line takes primes from stdin"]),
         (["-p", "a\udc80"], ["lone surrogate"]),
         (["--device", "cuda:9"], ["cuda:9"]),
     ],
@@ -335,6 +374,59 @@ def test_a_sample_that_cannot_be_is_a_sentence(
     result = charrnn("sample", "-m", "text", *options)
     assert result.exit_code in {1, 2}
     assert_sentence(result, result.exit_code, *words)
+
+
+# sample: until
+
+
+def test_the_first_of_several_stop_texts_ends_a_sample_and_json_says_so(trained: Path, charrnn: Charrnn) -> None:
+    """Only the last --until once counted, without a word."""
+    common = ["sample", "-m", "text", "-p", "the", "-n", "40", "--seed", "2", "--json"]
+    full = json.loads(charrnn(*common).stdout)
+    assert full["ended_by"] == "length"
+    text = full["text"]
+    late, early = text[30:32], text[12:14]
+    for stops in ([early, late], [late, early]):
+        until = [word for stop in stops for word in ("--until", stop)]
+        found = json.loads(charrnn(*common, *until).stdout)
+        end = min(text.index(stop) for stop in stops)
+        assert (found["text"], found["ended_by"]) == (text[:end], "until")
+        kept = json.loads(charrnn(*common, *until, "--keep-until").stdout)
+        assert kept["text"] == text[: end + 2]
+        shown = charrnn(*common[:-1], *until, "--keep-until").stdout
+        assert shown == "the" + kept["text"] + "\n" * (not kept["text"].endswith("\n"))
+
+
+def test_a_stop_text_that_begins_in_the_prime_leaves_nothing(either: str, charrnn: Charrnn) -> None:
+    for how in (["--greedy"], ["--beam", "1"]):
+        common = ["sample", "-m", either, "-p", "the q", "-n", "9", *how]
+        after = charrnn(*common, "--no-prime").stdout
+        assert charrnn(*common, "--until", "q" + after[0]).stdout == "the q\n"
+        found = json.loads(charrnn(*common, "--until", "q" + after[0], "--json").stdout)
+        assert (found["text"], found["ended_by"], found["bits_per_character"]) == ("", "until", None)
+        found = json.loads(charrnn(*common, "--until", "q" + after[0], "--json", "--keep-until").stdout)
+        assert found["text"] == after[0]
+
+
+def test_escapes_are_read_where_a_shell_has_none(either: str, charrnn: Charrnn) -> None:
+    common = ["sample", "-m", either, "-n", "9", "--seed", "1"]
+    for typed, text in (("a\\nb", "a\nb"), ("\\t\\\\n", "\t\\n"), ("\\u9e1f\\ud83d\\ude00", "鸟😀")):
+        found = charrnn(*common, "-e", "-p", typed, "--until", typed)
+        assert (found.exit_code, found.stderr) == (0, "")
+        assert found.stdout == charrnn(*common, "-p", text, "--until", text).stdout
+    assert charrnn(*common, "-e", "-p", "-", stdin="a\\n").stdout == charrnn(*common, "-p", "a\\n").stdout
+    filled = charrnn("sample", "-m", either, "-e", "--infill", "th_\\n_").stdout
+    assert filled == charrnn("sample", "-m", either, "--infill", "th_\n_").stdout
+    between = charrnn("sample", "-m", either, "-e", "-p", "a", "--suffix", "\\n", "-n", "2").stdout
+    assert between == charrnn("sample", "-m", either, "-p", "a", "--suffix", "\n", "-n", "2").stdout
+
+
+@pytest.mark.parametrize("option", ["--prime", "--until", "--suffix", "--infill"])
+def test_a_backslash_and_an_n_get_a_hint(trained: Path, charrnn: Charrnn, option: str) -> None:
+    length = [] if option == "--infill" else ["-n", "2"]
+    result = charrnn("sample", "-m", "text", option, "_\\n", *length)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"{option} has a backslash and an n. With -e, \\n is a newline.\n")
 
 
 # sample: neither copied nor repeated
@@ -416,7 +508,7 @@ def test_a_beam_shows_the_best_texts_in_order(either: str, charrnn: Charrnn) -> 
 def test_json_of_a_beam_has_no_seed_and_ascends(either: str, charrnn: Charrnn) -> None:
     result = charrnn("sample", "-m", either, "--beam", "5", "-k", "5", "-p", "狐", "-n", "6", "--json")
     samples = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [sorted(sample) for sample in samples] == [["bits_per_character", "index", "prime", "seed", "text"]] * 5
+    assert [sorted(sample) for sample in samples] == [SAMPLE_FIELDS] * 5
     assert [(s["prime"], s["seed"], s["index"], len(s["text"])) for s in samples] == [
         ("狐", None, index, 6) for index in range(5)
     ]
@@ -440,7 +532,12 @@ def test_a_beam_answers_each_line_by_one_line(either: str, charrnn: Charrnn) -> 
     lines = charrnn(*common, stdin="\n".join(primes)).stdout.removesuffix("\n").split("\n")
     samples = [json.loads(line) for line in charrnn(*common, "--json", stdin="\n".join(primes)).stdout.splitlines()]
     assert [sample["prime"] + sample["text"] for sample in samples] == lines
-    assert [(sample["prime"], sample["index"]) for sample in samples] == list(zip(primes, range(3), strict=True))
+    assert [(sample["prime"], sample["line"]) for sample in samples] == list(zip(primes, range(3), strict=True))
+    two = [
+        json.loads(line) for line in charrnn(*common, "--json", "-k", "2", stdin="\n".join(primes)).stdout.splitlines()
+    ]
+    assert [(sample["line"], sample["index"]) for sample in two] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert two[::2] == samples
 
 
 def test_a_beam_of_one_writes_what_greedy_writes(either: str, charrnn: Charrnn) -> None:
@@ -573,7 +670,6 @@ DRAWING = (["-t", "1"], ["--top-k", "2"], ["--top-p", "0.5"], ["--min-p", "0.1"]
         (["--beam", "0"], ["beam is 0; it must be at least 1"]),
         (["--infill", "a_", "--beam", "-1"], ["beam is -1; it must be at least 1"]),
         (["--beam", "3", "-k", "4"], ["--beam 3 keeps 3 texts and cannot show 4"]),
-        (["--beam", "3", "-k", "2", "--each-line"], ["--each-line takes primes from stdin"]),
         (["--beam", "3", "--until", "a", "--each-line"], ["--each-line takes primes from stdin"]),
         (["--beam", "3", "--until", ""], ["until is empty"]),
         (["--infill", "no gap"], ["The text has no gap. Write ＿ or _ once"]),
