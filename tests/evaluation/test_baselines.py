@@ -191,7 +191,7 @@ def test_a_wrong_file_of_ngrams_is_counted_again(
         rewrite(file, header, content | {"corpus": content["corpus"] | {"sha256": "0" * 64}}, tensors)
     else:
         file.unlink()
-        monkeypatch.setattr(ngram_cache, "write_atomically", unwritable)
+        monkeypatch.setattr(model_file, "write_tables", unwritable)
     times = grown(monkeypatch)
     again = charrnn(*command)
     assert (again.exit_code, again.stdout, again.stderr, len(times)) == (0, first.stdout, first.stderr, 1)
