@@ -198,7 +198,7 @@ def test_a_wrong_file_of_ngrams_is_counted_again(
     assert not file.exists() if wrong == "read-only" else file.read_bytes() == kept
 
 
-def unwritable(path: Path, _: bytes) -> None:
+def unwritable(path: Path, *_: object) -> None:
     raise CharRNNError(f"{path}: cannot be written (Permission denied).")
 
 
