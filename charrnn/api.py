@@ -3,7 +3,6 @@ With `api_training`, all that is public: everything else in the package may move
 
 from __future__ import annotations
 
-import io
 import secrets
 from collections.abc import Callable, Iterator
 from os import PathLike
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, overload
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.api_arguments import number, path, switch, text, whole
+from charrnn.api_arguments import number, path, stop_texts, switch, text, whole
 from charrnn.checkpoints import inference, run_dir
 from charrnn.errors import MisuseError
 from charrnn.evaluation import short_texts
@@ -21,6 +20,7 @@ from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
+from charrnn.generation.stop_texts import Until
 from charrnn.models.ngram import Ngram
 from charrnn.models.numpy_model import NumpyHMM
 from charrnn.models.states import States, read_states
@@ -42,7 +42,8 @@ class SamplingOptions(TypedDict, total=False):
     top_p: float | None
     min_p: float | None
     greedy: bool
-    until: str | None
+    until: Until
+    keep_until: bool
     no_copy: int | None
     no_repeat: int | None
     seed: int | None
@@ -103,17 +104,19 @@ class TextModel:
         top_p: float | None = None,
         min_p: float | None = MIN_P,
         greedy: bool = False,
-        until: str | None = None,
+        until: Until = None,
+        keep_until: bool = False,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
     ) -> str | list[str]:
         """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
 
-        It stops before `until` would appear. It contains no `no_copy`-character substring of the training text, and no
-        `no_repeat`-character substring twice; it ends early where no other character is possible. None is off. Texts
-        and seeds are those of `charrnn sample --seed` with -k: the first three of `num=10` are those of `num=3`, and
-        the first is what there is without `num`. Raises CharRNNError for `no_copy` if the training text is gone.
+        It stops before the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
+        `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
+        where no other character is possible. None is off. Texts and seeds are those of `charrnn sample --seed` with -k:
+        the first three of `num=10` are those of `num=3`, and the first is what there is without `num`. Raises
+        CharRNNError for `no_copy` if the training text is gone.
         """
         sampler = self._prepare(
             prime,
@@ -124,6 +127,7 @@ class TextModel:
             min_p=min_p,
             greedy=greedy,
             until=until,
+            keep_until=keep_until,
             no_copy=no_copy,
             no_repeat=no_repeat,
             seed=seed,
@@ -131,11 +135,10 @@ class TextModel:
         count = 1 if num is None else whole("num", num, 1)
         texts: list[str] = []
         for first in range(0, count, _BATCH):
-            batch = [io.StringIO() for _ in range(first, min(first + _BATCH, count))]
-            for pieces in sampler(range(first, first + len(batch))):
-                for written, piece in zip(batch, pieces, strict=True):
-                    written.write(piece)
-            texts += [written.getvalue() for written in batch]
+            drawn = sampler(range(first, min(first + _BATCH, count)), True)
+            for _ in drawn:
+                pass
+            texts += [one.text for one in drawn.samples]
         return texts[0] if num is None else texts
 
     @overload
@@ -159,7 +162,8 @@ class TextModel:
         top_p: float | None = None,
         min_p: float | None = MIN_P,
         greedy: bool = False,
-        until: str | None = None,
+        until: Until = None,
+        keep_until: bool = False,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
@@ -178,19 +182,28 @@ class TextModel:
             min_p=min_p,
             greedy=greedy,
             until=until,
+            keep_until=keep_until,
             no_copy=no_copy,
             no_repeat=no_repeat,
             seed=seed,
         )
         if num is not None:
-            return iter(sampler(range(whole("num", num, 1))))
-        return (added for (added,) in sampler(range(1)) if added)
+            return iter(sampler(range(whole("num", num, 1)), False))
+        return (added for (added,) in sampler(range(1), False) if added)
 
-    def search(self, prime: str = "", length: int = 500, *, width: int = 20, until: str | None = None) -> list[Sample]:
+    def search(
+        self,
+        prime: str = "",
+        length: int = 500,
+        *,
+        width: int = 20,
+        until: Until = None,
+        keep_until: bool = False,
+    ) -> list[Sample]:
         """Return the `width` likeliest continuations of `prime`, best first, by beam search."""
         prime, length, width = text("prime", prime), whole("length", length, 1), whole("width", width, 1)
-        until = None if until is None else text("until", until)
-        return beam_search.search(self._model, self._vocabulary, prime, length, width, until)
+        until, keep_until = stop_texts(until), switch("keep_until", keep_until)
+        return beam_search.search(self._model, self._vocabulary, prime, length, width, until, keep_until=keep_until)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
@@ -252,12 +265,13 @@ class TextModel:
         top_p: float | None,
         min_p: float | None,
         greedy: bool,
-        until: str | None,
+        until: Until,
+        keep_until: bool,
         no_copy: int | None,
         no_repeat: int | None,
         seed: int | None,
-    ) -> Callable[[range], Sampler]:
-        """Check what to draw; return a function that makes the sampler of some indices."""
+    ) -> Callable[[range, bool], Sampler]:
+        """Check what to draw; return a function that makes the sampler of some indices, and says if it keeps texts."""
         prime, length = text("prime", prime), whole("length", length, 1)
         filters = Filters(
             temperature=number("temperature", temperature),
@@ -268,12 +282,12 @@ class TextModel:
         )
         if greedy and filters not in (Filters(min_p=MIN_P, greedy=True), Filters(greedy=True)):
             raise MisuseError("greedy takes the likeliest character; leave out temperature, top_k, top_p and min_p.")
-        until = None if until is None else text("until", until)
+        until, keep_until = stop_texts(until), switch("keep_until", keep_until)
         no_repeat = None if no_repeat is None else whole("no_repeat", no_repeat, 2)
         seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
         copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
 
-        def sampler(indices: range) -> Sampler:
+        def sampler(indices: range, keep_text: bool) -> Sampler:
             return Sampler(
                 self._model,
                 self._vocabulary,
@@ -283,8 +297,10 @@ class TextModel:
                 seed=seed,
                 indices=indices,
                 until=until,
+                keep_until=keep_until,
                 no_copy=copies,
                 no_repeat=no_repeat,
+                keep_text=keep_text,
             )
 
         return sampler

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numbers
 import os
+from collections.abc import Iterable
 from reprlib import repr as shortened
 
 from charrnn.data.decoding import check_characters
@@ -41,6 +42,15 @@ def text(name: str, value: object) -> str:
         raise MisuseError(f"{name} is {shortened(value)}; it must be a str.")
     check_characters(value, name)
     return value
+
+
+def stop_texts(until: object) -> str | tuple[str, ...] | None:
+    """Check a text to stop at, or several."""
+    if until is None or isinstance(until, str):
+        return None if until is None else text("until", until)
+    if not isinstance(until, Iterable):
+        raise MisuseError(f"until is {shortened(until)}; it must be a str, or several.")
+    return tuple(text("until", one) for one in until)
 
 
 def path(name: str, value: object) -> str:

@@ -99,7 +99,8 @@ def choose_device(name: str, say: Say = silent) -> torch.device:
         raise MisuseError(f"{name} is not a device; choose auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        there = f"there are {count} CUDA devices here, from cuda:0" if count else "there is no CUDA device here"
+        several = f"there are {count} CUDA devices here, from cuda:0" if count > 1 else "cuda:0 is the only one here"
+        there = several if count else "there is no CUDA device here"
         raise MisuseError(f"{name}: {there}. Leave out --device, or choose cpu.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise MisuseError("mps: there is no such device here. Leave out --device, or choose cpu.")

@@ -1,4 +1,4 @@
-"""Callbacks for messages and progress."""
+"""Callbacks for messages and progress, and numbers in messages."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ Say = Callable[[str], object]  # called with a message
 
 def silent(_: str) -> None:
     """Ignore messages."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 character, 2,000 characters."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

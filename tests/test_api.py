@@ -25,6 +25,19 @@ def test_a_loaded_model_generates_the_text_of_the_command(trained: Path, charrnn
     assert "".join(model.stream("the fox", 30, seed=5)) == text
 
 
+def test_a_loaded_model_stops_at_the_first_of_several_texts(trained: Path) -> None:
+    model = package.load(trained)
+    text = model.sample("the fox", 30, seed=5)
+    stops = [text[20:22], text[9:11]]
+    end = min(text.index(stop) for stop in stops)
+    assert model.sample("the fox", 30, seed=5, until=stops) == text[:end]
+    assert model.sample("the fox", 30, seed=5, until=stops, keep_until=True) == text[: end + 2]
+    best = model.search("the fox", 9, width=2)[0].text
+    kept = model.search("the fox", 9, width=1, until=[best[4:6], "鸟"], keep_until=True)[0]
+    assert kept.ended_by == "until"
+    assert kept.text.endswith(best[4:6])
+
+
 def test_a_loaded_model_avoids_copies_and_repeats_as_the_command_does(trained: Path, charrnn: Charrnn) -> None:
     model = package.load(trained)
     for option, size in (("no_copy", 3), ("no_repeat", 2)):
@@ -211,9 +224,9 @@ SAMPLE_MISTAKES: dict[str, Any] = {
     "temperature is True": {"temperature": True},
     "top_k is 0; it must be a whole number of at least 1": {"top_k": 0},
     "top_k is 2.5": {"top_k": 2.5},
-    "top-p is 0; it must be above 0 and at most 1": {"top_p": 0.0},
-    "top-p is nan": {"top_p": float("nan")},
-    "min-p is 1.5; it must lie between 0 and 1": {"min_p": 1.5},
+    "top_p is 0; it must be above 0 and at most 1": {"top_p": 0.0},
+    "top_p is nan": {"top_p": float("nan")},
+    "min_p is 1.5; it must lie between 0 and 1": {"min_p": 1.5},
     "min_p is '0.1'": {"min_p": "0.1"},
     "greedy is 'no'; it must be True or False": {"greedy": "no"},
     "greedy takes the likeliest character; leave out temperature": {"greedy": True, "temperature": 0.5},

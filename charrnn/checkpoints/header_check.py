@@ -75,6 +75,8 @@ _SECONDS = number(0.0, MAX_SECONDS)
 DATA: Fields = {
     "texts": names,
     "encoding": name,
+    "encoding_errors": one_of("strict", "replace", "skip"),
+    "glob": names,
     "split": shares,
     "documents": one_of("none", "line", "blank-line", "file"),
     "min_count": _POSITIVE,
@@ -128,6 +130,7 @@ CORPUS: Fields = {
     "validation": whole(0),
     "test": whole(0),
 }
+REPEATED: Fields = {"documents": whole(0), "repeated": whole(0)}
 RECORD: Fields = {
     "step": whole(0),
     "epoch": number(0.0, MAX_COUNT),
@@ -150,9 +153,11 @@ POSITION: Fields = {
     "startup": _SECONDS,
     "rate_scale": number(0.0, 1.0, open_low=True),
     "rollbacks": whole(0),
+    "rolled_back": whole(0),
     "evaluated": whole(-1),
     "best_bits": either(_NONE, _NATS),
     "stale": whole(0),
+    "patience_from": whole(0),
     "warmup": whole(1),
     "backward_warmup": whole(1),
     "evaluation_seconds": _SECONDS,
@@ -191,6 +196,7 @@ def check(content: Mapping[str, Any]) -> None:
     vocabulary, corpus = _part(content, "vocabulary", ""), _part(content, "corpus", "")
     _check_vocabulary(vocabulary)
     _check_fields(corpus, CORPUS, "corpus.")
+    _check_repeated(corpus.get("repeated"))
     if vocabulary["seen"] != corpus["training"]:
         raise Garbled("vocabulary.seen")
     _check_history(content.get("history"))
@@ -226,6 +232,18 @@ def _check_vocabulary(vocabulary: Mapping[str, Any]) -> None:
         raise Garbled("vocabulary.novel")
     if vocabulary.get("unseen", 0) >= len(characters):
         raise Garbled("vocabulary.unseen")
+
+
+def _check_repeated(repeated: Any) -> None:
+    if repeated is None:
+        return
+    if type(repeated) is not dict or not repeated.keys() <= {"validation", "test"}:
+        raise Garbled("corpus.repeated")
+    for split in repeated:
+        found = _part(repeated, split, "corpus.repeated.")
+        _check_fields(found, REPEATED, f"corpus.repeated.{split}.")
+        if found["repeated"] > found["documents"]:
+            raise Garbled(f"corpus.repeated.{split}.repeated")
 
 
 def _check_history(history: Any) -> None:

@@ -14,8 +14,10 @@ import numpy as np
 from charrnn.checkpoints import safetensors_file
 from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, Contents, check_weights, damaged
 from charrnn.config import loading
-from charrnn.config.schema import Config
+from charrnn.config.schema import Config, resolved
+from charrnn.data.batches import Rows
 from charrnn.data.corpus import CorpusCard
+from charrnn.data.duplicates import Repeated
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.models import ngram
@@ -90,13 +92,21 @@ class Header:
 
     @property
     def characters_read(self) -> int:
-        """Count the characters that training had read by the latest evaluation."""
+        """Count the characters that training had read by the latest evaluation; an n-gram model's are counted once."""
         train = self.config.train
-        return self.latest.step * int(train.batch_size) * train.sequence_length if self.latest else 0
+        if self.config.model.counted:
+            return min(self.corpus.training, ngram.MAX_CHARACTERS)
+        rows = Rows.of(self.corpus.training, resolved(train.batch_size), train.sequence_length)
+        return rows.characters_read(self.latest.step) if self.latest else 0
 
     @property
     def flops(self) -> float:
-        """Count the floating-point operations of training: two for each product, once forwards and twice backwards."""
+        """Count the floating-point operations of training: two for each product, once forwards and twice backwards.
+
+        An n-gram model has none.
+        """
+        if self.config.model.counted:
+            return 0.0
         return 6.0 * self.characters_read * products(self.config.model, len(self.vocabulary))
 
     @property
@@ -167,7 +177,7 @@ def _header(contents: Contents) -> Header:
     header = Header(
         config,
         contents.vocabulary(),
-        _record(CorpusCard, content["corpus"]),
+        _card(content["corpus"]),
         tuple(_record(EvaluationRecord, record) for record in content["history"]),
         content["position"],
         contents.shapes,
@@ -175,6 +185,13 @@ def _header(contents: Contents) -> Header:
     )
     _check_sizes(path, header)
     return header
+
+
+def _card(record: dict[str, Any]) -> CorpusCard:
+    repeated = record.get("repeated")
+    if repeated is not None:
+        repeated = {split: _record(Repeated, found) for split, found in repeated.items()}
+    return _record(CorpusCard, {**record, "repeated": repeated})
 
 
 def _baselines(record: dict[str, Any] | None) -> BaselineScores | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from charrnn.atomic_files import cannot_write, write_atomically
-from charrnn.data.text_files import RUN_MARK
+from charrnn.data.folders import RUN_MARK
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.paths import NO_SUCH, is_file, is_folder, status
 from charrnn.showable import shown

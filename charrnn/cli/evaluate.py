@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,15 +18,18 @@ from charrnn.cli.options import (
     check_together,
     complete_files,
     device_option,
+    encoding_errors_option,
     encoding_option,
     model_option,
     option,
 )
 from charrnn.errors import MisuseError
+from charrnn.messages import counted
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
     from charrnn.data.corpus import Split, Tokens
+    from charrnn.data.decoding import Errors
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.evaluation.dynamic import DynamicEvaluator
     from charrnn.models.interface import LanguageModel
@@ -36,6 +39,7 @@ _SHORT = 50_000  # characters that are scored line by line sooner than torch is 
 _EXCLUDES = (
     ("per_line", "exact", "--per-line is always exact"),
     ("dynamic", "exact", "--dynamic is always one exact pass"),
+    ("baselines", "per_line per_char", "--baselines score whole texts"),
     (
         "dynamic",
         "per_line",
@@ -46,6 +50,8 @@ _EXCLUDES = (
 _NEEDS = (
     ("dynamic_rate", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
     ("dynamic_decay", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
+    ("encoding_errors", "texts", "--encoding-errors is about TEXT; name one, or leave it out."),
+    ("encoding", "texts", "--encoding is that of TEXT; name one, or leave it out."),
 )
 
 Source = tuple[str, "str | Split"]  # the name of a text and its characters, or a split of a model's corpus
@@ -62,8 +68,10 @@ class EvaluateOptions(NamedTuple):
     dynamic: bool
     dynamic_rate: float | None
     dynamic_decay: float | None
+    baselines: bool | None
     as_json: bool
-    encoding: str
+    encoding: str | None
+    encoding_errors: Errors | None
     device: str
 
 
@@ -71,13 +79,20 @@ class EvaluateOptions(NamedTuple):
 @click.argument("texts", nargs=-1, metavar="[TEXT...]", shell_complete=complete_files)
 @model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
 @encoding_option("Encoding of the texts.")
+@encoding_errors_option()
 @option("Scoring", "--exact", "Read each text in a single pass, however long that takes.", is_flag=True)
 @option("Scoring", "--dynamic", "Dynamic evaluation: score each character, then learn from it.", is_flag=True)
 @option("Scoring", "--dynamic-rate", "Its learning rate. [default: chosen on validation]", type=float, metavar="X")
 @option("Scoring", "--dynamic-decay", "Its decay to the trained weights. [default: likewise]", type=float, metavar="X")
+@option(
+    "Scoring",
+    "--baselines/--no-baselines",
+    "Compare with xz and the best n-gram model too, or with nothing. [default: with both, from 5,000 characters on]",
+    default=None,
+)
 @option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
 @option("Output", "--per-char", "TSV: character, bits, rank of the right answer.", is_flag=True)
-@option("Output", "--json as_json", "Print one JSON object for each model and text.", is_flag=True)
+@option("Output", "--json as_json", "Print one JSON object for each model and text, line or character.", is_flag=True)
 @device_option()
 def evaluate(**given: Any) -> None:
     """Score texts in bits per character; without TEXT, the held-out split of the model's own corpus.
@@ -91,19 +106,29 @@ def evaluate(**given: Any) -> None:
     """
     chosen = EvaluateOptions(**given)
     _check(chosen)
-    from charrnn.data import text_files
+    from charrnn.data.text_files import TextReader
 
-    sources: list[Source] = [(name, text_files.read([name], chosen.encoding, stdin())) for name in chosen.texts]
+    # every text and every model is found before the first is read, which may take long
+    encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
+    readers = [TextReader([name], encoding, stdin(), errors=errors, say=note) for name in chosen.texts]
+    models = [(name, find_model(name)) for name in chosen.models or (None,)]
+    sources: list[Source] = [
+        (name, "".join(reader.pieces(may_be_empty=chosen.per_line or chosen.per_char)))
+        for name, reader in zip(chosen.texts, readers, strict=True)
+    ]
     short = sum(len(given) for _, given in sources) <= _SHORT
     if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
-        _score_short_texts(chosen, sources)
+        _score_short_texts(chosen, models, sources)
         return
-    if chosen.dynamic:  # before any is scored, which takes long
-        from charrnn.checkpoints import model_file, run_dir
+    from charrnn.checkpoints import model_file, training_corpus
 
-        for model in chosen.models:
-            check_trainable("--dynamic", model_file.read_header(run_dir.find_model(model)))
-    rows = [row for name in chosen.models or (None,) for row in _score(chosen, name, sources)]
+    for _, path in models:
+        header = model_file.read_header(path)
+        if chosen.dynamic:
+            check_trainable("--dynamic", header)
+        if not sources:
+            training_corpus.check_held_out(header, path)
+    rows = [row for name, path in models for row in _score(chosen, name, path, sources)]
     if rows and not chosen.as_json:
         from charrnn.cli import tables
 
@@ -112,53 +137,57 @@ def evaluate(**given: Any) -> None:
 
 def _check(chosen: EvaluateOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
-    if chosen.per_line + chosen.per_char + chosen.as_json > 1:
-        raise MisuseError("--per-line, --per-char and --json are three outputs; name one.")
-    check_together(chosen._asdict(), _EXCLUDES, _NEEDS)
+    if chosen.per_line and chosen.per_char:
+        raise MisuseError("--per-line and --per-char are two outputs; name one.")
+    check_together({**chosen._asdict(), "texts": chosen.texts or None}, _EXCLUDES, _NEEDS)
+    if chosen.texts.count("-") > 1:
+        raise MisuseError("Standard input (-) is named twice; it can be read once.")
     check_rate("--dynamic-rate", chosen.dynamic_rate)
     if chosen.dynamic_decay is not None and not 0 <= chosen.dynamic_decay <= 1:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
 
 
-def _score_short_texts(chosen: EvaluateOptions, sources: list[Source]) -> None:
+def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, Path]], sources: list[Source]) -> None:
     """Print the score of every line without loading torch."""
-    for name in chosen.models or (None,):
-        path = find_model(name)
+    for name, path in models:
         model, vocabulary = language_model(path, "cpu")
-        for _, content in sources:
+        for source, content in sources:
             assert isinstance(content, str)
-            _put_lines(model, vocabulary, content, _column(name, path, chosen.models))
+            _put_lines(_Rows(chosen, name, path, source), model, vocabulary, content)
 
 
-def _score(chosen: EvaluateOptions, name: str | None, sources: list[Source]) -> Iterator[dict[str, Any]]:
+def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[Source]) -> Iterator[dict[str, Any]]:
     """Score all texts with one model; yields the rows of a table, and prints every other output."""
     import json
 
     from charrnn.evaluation import baselines
     from charrnn.models import torch_model
 
-    path = find_model(name)
     header, model = open_model(path, chosen.device)
-    label, prefix = str(name or path.parent), _column(name, path, chosen.models)
+    label = str(name or path.parent)
     evaluator = None
     if chosen.dynamic:
         # a model without a test split is scored on its validation split, which must not choose its rate then
         evaluator = _dynamic_evaluator(chosen, path, header, model, tune=bool(sources or header.corpus.test))
     scorer = baselines.BaselineScorer(header, path, note)
     for source, given in sources or [_held_out(header, path)]:
+        rows = _Rows(chosen, name, path, source)
         if chosen.per_line:
             content = given if isinstance(given, str) else given.text
-            _put_lines(torch_model.language_model(model), header.vocabulary, content, prefix)
+            _put_lines(rows, torch_model.language_model(model), header.vocabulary, content)
             continue
         tokens = header.vocabulary.encode(given) if isinstance(given, str) else given.tokens
         if chosen.per_char:
             content = given if isinstance(given, str) else given.text
-            _put_characters(model, header.vocabulary, tokens, content, evaluator, prefix)
+            _put_characters(rows, model, header.vocabulary, tokens, content, evaluator)
             continue
         row = _row(label, source, header, model, tokens, chosen.exact, evaluator)
-        found = scorer.score(tokens, given if isinstance(given, str) else None)
-        if found is not None:
-            row["baselines"] = found.fields()
+        if chosen.baselines is not False:
+            other = given if isinstance(given, str) else None
+            found = scorer.score(tokens, other, requested=chosen.baselines is True)
+            row |= {"baselines": found.fields()} if found is not None else {}
+            if chosen.baselines and (found is None or not found.complete):
+                note(f"{label}: not all baselines, since the text that it was trained on is gone, changed or too long.")
         if chosen.as_json:
             click.echo(json.dumps(row, ensure_ascii=False))
         yield row
@@ -229,32 +258,47 @@ def _held_out(header: Header, path: Path) -> Source:
     from charrnn.checkpoints import training_corpus
 
     kind, split = training_corpus.held_out(header, path, say=note)
-    note(f"Scoring the {kind} of {header.corpus.name} ({len(split):,} characters).")
+    note(f"Scoring the {kind} of {header.corpus.name} ({counted(len(split), 'character')}).")
+    name = kind.removesuffix(" split")
+    repeated = (header.corpus.repeated or {}).get(name)
+    if repeated is not None and repeated.repeated:
+        note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
     return f"{header.corpus.name} ({kind})", split
 
 
-def _column(name: str | None, path: Path, models: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the column that tells models apart, where there are several."""
-    return (escaped(str(name or path.parent)),) if len(models) > 1 else ()
+class _Rows:
+    """Print the scores of a text's parts by one model: as TSV, with a column for the model if there are several, or as
+    JSON, which needs no escapes."""
+
+    def __init__(self, chosen: EvaluateOptions, name: str | None, path: Path, source: str) -> None:
+        self.as_json, self.names = chosen.as_json, {"model": str(name or path.parent), "text": source}
+        self.first = [escaped(self.names["model"])] if len(chosen.models) > 1 else []
+
+    def put(self, cells: Sequence[str], fields: dict[str, Any]) -> None:
+        """Print one row, by its cells or as an object."""
+        import json
+
+        row = json.dumps(self.names | fields, ensure_ascii=False) if self.as_json else "\t".join([*self.first, *cells])
+        put_line(row)
 
 
-def _put_lines(model: LanguageModel, vocabulary: Vocabulary, content: str, prefix: tuple[str, ...]) -> None:
+def _put_lines(rows: _Rows, model: LanguageModel, vocabulary: Vocabulary, content: str) -> None:
     """Print the score of each line of a text, scored alone."""
     from charrnn.evaluation import short_texts
 
     found = list(lines(content))
     for line, score in zip(found, short_texts.score(model, vocabulary, found), strict=True):
-        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}")
-        put_line("\t".join((*prefix, *cells, escaped(line))))
+        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}", escaped(line))
+        rows.put(cells, {"line": line, **score.fields})
 
 
 def _put_characters(
+    rows: _Rows,
     model: Any,
     vocabulary: Vocabulary,
     tokens: Tokens,
     content: str,
     evaluator: DynamicEvaluator | None,
-    prefix: tuple[str, ...],
 ) -> None:
     """Print the bits of each character of a text, and the rank that the model gave it."""
     from charrnn.evaluation import scoring
@@ -264,4 +308,6 @@ def _put_characters(
     characters = iter(content)
     for block in blocks:
         for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
-            put_line("\t".join((*prefix, escaped(next(characters)), f"{nats / NATS_PER_BIT:.4f}", f"{rank}")))
+            character, bits = next(characters), nats / NATS_PER_BIT
+            cells = escaped(character), f"{bits:.4f}", f"{rank}"
+            rows.put(cells, {"character": character, "nats": nats, "bits": bits, "rank": rank})

@@ -13,7 +13,12 @@ from charrnn.errors import MisuseError
 from charrnn.showable import shown
 
 
-@click.command(cls=Command, context_settings=CONTEXT, short_help="List runs; describe models; draw loss curves.")
+@click.command(
+    cls=Command,
+    context_settings=CONTEXT,
+    short_help="List runs; describe models; draw loss curves.",
+    stray="A model follows -m: charrnn info -m {}",
+)
 @model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
 @option("Output", "--json as_json", "Print one JSON object for each model.", is_flag=True)
 @option(

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +18,10 @@ import click
 from charrnn.cli.console import note
 from charrnn.cli.evaluate import evaluate
 from charrnn.cli.info import info
-from charrnn.cli.options import CONTEXT
+from charrnn.cli.options import CONTEXT, spelled
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, MisuseError, ParameterError
 from charrnn.showable import showable_message
 from charrnn.version import VERSION
 
@@ -36,7 +38,7 @@ class _Sentence(click.ClickException):
     """A charrnn error on its way to the terminal."""
 
     def __init__(self, error: CharRNNError) -> None:
-        super().__init__(str(error))
+        super().__init__(error.spelled(spelled) if isinstance(error, ParameterError) else str(error))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:
@@ -52,6 +54,11 @@ class _Commands(click.Group):
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         with _showable_usage():
             return super().make_context(*arguments, **settings)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and os.path.exists(args[0]) and not ctx.resilient_parsing:
+            raise MisuseError(f"{args[0]} is no command. To learn from it: charrnn train {shlex.quote(args[0])}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -122,6 +129,8 @@ def entry() -> None:
         note(f"Error: The output cannot be written ({error.strerror}).", fg="red")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not flushed at the end
         sys.exit(1)
+    finally:
+        gc.freeze()  # or the interpreter, as it ends, looks for garbage among all objects of torch: a second or more
 
 
 def _open_closed_streams() -> None:

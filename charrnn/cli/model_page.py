@@ -14,6 +14,7 @@ from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
 from charrnn.errors import CharRNNError
+from charrnn.messages import counted
 from charrnn.scores import Baselines, Score
 from charrnn.showable import showable, shown
 
@@ -97,6 +98,10 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
             f" {card.validation:,} validation, {card.test:,} test",
         ),
     ]
+    repeated = {split: each for split, each in (card.repeated or {}).items() if each.repeated}
+    if repeated:
+        told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]
+        rows.append(("repeated", f"{' and '.join(told)} also stand in the training split"))
     if vocabulary.unseen:
         rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
     if (base := base_model.name(header.config)) is not None:
@@ -105,7 +110,7 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     if latest is not None:
         trained = f"{latest.seconds:.0f} seconds, seed {header.config.train.seed}"
         if not model.counted:
-            trained = f"{latest.step:,} steps, {latest.epoch:.2f} epochs, {trained}"
+            trained = f"{counted(latest.step, 'step')}, {latest.epoch:.2f} epochs, {trained}"
             rows.append(("trained", trained))
             rows.append(
                 ("work", f"{header.characters_read:,} characters read, {header.flops:.2g} floating-point operations")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from charrnn.cli.console import bar, note, stdin
 from charrnn.errors import MisuseError
+from charrnn.messages import counted
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
+    from charrnn.data.decoding import Errors
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.models.interface import LanguageModel
 
@@ -51,7 +53,7 @@ def language_model(path: Path, device: str) -> tuple[LanguageModel, Vocabulary]:
 
 
 def adapted_model(
-    path: Path, device: str, name: str, encoding: str, rate: float | None
+    path: Path, device: str, name: str, encoding: str, rate: float | None, errors: Errors = "strict"
 ) -> tuple[LanguageModel, Vocabulary]:
     """Open a model that has learned from a text by dynamic evaluation; the model file stays as it is."""
     from charrnn.data import text_files
@@ -61,13 +63,13 @@ def adapted_model(
 
     header, model = open_model(path, device)
     check_trainable("--adapt", header)
-    content = text_files.read([name], encoding, stdin())
+    content = text_files.read([name], encoding, stdin(), errors=errors, say=note)
     rule = dynamic_tuning.load_rule(path) or dynamic.UpdateRule()
     rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
     with bar(len(content)) as shown:
         model, score = dynamic.adapt(model, header.vocabulary, header.vocabulary.encode(content), rule, shown.update)
-    bits = score.bits_per_character
-    note(f"Adapted to {name}: {len(content):,} characters, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
+    read, bits = counted(len(content), "character"), score.bits_per_character
+    note(f"Adapted to {name}: {read}, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
     if model.embedding.device.type != "cpu":
         return torch_model.language_model(model), header.vocabulary
     architecture = Architecture.of(header.config.model.model_dump())

@@ -18,14 +18,18 @@ from charrnn.cli.options import (
     check_rate,
     check_together,
     complete_files,
+    dashed,
     device_option,
+    encoding_errors_option,
     encoding_option,
     model_option,
     option,
+    unescaped,
 )
 from charrnn.errors import CharRNNError, MisuseError
 
 if TYPE_CHECKING:
+    from charrnn.data.decoding import Errors
     from charrnn.data.spool import Codes
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.models.interface import LanguageModel
@@ -40,12 +44,15 @@ _EXCLUDES = (
     ("suffix", f"{_DRAWING} report", "--suffix looks for the likeliest and draws nothing"),
     ("suffix", "until each_line", "--suffix ends the text"),
     ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
-    ("each_line", "prime until", "--each-line takes primes from stdin and stops at the newline"),
+    ("each_line", "prime until keep_until", "--each-line takes primes from stdin and stops at the newline"),
 )
 _NEEDS = (
     ("blank", "infill", "--blank marks the gaps of --infill; name a text with gaps, or leave it out."),
     ("suffix", "length", "--suffix needs -n, the characters to write before it."),
+    ("keep_until", "until", "--keep-until keeps the text of --until; name one, or leave it out."),
     ("adapt_rate", "adapt", "--adapt-rate is the rate of --adapt; name a text to adapt to, or leave it out."),
+    ("encoding_errors", "adapt", "--encoding-errors is about --adapt's text; name one, or leave it out."),
+    ("encoding", "adapt", "--encoding is that of --adapt's text, and all else is UTF-8; name one, or leave it out."),
 )
 
 
@@ -65,17 +72,20 @@ class SampleOptions(NamedTuple):
     infill: str | None
     blank: str | None
     suffix: str | None
-    until: str | None
+    until: tuple[str, ...]
+    keep_until: bool
     no_copy: int | None
     no_repeat: int | None
     report: bool
     num: int
     each_line: bool
+    escapes: bool
     adapt: str | None
     adapt_rate: float | None
     seed: int | None
     as_json: bool
-    encoding: str
+    encoding: str | None
+    encoding_errors: Errors | None
     device: str
 
     @property
@@ -88,15 +98,33 @@ class SampleOptions(NamedTuple):
         """Say whether characters are drawn, not searched."""
         return not self.fills and self.beam is None
 
-    def prime_text(self) -> str:
-        """Return the prime, read from stdin where it is '-'."""
-        return stdin_text("primes") if self.prime == "-" else self.prime or ""
+    def with_texts(self) -> SampleOptions:
+        """Read from stdin the text that is '-'. Raises CharRNNError for what is no text, or has no gap to fill."""
+        from charrnn.data.decoding import check_characters
+        from charrnn.generation import infill
+
+        texts: dict[str, Any] = {name: getattr(self, name) for name in ("prime", "infill", "suffix")}
+        for name, text in texts.items():
+            if text == "-" and not self.each_line:
+                texts[name] = stdin_text("primes" if name == "prime" else "texts")
+            check_characters(texts[name] or "", name)
+        if self.infill is not None and not self.each_line:
+            infill.Gapped.parse(texts["infill"], self.blank or infill.BLANKS)
+        return self._replace(**texts)
 
 
-@click.command(cls=Command, context_settings=CONTEXT, short_help="Generate text; search for the likeliest; fill gaps.")
+@click.command(
+    cls=Command,
+    context_settings=CONTEXT,
+    short_help="Generate text; search for the likeliest; fill gaps.",
+    stray="A text to continue follows -p, and a model follows -m: charrnn sample -p {}",
+)
 @model_option("Input", "Run folder, model file or name. [default: the newest run]")
 @option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
 @option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
+@option(
+    "Input", "-e --escapes", r"Read \n, \t, \\ and \uXXXX in --prime, --until, --suffix and --infill.", is_flag=True
+)
 @option(
     "Input",
     "--adapt",
@@ -106,6 +134,7 @@ class SampleOptions(NamedTuple):
 )
 @option("Input", "--adapt-rate", "Rate to learn it at. [default: as evaluate --dynamic]", type=float, metavar="X")
 @encoding_option("Encoding of --adapt's text.")
+@encoding_errors_option()
 @option("Sampling", "-n --length", "Characters to write, the prime not counted. [default: 500]", type=int, metavar="N")
 @option("Sampling", "-t --temperature", "Below 1 safer, above 1 more varied. [default: 1]", type=float, metavar="X")
 @option("Sampling", "--top-k", "Sample from the K likeliest characters.", type=int, metavar="K")
@@ -139,7 +168,8 @@ class SampleOptions(NamedTuple):
 )
 @option("Search and infilling", "--blank", "Character that marks a gap. [default: ＿ and _]", metavar="CHAR")
 @option("Search and infilling", "--suffix", "Write -n characters between --prime and TEXT.", metavar="TEXT|-")
-@option("Constraints", "--until", "Stop before TEXT would appear.", metavar="TEXT")
+@option("Constraints", "--until", "Stop before TEXT would appear; may be repeated.", multiple=True, metavar="TEXT")
+@option("Constraints", "--keep-until", "Stop after the TEXT of --until instead.", is_flag=True)
 @option("Constraints", "--no-copy", "Never output N characters in a row of the training text.", type=int, metavar="N")
 @option("Constraints", "--no-repeat", "Never output the same N-character sequence twice.", type=int, metavar="N")
 @option("Output", "--no-prime", "Print the continuation alone.", is_flag=True)
@@ -152,7 +182,7 @@ def sample(**given: Any) -> None:
     \b
     Example:
       charrnn sample --prime 我爱北京 -n 100
-      charrnn sample -k 5 --until $'\\n' -t 0.7
+      charrnn sample -k 5 -e --until '\\n' -t 0.7
       head -n 5 primes.txt | charrnn sample --each-line
       charrnn sample --infill 我爱北京＿＿＿ -k 3
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
@@ -164,17 +194,22 @@ def sample(**given: Any) -> None:
         # one text waits for memory, not for arithmetic: more threads gain little, and on a busy machine lose much
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(chosen)
+    chosen = _with_escapes(chosen)
     path = find_model(chosen.model)
+    chosen = chosen.with_texts()
+    # before a text is adapted to, which takes long
+    learned = None if chosen.no_copy is None else _training_codes(path, needed=True)
     if chosen.adapt is None:
         model, vocabulary = language_model(path, device)
     else:
-        model, vocabulary = adapted_model(path, device, chosen.adapt, chosen.encoding, chosen.adapt_rate)
+        encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
+        model, vocabulary = adapted_model(path, device, chosen.adapt, encoding, chosen.adapt_rate, errors)
     if chosen.fills:
         _fill(chosen, model, vocabulary)
     elif chosen.beam is not None:
         _search(chosen, chosen.beam, model, vocabulary, path)
     else:
-        _draw(chosen, model, vocabulary, path)
+        _draw(chosen, model, vocabulary, path, learned)
 
 
 def _check(chosen: SampleOptions) -> None:
@@ -182,8 +217,9 @@ def _check(chosen: SampleOptions) -> None:
     check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
     check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
     check_rate("--adapt-rate", chosen.adapt_rate)
-    check_together({**chosen._asdict(), "prime": chosen.prime or None}, _EXCLUDES, _NEEDS)
-    if chosen.until == "":
+    given = {**chosen._asdict(), "prime": chosen.prime or None, "until": chosen.until or None}
+    check_together(given, _EXCLUDES, _NEEDS)
+    if "" in chosen.until:
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
     if chosen.blank is not None and len(chosen.blank) != 1:
         raise MisuseError(f"--blank is {chosen.blank!r}; it must be one character.")
@@ -192,13 +228,28 @@ def _check(chosen: SampleOptions) -> None:
         raise MisuseError(f"{kept}; name a larger K, or a smaller -k.")
     if chosen.each_line and chosen.infill not in (None, "-"):
         raise MisuseError("--each-line reads the texts from stdin; leave the text of --infill out.")
-    if chosen.each_line and not chosen.fills and chosen.num > 1:
-        raise MisuseError("--each-line takes primes from stdin and writes one line each; leave out -k.")
     read = [name for name in ("prime", "infill", "suffix", "adapt") if getattr(chosen, name) == "-"]
     if len(read) > 1 or (chosen.adapt == "-" and chosen.each_line):
         raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
     if chosen.draws:
         _filters(chosen)
+    if chosen.adapt is not None:
+        from charrnn.data.text_files import TextReader
+
+        TextReader([chosen.adapt], chosen.encoding or "utf-8")  # finds a missing file, and an unknown encoding
+
+
+def _with_escapes(chosen: SampleOptions) -> SampleOptions:
+    """Read the escapes of the texts that were typed, or give a hint where some may be meant."""
+    given: dict[str, str | None] = {"prime": chosen.prime, "infill": chosen.infill, "suffix": chosen.suffix}
+    typed = {name: text for name, text in given.items() if text is not None and text != "-"}
+    if chosen.escapes:
+        read: dict[str, Any] = {name: unescaped(dashed(name), text) for name, text in typed.items()}
+        return chosen._replace(until=tuple(unescaped("--until", text) for text in chosen.until), **read)
+    for name, text in [*typed.items(), *(("until", text) for text in chosen.until)]:
+        if "\\n" in text:
+            note(f"{dashed(name)} has a backslash and an n. With -e, \\n is a newline.")
+    return chosen
 
 
 def _filters(chosen: SampleOptions) -> Any:
@@ -219,17 +270,14 @@ def _fill(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary) -
     from charrnn.cli.sample_output import InfillPrinter
 
     printer = InfillPrinter(model, vocabulary, chosen.num, chosen.beam, as_json=chosen.as_json)
-    text = chosen.infill if chosen.infill is not None else chosen.suffix
-    assert text is not None
-    if text == "-" and not chosen.each_line:
-        text = stdin_text("texts")
     if chosen.suffix is not None:
         assert chosen.length is not None
-        printer.between(chosen.prime_text(), text, chosen.length, no_prime=chosen.no_prime)
+        printer.between(chosen.prime or "", chosen.suffix, chosen.length, no_prime=chosen.no_prime)
     elif chosen.each_line:
         printer.each_line(stdin(), chosen.blank)
     else:
-        printer.text(text, chosen.blank)
+        assert chosen.infill is not None
+        printer.text(chosen.infill, chosen.blank)
 
 
 def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
@@ -237,44 +285,51 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     from charrnn.cli.sample_output import BeamPrinter, report
 
     length = _LENGTH if chosen.length is None else chosen.length
-    printer = BeamPrinter(model, vocabulary, beam, length, no_prime=chosen.no_prime, as_json=chosen.as_json)
+    shown = {"no_prime": chosen.no_prime, "as_json": chosen.as_json, "report": chosen.report}
+    printer = BeamPrinter(model, vocabulary, beam, length, **shown)
     if chosen.each_line:
-        printer.each_line(stdin())
+        printer.each_line(stdin(), chosen.num)
     else:
-        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+        printer.from_prime(chosen.prime or "", chosen.num, chosen.until, keep_until=chosen.keep_until)
     if chosen.report:
         note(report(printer.output.written, _training_codes(path, needed=False)))
 
 
-def _draw(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
-    """Print samples."""
+def _draw(
+    chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, path: Path, learned: Codes | None
+) -> None:
+    """Print samples, and the seed where one was drawn; `learned` is the training text where it must not be copied."""
     import secrets
 
     from charrnn.cli.sample_output import SamplePrinter, report
 
-    learned, copies = None, None
-    if chosen.no_copy is not None or chosen.report:
+    copies = None
+    if learned is not None and chosen.no_copy is not None:
         from charrnn.generation.copying import CopyIndex
 
-        learned = _training_codes(path, needed=chosen.no_copy is not None)
-        copies = CopyIndex(learned, chosen.no_copy) if learned is not None and chosen.no_copy is not None else None
+        copies = CopyIndex(learned, chosen.no_copy)
+    seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
+    if chosen.seed is None and not chosen.greedy:
+        note(f"Seed: {seed}")
     printer = SamplePrinter(
         model,
         vocabulary,
         _filters(chosen),
         _LENGTH if chosen.length is None else chosen.length,
-        secrets.randbelow(2**31) if chosen.seed is None else chosen.seed,
+        seed,
         no_prime=chosen.no_prime,
         as_json=chosen.as_json,
         no_copy=copies,
         no_repeat=chosen.no_repeat,
+        report=chosen.report,
         say=note,
     )
     if chosen.each_line:
-        printer.each_line(stdin())
+        printer.each_line(stdin(), chosen.num)
     else:
-        printer.from_prime(chosen.prime_text(), chosen.num, chosen.until)
+        printer.from_prime(chosen.prime or "", chosen.num, chosen.until, keep_until=chosen.keep_until)
     if chosen.report:
+        learned = _training_codes(path, needed=False) if learned is None else learned
         note(report(printer.output.written, learned))
 
 

@@ -6,24 +6,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, BinaryIO
 
+from charrnn.cli import input_lines
 from charrnn.cli.console import escaped, put
-from charrnn.data.decoding import decode
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
-from charrnn.generation.sampling import Sample, Sampler
+from charrnn.generation.primes import ReadPrimes
+from charrnn.generation.sampling import Sample, Sampler, check_request
+from charrnn.generation.stop_texts import Until
 from charrnn.messages import silent
 from charrnn.models.interface import LanguageModel
 
 _SHOWN = 60  # characters of a run
 _ROWS = 64  # lines continued side by side
 _BATCH = 256  # more samples than this come in several batches, so that memory is bounded
-_UTF8 = "Lines are read as UTF-8."
 
 
 def report(samples: Sequence[str], codes: Codes | None) -> str:
@@ -42,23 +44,28 @@ def _run(what: str, run: str) -> str:
 
 
 class _Output:
-    """Print samples as text or as JSON, and keep what was written."""
+    """Print samples as text or as JSON, and keep the texts where they are to be reported on."""
 
-    def __init__(self, *, no_prime: bool, as_json: bool) -> None:
-        self.no_prime, self.as_json = no_prime, as_json
+    def __init__(self, *, no_prime: bool, as_json: bool, report: bool = False) -> None:
+        self.no_prime, self.as_json, self.report = no_prime, as_json, report
         self.written: list[str] = []
 
-    def batch(self, samples: Iterable[Sample]) -> None:
+    def keep(self, samples: Iterable[Sample]) -> None:
+        """Keep texts, if they are to be reported on."""
+        if self.report:
+            self.written += [made.text for made in samples]
+
+    def batch(self, samples: Sequence[Sample]) -> None:
         """Print samples whole and in order, an empty line between."""
+        self.keep(samples)
         for made in samples:
-            self.written.append(made.text)
             between = "" if made.index == 0 else "\n"
             put(_json(_fields(made)) if self.as_json else between + _ended(self._text(made)))
 
-    def lines(self, samples: Iterable[Sample]) -> None:
+    def lines(self, samples: Sequence[Sample]) -> None:
         """Print samples that end where their line does."""
+        self.keep(samples)
         for made in samples:
-            self.written.append(made.text)
             put(_json(_fields(made)) if self.as_json else self._text(made) + "\n")
 
     def _text(self, made: Sample) -> str:
@@ -80,22 +87,21 @@ class SamplePrinter:
         as_json: bool,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        report: bool = False,
         say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed, self.output = length, seed, _Output(no_prime=no_prime, as_json=as_json)
+        self.length, self.seed = length, seed
+        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
         self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
 
-    def from_prime(self, prime: str, num: int, until: str | None) -> None:
+    def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.output.as_json or num > 1:
-            for first in range(0, num, _BATCH):
-                sampler = self._sampler(
-                    [prime] * min(_BATCH, num - first), range(first, min(first + _BATCH, num)), until
-                )
-                self.output.batch(self._finished(sampler))
+            for samples in self._batches([prime], num, until, keep_until=keep_until):
+                self.output.batch(samples)
             return
-        sampler = self._sampler([prime], [0], until)
+        sampler = self._sampler([prime], [0], until, keep_until=keep_until, keep_text=self.output.report)
         last = "" if self.output.no_prime else prime
         put(last)
         for (shown,) in sampler:
@@ -104,15 +110,40 @@ class SamplePrinter:
                 last = shown
         if not last.endswith("\n"):
             put("\n")
-        self.output.written += [made.text for made in self._reported(sampler.samples)]
+        samples = sampler.samples
+        self._report_ends(samples)
+        self.output.keep(samples)
 
-    def each_line(self, stdin: BinaryIO) -> None:
-        """Continue every line, in blocks side by side, printed in order; from a terminal one at a time."""
-        rows = 1 if stdin.isatty() else _ROWS
-        for first, primes in _blocks(stdin, rows):
-            self.output.lines(self._finished(self._sampler(primes, range(first, first + len(primes)), "\n")))
+    def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
+        """Continue every line `num` times: those that have arrived side by side, in order; from a terminal each."""
+        from_terminal = ((first, [line]) for first, line in input_lines.lines(stdin))
+        for first, primes in from_terminal if stdin.isatty() else input_lines.batches(stdin, _ROWS):
+            for samples in self._batches(primes, num, "\n", first):
+                self.output.lines(samples)
 
-    def _sampler(self, primes: list[str], indices: Iterable[int], until: str | None) -> Sampler:
+    def _batches(
+        self, primes: list[str], num: int, until: Until, first_line: int | None = None, *, keep_until: bool = False
+    ) -> Iterator[list[Sample]]:
+        """Draw `num` samples of each prime, which is read once; of lines, where the first one's number is given."""
+        check_request(primes, self.length)
+        read = ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
+        wanted = ((row, index) for row in range(len(primes)) for index in range(num))
+        while batch := list(islice(wanted, _BATCH)):
+            sampler = self._sampler(
+                [primes[row] for row, _ in batch],
+                [index for _, index in batch],
+                until,
+                lines=None if first_line is None else [first_line + row for row, _ in batch],
+                keep_until=keep_until,
+                read=read,
+            )
+            for _ in sampler:
+                pass
+            samples = sampler.samples
+            self._report_ends(samples, of_lines=first_line is not None)
+            yield samples
+
+    def _sampler(self, primes: list[str], indices: list[int], until: Until, **more: Any) -> Sampler:
         return Sampler(
             self.model,
             self.vocabulary,
@@ -120,45 +151,52 @@ class SamplePrinter:
             self.length,
             self.filters,
             seed=self.seed,
-            indices=list(indices),
+            indices=indices,
             until=until,
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
+            **more,
         )
 
-    def _finished(self, sampler: Sampler) -> list[Sample]:
-        for _ in sampler:
-            pass
-        return self._reported(sampler.samples)
-
-    def _reported(self, samples: list[Sample]) -> list[Sample]:
+    def _report_ends(self, samples: list[Sample], *, of_lines: bool = False) -> None:
         for made in samples:
-            if made.ended_early:
+            if made.ended_by == "exhausted":
+                name = f"Sample {made.index + 1}" + f" of line {made.line + 1}" * of_lines
                 self.say(
-                    f"Sample {made.index + 1} ended early, {len(made.text):,} of {self.length:,} characters long:"
+                    f"{name} ended early, {made.characters:,} of {self.length:,} characters long:"
                     " every continuation is excluded by --no-copy or --no-repeat. A larger number excludes less."
                 )
-        return samples
 
 
 class BeamPrinter:
     """Print the likeliest continuations, found by beam search."""
 
     def __init__(
-        self, model: LanguageModel, vocabulary: Vocabulary, width: int, length: int, *, no_prime: bool, as_json: bool
+        self,
+        model: LanguageModel,
+        vocabulary: Vocabulary,
+        width: int,
+        length: int,
+        *,
+        no_prime: bool,
+        as_json: bool,
+        report: bool = False,
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
-        self.output = _Output(no_prime=no_prime, as_json=as_json)
+        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
 
-    def from_prime(self, prime: str, num: int, until: str | None) -> None:
+    def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write the `num` best continuations, best first."""
-        self.output.batch(beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, until)[:num])
+        self.output.batch(self._search(prime, until, keep_until=keep_until)[:num])
 
-    def each_line(self, stdin: BinaryIO) -> None:
-        """Continue every line in the best way, as it comes."""
-        for first, (prime,) in _blocks(stdin, 1):
-            best = beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, "\n")[0]
-            self.output.lines([replace(best, index=first)])
+    def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
+        """Continue every line in the `num` best ways, best first, as it comes."""
+        for number, prime in input_lines.lines(stdin):
+            self.output.lines([replace(made, line=number) for made in self._search(prime, "\n")[:num]])
+
+    def _search(self, prime: str, until: Until, *, keep_until: bool = False) -> list[Sample]:
+        model, vocabulary = self.model, self.vocabulary
+        return beam_search.search(model, vocabulary, prime, self.length, self.width, until, keep_until=keep_until)
 
 
 class InfillPrinter:
@@ -177,7 +215,7 @@ class InfillPrinter:
 
     def each_line(self, stdin: BinaryIO, blank: str | None) -> None:
         """Fill the gaps of every line as it comes; a line without gaps stays as it is."""
-        for number, (line,) in _blocks(stdin, 1):
+        for number, line in input_lines.lines(stdin):
             gapped = Gapped.parse(line, blank or infill.BLANKS, required=False)
             if gapped.gaps:
                 self._put(infill.fill(self.model, self.vocabulary, gapped, self.num, self.width), line=number)
@@ -220,22 +258,13 @@ def _fields(made: Sample) -> dict[str, Any]:
         "bits_per_character": made.bits_per_character,
         "seed": made.seed,
         "index": made.index,
+        "line": made.line,
+        "ended_by": made.ended_by,
     }
 
 
 def _json(fields: dict[str, Any]) -> str:
     return json.dumps(fields, ensure_ascii=False) + "\n"
-
-
-def _blocks(stdin: BinaryIO, size: int) -> Iterator[tuple[int, list[str]]]:
-    first, block = 0, []
-    for number, raw in enumerate(stdin):
-        block.append(decode(raw, "utf-8", f"standard input, line {number + 1}", _UTF8).rstrip("\n"))
-        if len(block) == size:
-            yield first, block
-            first, block = number + 1, []
-    if block:
-        yield first, block
 
 
 def _ended(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from charrnn.checkpoints.model_file import EvaluationRecord
-from charrnn.config.schema import Config
+from charrnn.config.schema import Config, resolved
 from charrnn.training.events import Finished
 
 
@@ -29,18 +29,24 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
             f"best validation scores (their mean decides) {top.bits_per_character:.4f} bits/char forwards,"
             f" {top.cloze.bits_per_character:.4f} given both sides (epoch {top.epoch:.2f})"
         )
-    return f"{first}: {score}, in {best}. {_advice(history, top, config, finished)}"
+    advice = "" if finished.reason == "stopped" else _advice(history, top, config, finished)
+    return f"{first}: {score}, in {best}.{' ' if advice else ''}{advice}"
 
 
 def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config: Config, finished: Finished) -> str:
-    """Tell too little time, underfitting, overfitting and levelling off apart, and name one setting to try.
+    """Tell too little time, underfitting, overfitting and levelling off apart, and name one setting to try; say nothing
+    where the evaluations cannot show it.
 
     The gap is judged at the best evaluation; the training score is with dropout, and so too high. Where the rate has
     annealed the curve is flat whatever the reason: few epochs and no gap mean that more time would have helped.
     """
-    model, last = config.model, history[-1]
+    train, last = config.train, history[-1]
     if last.step == 0:
         return "It has not been trained yet."
+    if finished.reason == "time" and train.time is not None and finished.startup > train.time / 2:
+        return f"Getting ready took {finished.startup:.0f} seconds of that: try {_longer(config, finished)}."
+    if len(history) < 2:
+        return ""
     if top.step == 0:
         return (
             f"The model it started from is still the best; fine-tuning made it worse ({last.bits_per_character:.4f} at"
@@ -48,27 +54,47 @@ def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config
         )
     training = top.training_bits_per_character
     gap = 1 - training / top.bits_per_character if top.nats and training is not None else 0.0
-    earlier = history[max(0, len(history) - 1 - max(1, len(history) // 5))]
-    gained = 1 - last.bits_per_character / earlier.bits_per_character if len(history) > 1 and earlier.nats else 1.0
-    assert isinstance(model.hidden_size, int)
-    if last.bits_per_character > 1.01 * top.bits_per_character or gap > 0.25:
-        other = f"hidden_size={max(1, model.hidden_size // 2)}"
-        if not isinstance(model.dropout, str):
-            other = f"dropout={min(round(model.dropout + 0.15, 2), 0.7):g}"
-        bits = last.training_bits_per_character
-        scores = f"validation {last.bits_per_character:.4f}" + ("" if bits is None else f", training {bits:.4f}")
-        return f"The model was overfitting ({scores} at the end): try -s model.{other}, or more text."
-    if gained > 0.005 or (gap < 0.05 and last.epoch < 10):
+    if last.judged_bits > 1.01 * top.judged_bits:
+        return _after_a_rise(top, last, config)
+    earlier = history[-1 - max(1, len(history) // 5)]
+    gained = 1 - last.judged_bits / earlier.judged_bits if earlier.judged_bits else 0.0
+    # patience would end a longer training, too
+    if finished.reason != "patience" and (gained > 0.005 or (gap < 0.05 and last.epoch < 10)):
         return f"Validation loss was still falling, or would with a longer schedule: try {_longer(config, finished)}."
+    return _after_levelling_off(history, gap, config)
+
+
+def _after_a_rise(top: EvaluationRecord, last: EvaluationRecord, config: Config) -> str:
+    """Tell overfitting, where the training loss went on falling, from a rate that is too high."""
+    before, after = top.training_bits_per_character, last.training_bits_per_character
+    if before is None or after is None or after >= before:
+        rate = resolved(config.train.learning_rate)
+        return f"Both losses have risen since the best evaluation: try -s train.learning_rate={rate / 2:.2g}."
+    scores = f"validation {last.bits_per_character:.4f}, training {after:.4f}"
+    return f"The model was overfitting ({scores} at the end): try {_regularised(config)}, or more text."
+
+
+def _after_levelling_off(history: tuple[EvaluationRecord, ...], gap: float, config: Config) -> str:
+    """Name a larger model, or more regularisation if training is far ahead of validation."""
+    model, hidden_size = config.model, resolved(config.model.hidden_size)
+    if gap > 0.25:
+        return f"Validation loss has levelled off far above training loss: try {_regularised(config)}, or more text."
     if history[0].step == 0:  # fine-tuned: what it starts from fixes its size
         return "Validation loss has levelled off: try more text, or a larger model to start from."
     if gap < 0.05:
         return (
             "The model is underfitting (training and validation agree): try a larger one,"
-            f" -s model.hidden_size={2 * model.hidden_size}."
+            f" -s model.hidden_size={2 * hidden_size}."
         )
     same = "" if isinstance(model.dropout, str) else " with the same dropout"
-    return f"Validation loss has levelled off: try -s model.hidden_size={model.hidden_size * 3 // 2}{same}."
+    return f"Validation loss has levelled off: try -s model.hidden_size={hidden_size * 3 // 2}{same}."
+
+
+def _regularised(config: Config) -> str:
+    dropout = config.model.dropout
+    if isinstance(dropout, str):  # a model without
+        return f"-s model.hidden_size={max(1, resolved(config.model.hidden_size) // 2)}"
+    return f"-s model.dropout={min(round(dropout + 0.15, 2), 0.7):g}"
 
 
 def _longer(config: Config, finished: Finished) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from charrnn.cli.console import clipped, columns, padded
+from charrnn.messages import counted
 from charrnn.showable import shown
 
 Scores = dict[str, Any]  # a row of `charrnn evaluate`, as in its JSON
@@ -35,7 +36,7 @@ def table(rows: Sequence[Scores], width: int = 80) -> str:
 
 
 def _block(rows: list[Scores], width: int) -> str:
-    title = f"{shown(rows[0]['text'])}, {rows[0]['characters']:,} characters"
+    title = f"{shown(rows[0]['text'])}, {counted(rows[0]['characters'], 'character')}"
     dynamic = any("dynamic_rate" in row for row in rows)
     models = [shown(row["model"].removesuffix("/best.safetensors")) for row in rows]
     names = [

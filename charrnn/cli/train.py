@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from charrnn.cli.options import (
     complete_presets,
     complete_runs,
     device_option,
+    encoding_errors_option,
     model_option,
     option,
 )
@@ -37,9 +39,37 @@ _EXCLUDES = (("resume", "config run init_from", "--resume continues a run as it 
 _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-@click.command(cls=Command, context_settings=CONTEXT, short_help="Train a model on texts.")
+class _TrainCommand(Command):
+    """A command that knows which setting an unknown option means."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)  # click empties the list
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from charrnn.config import loading
+
+            setting = loading.setting_like(error.option_name.lstrip("-"))
+            if setting is None:
+                raise
+            # the value stands behind the option, or behind "="
+            pairs = zip(words, [*words[1:], "VALUE"], strict=True)
+            given = [word.partition("=")[2] or after for word, after in pairs if word.startswith(error.option_name)]
+            advice = f"{error.option_name} is a setting, and no option: -s {setting}={given[0] if given else 'VALUE'}"
+            raise MisuseError(advice) from error
+
+
+@click.command(cls=_TrainCommand, context_settings=CONTEXT, short_help="Train a model on texts.")
 @click.argument("texts", nargs=-1, metavar="TEXT...", shell_complete=complete_files)
 @option("Input", "--encoding", "Encoding of the texts. [default: utf-8]", metavar="NAME")
+@encoding_errors_option()
+@option(
+    "Input",
+    "--glob",
+    "Files of a folder to read; repeat it for more. [default: *.txt]",
+    multiple=True,
+    metavar="'*.py'",
+)
 @option("Settings", "-c --config", "A preset, or a YAML file.", metavar="NAME|FILE", shell_complete=complete_presets)
 @option("Settings", "-s --set settings", "One setting; overrides the file.", multiple=True, metavar="KEY=VALUE")
 @option("Settings", "--time budget", "Wall-clock budget. [default: about 15 minutes are planned]", metavar="10m")
@@ -62,6 +92,8 @@ _INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 def train(
     texts: tuple[str, ...],
     encoding: str | None,
+    encoding_errors: str | None,
+    glob: tuple[str, ...],
     config: str | None,
     settings: tuple[str, ...],
     budget: str | None,
@@ -84,19 +116,24 @@ def train(
       charrnn train letters/ -c small -s model.dropout=0.3 --time 10m
       charrnn train --resume
     """
+    began = time.perf_counter()  # the user waits while torch is loaded, too
     given = list(settings)
     given += [f"train.time={budget}"] if budget is not None else []
     given += [f"train.seed={seed}"] if seed is not None else []
     given += [f"data.encoding={encoding}"] if encoding is not None else []
+    given += [f"data.encoding_errors={encoding_errors}"] if encoding_errors is not None else []
+    given += [f"data.glob={json.dumps(glob, ensure_ascii=False)}"] if glob else []
+    if glob and not any(Path(text).is_dir() for text in texts):
+        raise MisuseError("--glob chooses the files of a folder, and no folder is named.")
     if model is not None and not resume:
         raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
     say = silent if quiet else note
     check_together({"resume": resume, "config": config, "run": folder, "init_from": init_from}, _EXCLUDES)
     with _Stopper() as stopper:
         if resume:
-            job = resumed_job(texts, model, given, device, say)
+            job = resumed_job(texts, model, given, device, say, began)
         else:
-            job = new_job(texts, config, given, folder, init_from, device, say, stdin())
+            job = new_job(texts, config, given, folder, init_from, device, say, stdin(), began)
         stopper.saves = job.saves
         code = _run(job, quiet, samples, stopper)
     if code:
@@ -112,15 +149,21 @@ def new_job(
     device: str,
     say: Say,
     stdin: BinaryIO | None = None,
+    began: float | None = None,
 ) -> TrainingJob[Any]:
-    """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`."""
-    began = time.perf_counter()  # the user waits while torch is loaded, too
-    from charrnn.checkpoints import base_model, run_dir
+    """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`.
+
+    A time budget counts from `began` (of time.perf_counter), by default from now.
+    """
+    began = time.perf_counter() if began is None else began
+    from charrnn.checkpoints import base_model
+    from charrnn.checkpoints.run_dir import Run, find_model
     from charrnn.config import loading
+    from charrnn.data.text_files import TextReader
 
     base = {}
     if init_from is not None:
-        start: Path | None = run_dir.find_model(init_from)
+        start: Path | None = find_model(init_from)
     else:
         start = base_model.find(loading.load(source, settings), note)
     if start is not None:
@@ -138,6 +181,10 @@ def new_job(
         config = config.with_values(data={"texts": list(texts)})
     if not config.data.texts:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
+    # before torch, which takes seconds to load, a text that is missing is told, and a folder that is taken
+    TextReader(config.data.texts, config.data.encoding, globs=config.data.glob)
+    if folder is not None:
+        Run(folder).check_free()
     from charrnn.device import choose_device
     from charrnn.training import fine_tuning, new_run
 
@@ -151,16 +198,17 @@ def new_job(
 
 
 def resumed_job(
-    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Say
+    texts: tuple[str, ...], model: str | None, settings: list[str], device: str, say: Say, began: float | None = None
 ) -> TrainingJob[Any]:
     """Resume the run that `model` names, or the newest; KEY=VALUE `settings` may extend it."""
     from charrnn.checkpoints import run_dir
+
+    run = run_dir.find_run(model)
     from charrnn.device import choose_device
     from charrnn.training import resume
 
-    run = run_dir.find_run(model)
     chosen = None if device == "auto" else choose_device(device)
-    return resume.resume(run, chosen, settings=settings, texts=texts, say=say)
+    return resume.resume(run, chosen, settings=settings, texts=texts, say=say, began=began)
 
 
 def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) -> int:

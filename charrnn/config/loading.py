@@ -4,19 +4,22 @@ Knows no models."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from charrnn.config.conflicts import Conflict, Conflicts
 from charrnn.config.schema import Config, ModelConfig, TrainConfig
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.paths import is_file
 from charrnn.showable import shown
 
 _HERE = Path(__file__).parent.parent
+_ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "l2": "weight_decay", "bptt": "sequence_length"}
 PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
 
 
@@ -33,33 +36,35 @@ def presets() -> list[str]:
 def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
     """Read a preset or YAML file, override it with KEY=VALUE settings, and validate the result.
 
-    Both override `base`. Raises MisuseError that lists every mistake.
+    Both override `base`. Raises MisuseError that lists every mistake, in the order of the settings.
     """
-    tree = {section: dict(values) for section, values in (base or {}).items()}
-    mistakes: list[str] = []
-    origins: dict[str, str] = {}  # setting or section -> the file it was last set in
+    given = _Given(base or {})
     if source is not None:
         path = _find(source)
-        _merge(tree, _read_yaml(path), f"{path}: ", mistakes, origins)
+        given.merge(_read_yaml(path), f"{path}: ")
     for assignment in settings:
         key, equals, value = assignment.partition("=")
         section, dot, name = key.strip().partition(".")
         if not equals or not dot:
             owners = _owners(section)
             example = f"{owners[0]}={value or 'VALUE'}" if owners else "model.hidden_size=512"
-            mistakes.append(f"-s {assignment}: settings are written section.name=value, e.g. -s {example}")
+            given.add_mistake(f"-s {assignment}: settings are written section.name=value, e.g. -s {example}")
             continue
         try:
-            _merge(tree, {section: {name: _scalar(value)}}, "", mistakes, origins)
+            given.merge({section: {name: _scalar(value)}}, "")
         except yaml.YAMLError:
-            mistakes.append(f"-s {assignment}: the value is not valid YAML")
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        mistakes += [_sentence(item, origins) for item in error.errors()]
-    if mistakes:
-        raise MisuseError(_join(mistakes))
-    return config
+            given.add_mistake(f"-s {assignment}: the value is not valid YAML")
+    return given.validated()
+
+
+def setting_like(word: str) -> str | None:
+    """Return the setting that a word such as learning-rate, hidden or lr names; None where none or several fit."""
+    names = {f"{section}.{name}": name for section, kind in Config.SECTIONS.items() for name in kind.model_fields}
+    word = _ABBREVIATIONS.get(word, word.replace("-", "_"))
+    found = [key for key, name in names.items() if name == word] or [
+        key for key, name in names.items() if f"_{word}_" in f"_{name}_"
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -79,7 +84,8 @@ def from_dict(values: Mapping[str, Any], name: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise CharRNNError(f"{name}: {_join([_sentence(item, {}) for item in error.errors()])}") from error
+        sentences = (f"{mistake.sentence}." for mistake in _mistakes(error))
+        raise CharRNNError(f"{name}: {joined(sentences)}") from error
 
 
 def dump(config: Config) -> str:
@@ -123,32 +129,73 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _merge(
-    tree: dict[str, dict[str, Any]],
-    new: Mapping[str, Any],
-    where: str,
-    mistakes: list[str],
-    origins: dict[str, str],
-) -> None:
-    """Override settings in `tree` with new ones; append each unknown name to `mistakes`, with the nearest valid one."""
-    for section, values in new.items():
-        if section not in Config.SECTIONS:
-            hint = _did_you_mean(section, Config.SECTIONS, _owners(section))
-            mistakes.append(f"{where}{section} is not a section.{hint}")
-            continue
-        if values in (None, ""):
-            continue
-        if not isinstance(values, Mapping):
-            mistakes.append(f"{where}{section} must contain settings, one per line, e.g. {_example(section)}")
-            continue
-        fields = Config.SECTIONS[section].model_fields
-        for name, value in values.items():
-            if name in fields:
-                tree.setdefault(section, {})[name] = value
-                origins[f"{section}.{name}"] = origins[section] = where
-            else:
-                hint = _did_you_mean(name, fields, _owners(name))
-                mistakes.append(f"{where}{section}.{name} is not a setting.{hint}")
+class _Given:
+    """Settings as they were given: of each its place in their order and the file that set it last; and of each mistake
+    its place."""
+
+    def __init__(self, base: Mapping[str, Any]) -> None:
+        self._tree = {section: dict(values) for section, values in base.items()}
+        self._origins: dict[str, tuple[int, str]] = {}
+        self._mistakes: list[tuple[int, str]] = []
+        self._places = itertools.count()
+
+    def add_mistake(self, sentence: str) -> None:
+        """Note a mistake that stands at the current place."""
+        self._mistakes.append((next(self._places), sentence))
+
+    def merge(self, new: Mapping[str, Any], where: str) -> None:
+        """Override settings with new ones; each unknown name is a mistake, told with the nearest valid one."""
+        for section, values in new.items():
+            if section not in Config.SECTIONS:
+                hint = _did_you_mean(section, Config.SECTIONS, _owners(section))
+                self.add_mistake(f"{where}{section} is not a section.{hint}")
+                continue
+            if values in (None, ""):
+                continue
+            if not isinstance(values, Mapping):
+                example = _example(section)
+                self.add_mistake(f"{where}{section} must contain settings, one per line, e.g. {example}")
+                continue
+            fields = Config.SECTIONS[section].model_fields
+            for name, value in values.items():
+                if name in fields:
+                    self._tree.setdefault(section, {})[name] = value
+                    self._origins[f"{section}.{name}"] = (next(self._places), where)
+                else:
+                    hint = _did_you_mean(name, fields, _owners(name))
+                    self.add_mistake(f"{where}{section}.{name} is not a setting.{hint}")
+
+    def validated(self) -> Config:
+        """Return the configuration. Raises MisuseError that lists every mistake.
+
+        pydantic compares settings only where each is valid, so wrong ones are left out until nothing more is found.
+        """
+        tree = {section: dict(values) for section, values in self._tree.items()}
+        wrong: set[str] = set()
+        while True:
+            try:
+                config = Config.model_validate(tree)
+                break
+            except ValidationError as error:
+                found = list(_mistakes(error))
+            # what is said of a default in the place of a wrong value is no mistake
+            self._mistakes += [self._placed(each) for each in found if not wrong & {*each.names, *each.given}]
+            left = {name for each in found for name in each.names} - wrong
+            wrong |= left
+            if not left:
+                break
+            for name in left:
+                section, _, key = name.partition(".")
+                tree.get(section, {}).pop(key, None)
+        if self._mistakes:
+            raise MisuseError(joined(sentence for _, sentence in sorted(self._mistakes, key=lambda each: each[0])))
+        return config
+
+    def _placed(self, mistake: Conflict) -> tuple[int, str]:
+        """Return a mistake with its place, and its sentence with the file that it is in."""
+        last = (next(self._places), "")
+        place, where = min((self._origins.get(name, last) for name in mistake.names), default=last)
+        return place, f"{where}{mistake.sentence}."
 
 
 def _owners(name: str) -> list[str]:
@@ -171,19 +218,21 @@ def allowed_values(section: str, name: str) -> str:
     return str(extra["allowed"])
 
 
-def _sentence(item: Any, origins: Mapping[str, str]) -> str:
-    """Turn one of pydantic's errors into a sentence that names the setting, its value and the allowed values."""
-    location = [str(name) for name in item["loc"]]
-    key = ".".join(location[:2])
-    if item["type"] == "value_error" and len(location) < 2:
-        where = origins.get(key, "")
-        return f"{where}{item['ctx']['error']}."
-    section = Config.SECTIONS.get(location[0]) if location else None
-    if section is None or len(location) < 2 or location[1] not in section.model_fields:
-        return f"{key or 'the configuration'} is not a setting."
-    return f"{origins.get(key, '')}{key} is {item['input']!r}; it must be {allowed_values(*location[:2])}."
+def _mistakes(error: ValidationError) -> Iterator[Conflict]:
+    """Turn pydantic's errors into sentences that name the settings, their values and the allowed values."""
+    for item in error.errors():
+        location = [str(name) for name in item["loc"]]
+        key = ".".join(location[:2])
+        section = Config.SECTIONS.get(location[0]) if location else None
+        if item["type"] == "value_error" and len(location) < 2:
+            conflicts = item["ctx"]["error"]
+            yield from conflicts.found if isinstance(conflicts, Conflicts) else [Conflict(str(conflicts), ())]
+        elif section is None or len(location) < 2 or location[1] not in section.model_fields:
+            yield Conflict(f"{key or 'the configuration'} is not a setting", ())
+        else:
+            yield Conflict(f"{key} is {item['input']!r}; it must be {allowed_values(*location[:2])}", (key,))
 
 
-def _join(mistakes: Iterable[str]) -> str:
+def joined(mistakes: Iterable[str]) -> str:
     """Join mistakes into one message, each once (pydantic reports a value for each type of a union)."""
     return "\n       ".join(dict.fromkeys(mistakes))

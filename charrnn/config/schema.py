@@ -3,43 +3,28 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
+from charrnn.config.conflicts import Conflict, Conflicts
+from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_TIME_SKIP
+from charrnn.config.values import (
+    Amount,
+    Auto,
+    Positive,
+    Rate,
+    Seconds,
+    Share,
+    TimeSkip,
+    kernel,
+    listed,
+    number,
+    optional,
+)
 
-Auto = Literal["auto"]
 Value = TypeVar("Value")
-NULLS = {"null", "none", "~", ""}
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number, not true or false")
-    return value
-
-
-def _optional(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in NULLS else value
-
-
-def _seconds(value: Any) -> Any:
-    """Parse 90, 90s, 10m, 1.5h or 1h30m as seconds."""
-    if not isinstance(value, str):
-        return value
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms]?)", value.lower())
-    if not parts or "".join(number + unit for number, unit in parts) != value.lower().replace(" ", ""):
-        raise ValueError("expected a time such as 90s, 10m or 1h30m")
-    return sum(float(number) * units[unit] for number, unit in parts)
-
-
-def _kernel(value: Any) -> Any:
-    """Accept the name that the custom kernel has in files of earlier versions."""
-    return "custom" if value == "own" else value
 
 
 def resolved(value: Value | Auto | None) -> Value:
@@ -54,13 +39,6 @@ def setting(default: Any, *, allowed: str, description: str) -> Any:
     return Field(default, description=description, json_schema_extra={"allowed": allowed})
 
 
-Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=LARGEST)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, lt=1.0)]
-Amount = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=MAX_RATE)]
-TimeSkip = Annotated[int, BeforeValidator(_number), Field(ge=2, le=MAX_TIME_SKIP)]
-Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=MAX_RATE)]
-
-
 class Section(BaseModel):
     """A group of settings; unknown names are rejected."""
 
@@ -71,6 +49,16 @@ class Section(BaseModel):
         validate_default=True,
         protected_namespaces=(),
     )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield the conflicts between settings."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check_conflicts(self) -> Section:
+        if found := tuple(self.conflicts()):
+            raise Conflicts(found)
+        return self
 
 
 class DataConfig(Section):
@@ -83,6 +71,17 @@ class DataConfig(Section):
     )
     encoding: str = setting(
         "utf-8", allowed="the name of an encoding", description="Encoding of the texts, e.g. gb18030."
+    )
+    encoding_errors: Literal["strict", "replace", "skip"] = setting(
+        "strict",
+        allowed="strict, replace or skip",
+        description="What becomes of bytes that are not in the encoding: strict stops there, replace puts U+FFFD in "
+        "their place, skip leaves them out.",
+    )
+    glob: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(listed)] = setting(
+        ["*.txt"],
+        allowed="a pattern such as *.py, or a list of them",
+        description="Which files of a folder are read, in any case and also compressed; hidden ones are not.",
     )
     split: tuple[Amount, Amount, Amount] = setting(
         (0.9, 0.05, 0.05),
@@ -102,12 +101,11 @@ class DataConfig(Section):
         "except those in the vocabulary of the --init-from model.",
     )
 
-    @model_validator(mode="after")
-    def _check_shares(self) -> DataConfig:
+    def conflicts(self) -> Iterator[Conflict]:
         train, validation, _ = self.split
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
-            raise ValueError("data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]")
-        return self
+            rule = "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]"
+            yield Conflict(rule, ("data.split",))
 
 
 class ModelConfig(Section):
@@ -157,13 +155,13 @@ class ModelConfig(Section):
     )
     layer_norm: bool = setting(False, allowed="true or false", description="Apply layer normalisation to each output.")
     leak: Annotated[
-        Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=1.0)] | None, BeforeValidator(_optional)
+        Annotated[float, BeforeValidator(number), Field(gt=0.0, le=1.0)] | None, BeforeValidator(optional)
     ] = setting(
         None,
         allowed="a number above 0 and at most 1, or null",
         description="Leaky units: h = (1 - leak) h_previous + leak h_new; null is off.",
     )
-    time_skip: Annotated[TimeSkip | None, BeforeValidator(_optional)] = setting(
+    time_skip: Annotated[TimeSkip | None, BeforeValidator(optional)] = setting(
         None,
         allowed=f"an integer from 2 to {MAX_TIME_SKIP:,}, or null",
         description="Feed the hidden state from this many steps ago to every gate as well; null is off.",
@@ -191,7 +189,7 @@ class ModelConfig(Section):
         if self.cell == "ngram":
             return f"ngram of order {self.order}"
         if self.cell == "hmm":
-            return f"hmm of {self.hidden_size} states"
+            return f"hmm of {self.hidden_size} state{'' if self.hidden_size == 1 else 's'}"
         return f"{self.num_layers} x {self.hidden_size} {self.cell}"
 
     @property
@@ -211,30 +209,24 @@ class ModelConfig(Section):
         """The names of the settings that apply to this model and are still `auto`."""
         return [name for name, value in self.model_dump(exclude=set(self.inapplicable)).items() if value == "auto"]
 
-    @model_validator(mode="after")
-    def _check_applicable(self) -> ModelConfig:
+    def conflicts(self) -> Iterator[Conflict]:
+        given = ("model.cell",)
         fields = type(self).model_fields
         values = {name: getattr(self, name) for name in self.inapplicable}
         # false is off, even where auto is the default
-        others = [
+        others = tuple(
             f"model.{name}" for name, value in values.items() if value is not False and value != fields[name].default
-        ]
-        if others and self.cell not in self.ONLY_SETTING:
-            raise ValueError("model.order is for model.cell=ngram; leave it out, or set ngram")
+        )
+        if others and self.cell in self.ONLY_SETTING:
+            rule = f"model.cell={self.cell} has no recurrent layers; its only setting is"
+            only = f"model.{self.ONLY_SETTING[self.cell]}"
+            yield Conflict(f"{rule} {only}. Leave out {', '.join(others)}", others, given)
+            return
         if others:
-            raise ValueError(
-                f"model.cell={self.cell} has no recurrent layers; its only setting is"
-                f" model.{self.ONLY_SETTING[self.cell]}. Leave out {', '.join(others)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_activation(self) -> ModelConfig:
+            yield Conflict("model.order is for model.cell=ngram; leave it out, or set ngram", others, given)
         if self.cell != "rnn" and self.activation != "tanh":
-            raise ValueError(
-                f"model.activation is for model.cell=rnn; {self.cell} has its own. Leave it out, or set rnn"
-            )
-        return self
+            rule = f"model.activation is for model.cell=rnn; {self.cell} has its own. Leave it out, or set rnn"
+            yield Conflict(rule, ("model.activation",), given)
 
 
 class TrainConfig(Section):
@@ -250,20 +242,16 @@ class TrainConfig(Section):
         allowed="a positive integer",
         description="Characters per sequence and step: how far gradients reach back (truncated BPTT).",
     )
-    epochs: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
+    epochs: Annotated[Positive | Auto | None, BeforeValidator(optional)] = setting(
         "auto",
         allowed="a positive integer, auto or null",
         description="Passes over the training split; auto fits them to the time, and stops before the model would "
         "overfit; null leaves the length to steps or time.",
     )
-    steps: Annotated[Positive | None, BeforeValidator(_optional)] = setting(
+    steps: Annotated[Positive | None, BeforeValidator(optional)] = setting(
         None, allowed="a positive integer, or null", description="Total optimizer steps, instead of epochs."
     )
-    time: Annotated[
-        Annotated[float, BeforeValidator(_number), Field(gt=0.0, le=MAX_SECONDS)] | None,
-        BeforeValidator(_seconds),
-        BeforeValidator(_optional),
-    ] = setting(
+    time: Seconds = setting(
         None,
         allowed="a time such as 90s, 10m or 1h30m, or null",
         description="Wall-clock budget, e.g. 10m; the learning rate anneals to its end, or to that of auto epochs "
@@ -280,7 +268,7 @@ class TrainConfig(Section):
         allowed="cosine, constant or linear",
         description="How the learning rate falls from its peak to 1% of it.",
     )
-    warmup_steps: Annotated[int, BeforeValidator(_number), Field(ge=0, le=LARGEST)] = setting(
+    warmup_steps: Annotated[int, BeforeValidator(number), Field(ge=0, le=LARGEST)] = setting(
         100,
         allowed="a non-negative integer",
         description="Steps of linear warm-up to the peak learning rate; at most a tenth of all steps.",
@@ -291,7 +279,7 @@ class TrainConfig(Section):
         description="Decoupled weight decay (L2): each step shrinks every matrix but an untied embedding "
         "by the learning rate times this; auto depends on epochs, steps per epoch, learning rate and optimizer.",
     )
-    init_from: Annotated[str | None, BeforeValidator(_optional)] = setting(
+    init_from: Annotated[str | None, BeforeValidator(optional)] = setting(
         None,
         allowed="a model as -m takes it, or null",
         description="The model to start from, as --init-from names it, which overrides this; null starts from random "
@@ -309,12 +297,12 @@ class TrainConfig(Section):
         allowed="a non-negative number",
         description="Factor of the L1 norm of all weight matrices in the loss.",
     )
-    clip_norm: Annotated[Rate | None, BeforeValidator(_optional)] = setting(
+    clip_norm: Annotated[Rate | None, BeforeValidator(optional)] = setting(
         1.0,
         allowed="a positive number, or null",
         description="Clip the gradient's global norm to this; null is off.",
     )
-    clip_value: Annotated[Rate | None, BeforeValidator(_optional)] = setting(
+    clip_value: Annotated[Rate | None, BeforeValidator(optional)] = setting(
         None,
         allowed="a positive number, or null",
         description="Clip each gradient element to this size; null is off.",
@@ -324,7 +312,7 @@ class TrainConfig(Section):
         allowed="auto, fp32 or bf16",
         description="Number format of matrix products; auto benchmarks those of the device and uses the faster.",
     )
-    kernel: Annotated[Literal["auto", "torch", "custom"], BeforeValidator(_kernel)] = setting(
+    kernel: Annotated[Literal["auto", "torch", "custom"], BeforeValidator(kernel)] = setting(
         "auto",
         allowed="auto, torch or custom",
         description="The kernel that runs the recurrent layers: torch's, where there is one, or charrnn's custom one; "
@@ -333,13 +321,13 @@ class TrainConfig(Section):
     eval_every: Positive | Auto = setting(
         "auto", allowed="a positive integer, or auto", description="Steps between evaluations."
     )
-    patience: Annotated[Positive | Auto | None, BeforeValidator(_optional)] = setting(
+    patience: Annotated[Positive | Auto | None, BeforeValidator(optional)] = setting(
         "auto",
         allowed="a positive integer, auto or null",
         description="Stop after this many evaluations without improvement; null never stops early.",
     )
     seed: Annotated[
-        Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)] | None, BeforeValidator(_optional)
+        Annotated[int, BeforeValidator(number), Field(ge=0, lt=2**63)] | None, BeforeValidator(optional)
     ] = setting(
         None,
         allowed="a non-negative integer, or null",
@@ -351,13 +339,13 @@ class TrainConfig(Section):
         """Return the characters of one optimizer step."""
         return resolved(self.batch_size) * self.sequence_length
 
-    @model_validator(mode="after")
-    def _check_length(self) -> TrainConfig:
+    def conflicts(self) -> Iterator[Conflict]:
         if isinstance(self.epochs, int) and self.steps is not None:
-            raise ValueError("train.epochs and train.steps are both set; set one of them")
+            both = ("train.epochs", "train.steps")
+            yield Conflict("train.epochs and train.steps are both set; set one of them", both)
         if self.epochs is None and self.steps is None and self.time is None:
-            raise ValueError("train.epochs is null, and so are train.steps and train.time; set one of them")
-        return self
+            none = "train.epochs is null, and so are train.steps and train.time; set one of them"
+            yield Conflict(none, ("train.epochs",), ("train.steps", "train.time"))
 
 
 class Config(Section):
@@ -373,17 +361,13 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
 
-    @model_validator(mode="after")
-    def _check_counted(self) -> Config:
+    def conflicts(self) -> Iterator[Conflict]:
         fields = type(self.train).model_fields.items()
         changed = [f"train.{name}" for name, field in fields if getattr(self.train, name) != field.default]
-        others = [name for name in changed if name != "train.seed"]
+        others = tuple(name for name in changed if name != "train.seed")
         if self.model.counted and others:
-            raise ValueError(
-                f"model.cell={self.model.cell} counts the text once; its only train setting is the seed."
-                f" Leave out {', '.join(others)}"
-            )
-        return self
+            rule = f"model.cell={self.model.cell} counts the text once; its only train setting is the seed."
+            yield Conflict(f"{rule} Leave out {', '.join(others)}", others, ("model.cell",))
 
     def with_values(self, **sections: Mapping[str, Any]) -> Config:
         """Return a validated copy with some settings replaced, e.g. with_values(train={"epochs": 3})."""

@@ -47,6 +47,29 @@ class EpochOrder(NamedTuple):
     shifts: npt.NDArray[np.int64] | None = None  # (D)
 
 
+class Rows(NamedTuple):
+    """The rows of a split of N characters: each one's length, and the windows that all are cut into together."""
+
+    length: int
+    windows: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, characters: int, batch_size: int, sequence_length: int) -> Rows:
+        """Lay a split out as B rows, in as few windows of at most T characters as will do."""
+        length = characters // batch_size
+        return cls(length, -(-length // sequence_length), batch_size)
+
+    def first(self, window: int) -> int:
+        """Return where in each row a window of an epoch starts; windows share the row evenly."""
+        return window * self.length // self.windows
+
+    def characters_read(self, steps: int) -> int:
+        """Count the characters in the windows of so many steps."""
+        epochs, window = divmod(steps, self.windows)
+        return self.batch_size * (epochs * self.length + self.first(window))
+
+
 @dataclass
 class ContiguousBatches:
     """Read the training split as B contiguous rows, in windows of at most T characters, cut elsewhere each epoch.
@@ -67,8 +90,8 @@ class ContiguousBatches:
 
     def __post_init__(self) -> None:
         assert self.batch_size <= len(self.tokens)
-        self.row_length = len(self.tokens) // self.batch_size
-        self.windows = -(-self.row_length // self.sequence_length)
+        self.rows = Rows.of(len(self.tokens), self.batch_size, self.sequence_length)
+        self.row_length, self.windows = self.rows.length, self.rows.windows
 
     def window(self, epoch: int, index: int) -> Window:
         """Return one window of an epoch; a newline stands before the split's first character and after its last."""
@@ -89,8 +112,7 @@ class ContiguousBatches:
         The length of its lookahead is drawn uniformly, so that a backward network learns to start anywhere, and to
         predict after few characters as well as after many.
         """
-        first = index * self.row_length // self.windows
-        last = (index + 1) * self.row_length // self.windows
+        first, last = self.rows.first(index), self.rows.first(index + 1)
         if self.lookahead == 0:
             return Span(first, last)
         length = int(np.random.default_rng([self.seed, _LOOKAHEAD, epoch, index]).integers(self.lookahead + 1))

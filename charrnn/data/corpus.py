@@ -6,19 +6,24 @@ from __future__ import annotations
 import mmap
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.config.schema import DataConfig
+from charrnn.data import spool
+from charrnn.data.duplicates import NOUNS, Repeated
 from charrnn.data.splits import BLOCK, SPLITS, SplitName, SplitPlan, plan_split
 from charrnn.data.spool import Codes, TextSpool
-from charrnn.data.vocabulary import Vocabulary, add_counts, empty_counts
+from charrnn.data.vocabulary import Counts, Vocabulary, add_counts, empty_counts
 from charrnn.errors import CharRNNError
+from charrnn.messages import counted, silent
 
 MIN_CHARACTERS = 100
+_MANY_UNKNOWN = 0.05  # of the training split
+_CUT_ANYWHERE = "Set data.documents=none, which cuts anywhere."
 Tokens = npt.NDArray[np.unsignedinteger]
 
 
@@ -172,7 +177,7 @@ def view(store: npt.NDArray[np.uint8], layout: Layout, vocabulary: Vocabulary, s
 
 def read(data: DataConfig, seed: int, name: str) -> tuple[Corpus, str]:
     """Read the configured texts into memory. Return the corpus and the SHA-256 of the text."""
-    with TextSpool.read(data.texts, data.encoding) as source:
+    with spool.read(data.texts, data.encoding, name, silent, errors=data.encoding_errors, globs=data.glob) as source:
         return build(source, data, seed, name).in_memory(), source.digest
 
 
@@ -191,7 +196,7 @@ def build(
     """
     length = source.length
     if length < MIN_CHARACTERS:
-        raise CharRNNError(f"{name} has {length} characters; training needs at least {MIN_CHARACTERS}.")
+        raise CharRNNError(f"{name} has {counted(length, 'character')}; training needs at least {MIN_CHARACTERS}.")
     only = next(source.pieces(0, 1))
     if all((codes == ord(only)).all() for codes in source.chunks()):
         raise CharRNNError(f"{name} is one character over and over ({only!r}); there is nothing to learn.")
@@ -200,18 +205,21 @@ def build(
     for split, codes in plan.split_text(source):
         add_counts(codes, counts[split])
     training, validation, test = (int(each.sum()) for each in counts)
+    if (not validation or training < 10) and data.documents != "none":
+        raise CharRNNError(f"{name}: {_longest(plan, data)}. {_CUT_ANYWHERE}")
     if not training or not validation:
         raise CharRNNError(
             f"{name}: data.split {list(data.split)} leaves the {'validation' if training else 'training'} split"
-            " empty. Give it a larger share, or set data.documents=none."
+            " empty. Give it a larger share."
         )
     if training < 10:
         raise CharRNNError(
-            f"{name}: data.split {list(data.split)} leaves {training} characters to train on."
+            f"{name}: data.split {list(data.split)} leaves {counted(training, 'character')} to train on."
             " Give the training split a larger share."
         )
     if vocabulary is None:
         vocabulary = Vocabulary.from_counts(counts[0], data.min_count, inherited)
+        _check_vocabulary(vocabulary, counts[0], data, name)
     unknown = vocabulary.encode_codes(np.arange(len(counts[0]), dtype=np.uint32)) == vocabulary.escape
     layout = Layout(
         tuple(int((plan.splits == split).sum()) for split in range(len(SPLITS))),
@@ -222,15 +230,57 @@ def build(
     return SplitText(source, plan, vocabulary, layout, data.documents != "none", length)
 
 
+def _check_vocabulary(vocabulary: Vocabulary, counts: Counts, data: DataConfig, name: str) -> None:
+    """Raise CharRNNError if no character of the training split but the newline is known."""
+    if vocabulary.characters[: len(vocabulary) - vocabulary.unseen] != "\n":
+        return
+    most = int(np.delete(counts, ord("\n")).max())
+    if not most:
+        raise CharRNNError(f"{name}: the training split is nothing but newlines; there is nothing to learn.")
+    raise CharRNNError(
+        f"{name}: data.min_count={data.min_count} leaves no character to learn: the most frequent occurs {most:,}"
+        f" time{'s' * (most > 1)} in the training split. Set a smaller one; 1 keeps all."
+    )
+
+
+def warnings(text: SplitText, data: DataConfig) -> Iterator[str]:
+    """Yield what is to be known of a new text before training: what may spoil its splits or its vocabulary."""
+    training, total = text.layout.characters[0], sum(text.layout.characters)
+    if text.shuffled and training < total * data.split[0] / 2:
+        left = f"Only {training / total:.0%} of the text is left to train on"
+        yield f"{left}: {_longest(text.plan, data)}. {_CUT_ANYWHERE}"
+    unknown = text.layout.unknown[0] / training
+    if unknown > _MANY_UNKNOWN:
+        yield (
+            f"data.min_count={data.min_count} leaves {unknown:.0%} of the training characters out of the vocabulary;"
+            " they are never generated."
+        )
+
+
+def _longest(plan: SplitPlan, data: DataConfig) -> str:
+    """Say how long the longest document is."""
+    lengths, noun = np.diff(plan.bounds), NOUNS[data.documents]
+    longest = int(lengths.argmax())
+    share = float(lengths[longest]) / float(plan.bounds[-1])
+    found = f"{noun} {longest + 1:,} of {len(lengths):,} is {share:.0%} of the text"
+    found = found if len(lengths) > 1 else f"the text is a single {noun}"
+    return f"data.documents={data.documents} keeps each {noun} whole, and {found}"
+
+
 @dataclass(frozen=True)
 class CorpusCard:
-    """The identity of a training text: the SHA-256 of its UTF-8, and the characters of each split."""
+    """The identity of a training text: the SHA-256 of its UTF-8, and the characters of each split.
+
+    `repeated` counts documents of held-out splits that also stand in the training split; None where there are no
+    documents, and in files of earlier versions.
+    """
 
     name: str
     sha256: str
     training: int
     validation: int
     test: int
+    repeated: dict[str, Repeated] | None = field(default=None, kw_only=True)
 
     @property
     def characters(self) -> int:

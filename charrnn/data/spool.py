@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.data import text_files
+from charrnn.data.decoding import Errors
 from charrnn.data.text_files import Stamp, TextReader, stamp
 from charrnn.errors import CharRNNError
-from charrnn.messages import Say
+from charrnn.messages import Say, silent
 
 _LARGE = 100_000_000  # bytes from which on reading takes so long that it is announced
 MAX_IN_MEMORY = 1 << 26  # bytes
@@ -26,14 +27,23 @@ _TYPES: dict[int, npt.DTypeLike] = {1: np.uint8, 2: "<u2", 4: "<u4"}
 
 
 def read(
-    names: Sequence[str], encoding: str, name: str, say: Say, stdin: BinaryIO | None = None, folder: Path | None = None
+    names: Sequence[str],
+    encoding: str,
+    name: str,
+    say: Say,
+    stdin: BinaryIO | None = None,
+    folder: Path | None = None,
+    *,
+    errors: Errors = "strict",
+    globs: Sequence[str] | None = None,
 ) -> TextSpool:
-    """Read a text, and announce it by `name` if it is large."""
-    stamps = [stamp(file) for file in text_files.find_files(names)]
+    """Read a text, and announce it by `name` if it is large; of folders read the files that match `globs`."""
+    files = text_files.find_files(names, globs, say)
+    stamps = [stamp(file) for file in files]
     size = sum(each[1] for each in stamps if each is not None)
     if size >= _LARGE:
         say(f"Reading {name} ({size / 1e6:,.0f} MB) ...")
-    return TextSpool.read(names, encoding, stdin, folder)
+    return TextSpool.read(files, encoding, stdin, folder, errors=errors, say=say)
 
 
 Codes = npt.NDArray[np.unsignedinteger]
@@ -64,9 +74,12 @@ class TextSpool:
         encoding: str = "utf-8",
         stdin: BinaryIO | None = None,
         folder: Path | None = None,
+        *,
+        errors: Errors = "strict",
+        say: Say = silent,
     ) -> TextSpool:
         """Read files, folders and '-' as one text, in bounded memory; see `TextReader`."""
-        reader, source = TextReader(names, encoding, stdin), cls(folder)
+        reader, source = TextReader(names, encoding, stdin, errors=errors, say=say), cls(folder)
         # before they are read, so that a change in the meantime is noticed
         source.names, source.stamps = reader.names, tuple(stamp(name) for name in reader.names)
         try:

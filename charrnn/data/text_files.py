@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from charrnn.data.decoding import FileDecoder, check_encoding
+from charrnn.data import folders
+from charrnn.data.decoding import INDIVISIBLE, Errors, FileDecoder, check_encoding
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.messages import Say, counted, silent
 
 STDIN = "-"
-RUN_MARK = ".lock"  # marks a run folder
 _PIECE = 1 << 18  # bytes read at a time; these and the text decoded from them fit in a CPU's cache
-_INDIVISIBLE = {"idna", "punycode"}  # encodings that Python decodes only in one piece
 Stamp = tuple[str, int, int]  # absolute path, size in bytes, modification time in ns
 _COMPRESSED: dict[str, Callable[[str, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # what else follows a dot is part of the name, as in my.notes
@@ -35,39 +35,53 @@ _ENDINGS = re.compile(
 class TextReader:
     """Read files, folders (every .txt below, also compressed) and '-' as one text, joined by newlines, in pieces.
 
-    `names` are the files; `starts`, `length` and `digest` are those of the text read so far.
+    `errors` says what becomes of bytes that are not in the encoding. `names` are the files; `starts`, `length` and
+    `digest` are those of the text read so far.
     """
 
-    def __init__(self, names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        encoding: str = "utf-8",
+        stdin: BinaryIO | None = None,
+        *,
+        errors: Errors = "strict",
+        globs: Sequence[str] | None = None,
+        say: Say = silent,
+    ) -> None:
         """Find the files. Raises CharRNNError if one is missing or its name is not UTF-8."""
         check_encoding(encoding)
-        self.names = tuple(find_files(names))
+        self.names = tuple(find_files(names, globs, say))
         if self.names.count(STDIN) > 1:
             raise MisuseError("Standard input (-) is named twice; it can be read once.")
-        self.encoding, self.stdin = encoding, stdin
+        self.encoding, self.stdin, self.errors, self.say = encoding, stdin, errors, say
         self.starts: list[int] = []  # of each file, in characters
         self.length = 0
         self._sha = hashlib.sha256()
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self, *, may_be_empty: bool = False) -> Iterator[str]:
         """Yield the text. Raises CharRNNError for a file that is unreadable, binary or not in the encoding, and at the
-        end for an empty text."""
-        empty = True
+        end for an empty text, unless it may be empty."""
+        empty, invalid = True, 0
         for file in self.names:
             if self.starts:
                 yield self._count("\n", b"\n")
             self.starts.append(self.length)
-            decoder = FileDecoder(self.encoding, "standard input" if file == STDIN else file)
-            size = -1 if codecs.lookup(self.encoding).name in _INDIVISIBLE else _PIECE
+            decoder = FileDecoder(self.encoding, "standard input" if file == STDIN else file, errors=self.errors)
+            size = -1 if codecs.lookup(self.encoding).name in INDIVISIBLE else _PIECE
             for raw in _read_bytes(file, self.stdin, size):
                 piece = self._count(*decoder.feed(raw))
-                empty = empty and not piece.strip("\n")
+                empty = empty and not piece
                 yield piece
             piece = self._count(*decoder.feed(b"", last=True))
             decoder.check()
-            empty = empty and not piece.strip("\n")
+            invalid += decoder.invalid
+            empty = empty and not piece
             yield piece
-        if empty:
+        if invalid:
+            fate = "replaced by U+FFFD" if self.errors == "replace" else "left out"
+            self.say(f"{counted(invalid, 'byte')} not {self.encoding.upper()}: {fate}.")
+        if empty and not may_be_empty:
             raise CharRNNError(f"{_describe(self.names)} is empty; name a text with characters in it.")
 
     def digest(self) -> str:
@@ -80,14 +94,24 @@ class TextReader:
         return piece
 
 
-def read(names: Sequence[str], encoding: str = "utf-8", stdin: BinaryIO | None = None) -> str:
+def read(
+    names: Sequence[str],
+    encoding: str = "utf-8",
+    stdin: BinaryIO | None = None,
+    *,
+    errors: Errors = "strict",
+    say: Say = silent,
+) -> str:
     """Read files, folders and '-' into memory as one text; see `TextReader`."""
-    return "".join(TextReader(names, encoding, stdin).pieces())
+    return "".join(TextReader(names, encoding, stdin, errors=errors, say=say).pieces())
 
 
-def find_files(names: Sequence[str]) -> list[str]:
-    """List the files that names stand for. Raises CharRNNError if one is missing or its name is not UTF-8."""
-    found = [file for name in names for file in _expand(name)]
+def find_files(names: Sequence[str], globs: Sequence[str] | None = None, say: Say = silent) -> list[str]:
+    """List the files that names stand for: of a folder those that match `globs`, by default every .txt.
+
+    Tells what was left out of a folder. Raises CharRNNError if a file is missing or its name is not UTF-8.
+    """
+    found = [file for name in names for file in _expand(name, globs, say)]
     for file in found:
         try:
             file.encode("utf-8")
@@ -116,9 +140,11 @@ def run_name(name: str) -> str:
     return (stem[:1] + _ENDINGS.sub("", stem[1:], count=1)).rstrip(". ") or "text"
 
 
-def _expand(name: str) -> list[str]:
+def _expand(name: str, globs: Sequence[str] | None, say: Say) -> list[str]:
     if name == STDIN:
         return [name]
+    if re.match(r"\w+://", name):
+        raise CharRNNError(f"{name}: charrnn reads files, not addresses. Download it first, e.g. curl -O {name}")
     path = Path(name)
     try:
         path.stat()
@@ -128,16 +154,13 @@ def _expand(name: str) -> list[str]:
         shortened = name if len(name) <= 60 else f"{name[:60]}..."
         raise CharRNNError(f"{shortened}: cannot be read ({error.strerror}). Check the name.") from error
     if path.is_dir():
-        suffixes = (".txt", *(".txt" + suffix for suffix in _COMPRESSED))
-        # run folders hold samples of models
-        found = sorted(
-            str(file)
-            for file in path.rglob("*")
-            if file.name.endswith(suffixes) and file.is_file() and not (file.parent / RUN_MARK).exists()
-        )
-        if not found:
-            raise CharRNNError(f"{name}: no .txt file in this folder or below. Name a file or another folder.")
-        return found
+        chosen = folders.GLOB if globs is None else globs
+        found = folders.find(path, chosen)
+        if not found.files:
+            raise CharRNNError(found.nothing(name, chosen, globs_can_change=globs is not None))
+        if note := found.note(name, globs_can_change=globs is not None):
+            say(note)
+        return found.files
     return [name]
 
 

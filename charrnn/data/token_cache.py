@@ -127,7 +127,8 @@ def _identity(
         "format": FORMAT,
         "sha256": digest,
         "files": stamps,
-        "data": data.model_dump(mode="json", exclude={"texts"}),
+        # the digest covers what the others say, which earlier versions did not have
+        "data": data.model_dump(mode="json", exclude={"texts", "glob", "encoding_errors"}),
         "seed": seed,
         "vocabulary": {
             "characters": vocabulary.characters,

@@ -8,12 +8,13 @@ import contextlib
 import lzma
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from charrnn.checkpoints import training_corpus
+from charrnn.checkpoints import ngram_cache, training_corpus
 from charrnn.checkpoints.model_file import Header
 from charrnn.data.corpus import Corpus, Split, Tokens
 from charrnn.data.vocabulary import Vocabulary
@@ -23,14 +24,16 @@ from charrnn.models import ngram
 from charrnn.scores import NATS_PER_BIT, Baselines, BaselineScores
 
 MAX_AT_START = 1 << 21  # characters of a training split, up to which all baselines are computed before training starts
-MAX_ON_DEMAND = 1 << 22  # and up to which xz and n-grams are computed at all: longer ones would take minutes
+MIN_ON_DEMAND = 5000  # characters of another text, from which on xz and n-grams are computed without being requested
+MAX_ON_DEMAND = 1 << 22  # of both, up to which they are computed at all: longer ones would take minutes
 
 
-def compute(corpus: Corpus) -> BaselineScores:
-    """Compute the baselines of both held-out splits; without xz and n-grams if the training split is long."""
+def compute(corpus: Corpus, *, ngrams: bool = True) -> BaselineScores:
+    """Compute the baselines of both held-out splits; without xz and n-grams if not wanted or the training split is
+    long."""
     vocabulary, training = corpus.vocabulary, corpus.training
     counts = count(corpus)
-    short = len(training) <= MAX_AT_START
+    short = ngrams and len(training) <= MAX_AT_START
     model = best_ngram(corpus) if short else None
     scores = [
         measure(vocabulary, counts, split.tokens, model, (training, split.text) if short else None)
@@ -57,7 +60,7 @@ def best_ngram(corpus: Corpus, order: int | None = None) -> ngram.Ngram:
         training, validation = _restrict(vocabulary, training), _restrict(vocabulary, validation)
     for model in ngram.grow(training, vocabulary.newline, len(vocabulary)):
         if order is None:
-            nats = model.score(vocabulary, validation).nats
+            nats = model.nats(vocabulary, validation)
             if nats >= least:
                 break
             least = nats
@@ -94,7 +97,7 @@ def measure(
         base + len(in_vocabulary) * math.log(len(vocabulary)),
         base + float((np.bincount(in_vocabulary, minlength=len(vocabulary)) * unigram_nats).sum()),
         None if bits is None else bits * NATS_PER_BIT,
-        None if model is None else model.score(vocabulary, tokens).nats,
+        None if model is None else model.nats(vocabulary, tokens),
         None if model is None else model.order,
     )
 
@@ -107,8 +110,9 @@ def _restrict(vocabulary: Vocabulary, tokens: Tokens) -> Tokens:
 def xz_bits(training: str, text: str) -> float | None:
     """Return the bits by which xz output grows when a text is appended to the training text; None if by none, which
     happens with a few letters since xz counts in whole bytes."""
-    alone = _compressed_size(training)
-    return 8.0 * growth if (growth := _compressed_size(training + text) - alone) > 0 else None
+    with ThreadPoolExecutor(2) as pool:  # lzma lets other threads run
+        alone, both = pool.map(_compressed_size, (training, training + text))
+    return 8.0 * (both - alone) if both > alone else None
 
 
 @lru_cache(maxsize=2)  # the training text is compressed once for all texts that are appended to it
@@ -122,7 +126,7 @@ def _compressed_size(text: str) -> int:
 
 class BaselineScorer:
     """Computes baselines for a model file, as far as its training text is available, unchanged and not too long: that
-    text is read and counted at most once, when first needed."""
+    text is read at most once, when first needed, and its n-grams are kept beside the run."""
 
     def __init__(self, header: Header, path: Path, say: Say = silent) -> None:
         self.header, self.path, self.say = header, path, say
@@ -136,26 +140,41 @@ class BaselineScorer:
         return None
 
     @cached_property
-    def model(self) -> ngram.Ngram | None:
-        """Count the best n-gram model."""
+    def counts(self) -> tuple[int, ...] | None:
+        """Return the count of each character (V) in the training split, stored or counted now."""
         stored = self.header.baselines
+        return stored.counts if stored is not None else None if self.corpus is None else count(self.corpus)
+
+    @cached_property
+    def model(self) -> ngram.Ngram | None:
+        """Return the best n-gram model, kept from another evaluation or counted now."""
+        stored, vocabulary = self.header.baselines, self.header.vocabulary
         order = None if stored is None else stored.validation.order
-        if self.corpus is None:
+        if self.counts is None:
             return None
+        vocabulary = vocabulary.without_inherited(self.counts) if vocabulary.unseen else vocabulary
+        kept = ngram_cache.load(self.path, self.header, vocabulary, order)
+        if kept is not None or self.corpus is None:
+            return kept
         if len(self.corpus.training) > MAX_AT_START:
             self.say("Counting n-grams of the training text for the n-gram baseline ...")
-        return best_ngram(self.corpus, order)
+        counted = best_ngram(self.corpus, order)
+        ngram_cache.save(self.path, self.header, vocabulary, counted)
+        return counted
 
-    def score(self, tokens: Tokens, content: str | None = None) -> Baselines | None:
-        """Return the baselines of N tokens: of the text `content`, or if None of the model's held-out split."""
+    def score(self, tokens: Tokens, content: str | None = None, *, requested: bool = False) -> Baselines | None:
+        """Return the baselines of N tokens: of the text `content`, or if None of the model's held-out split. Those that
+        take seconds are left out of a short text, unless they are requested."""
         stored, vocabulary = self.header.baselines, self.header.vocabulary
         held_out = None if stored is None or content is not None else stored.test or stored.validation
         if held_out is not None and held_out.complete:
             return held_out
-        corpus = self.corpus
-        if corpus is None:
-            return None if stored is None else held_out or measure(vocabulary, stored.counts, tokens)
-        counts = count(corpus) if stored is None else stored.counts
+        if self.counts is None:
+            return None
+        if content is not None and len(content) < MIN_ON_DEMAND and not requested:
+            return measure(vocabulary, self.counts, tokens)
+        if self.corpus is None:
+            return held_out or measure(vocabulary, self.counts, tokens, self.model)
         if content is None:
-            content = (corpus.test if len(corpus.test) else corpus.validation).text
-        return measure(vocabulary, counts, tokens, self.model, (corpus.training, content))
+            content = (self.corpus.test if len(self.corpus.test) else self.corpus.validation).text
+        return measure(vocabulary, self.counts, tokens, self.model, (self.corpus.training, content))

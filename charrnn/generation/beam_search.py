@@ -8,12 +8,14 @@ import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
-from charrnn.generation.sampling import Sample, check_request
+from charrnn.generation.sampling import Ending, Sample, check_request
+from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
 from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 
 Nats = npt.NDArray[np.float64]  # negative log-likelihoods
 _WINDOW = 1024
+_Path = tuple["_Path", str] | None  # the hypothesis that another extends, and its last character: no text is copied
 
 
 def best_continuations(totals: Nats, nats: Nats, width: int) -> tuple[Tokens, Tokens, Nats]:
@@ -41,32 +43,45 @@ def read(model: LanguageModel, tokens: Tokens, state: ModelState) -> tuple[Float
 
 
 def search(
-    model: LanguageModel, vocabulary: Vocabulary, prime: str, length: int, width: int, until: str | None = None
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    prime: str,
+    length: int,
+    width: int,
+    until: Until = None,
+    *,
+    keep_until: bool = False,
 ) -> list[Sample]:
-    """Return likely continuations of a prime, `length` characters long or ended by `until`, best first.
+    """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first.
 
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
-    ones, which `until` ends at different lengths, by their mean nats a character, `until` included. The search stops
-    when no open hypothesis is better than the worst of `width` finished ones. Raises MisuseError for a width below 1,
-    and what `check_request` raises.
+    ones, which `until` ends at different lengths, by their mean nats a character, the stop text included. The search
+    stops when no open hypothesis is better than the worst of `width` finished ones. Raises MisuseError for a width
+    below 1, and what `check_request` and StopTexts raise.
     """
-    check_request([prime], length, until)
+    check_request([prime], length)
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
+    stops = StopTexts(until)
     start = np.concatenate(([vocabulary.newline], vocabulary.encode(prime).astype(np.int64)))
     features, state = read(model, start, model.initial_state(1))
     nats = likelihood.all_nats(vocabulary, model.logits(features))
-    totals, texts = np.zeros(1), [""]
-    recent, kept = [(0.0,)], len(until or "") + 1  # totals of each hypothesis after its last steps
-    finished: list[tuple[float, str, float]] = []  # mean nats, text without `until`, its nats
+    totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
+    recent = [(0.0,)]  # totals of each hypothesis after its last steps
+    finished: list[tuple[float, _Path, float, Ending]] = []  # mean nats, text, its nats
     for step in range(1, length + 1):
         rows, tokens, totals = best_continuations(totals, nats, width)
-        texts = [texts[row] + vocabulary.characters[token] for row, token in zip(rows, tokens, strict=True)]
-        recent = [(*recent[row], float(total))[-kept:] for row, total in zip(rows, totals, strict=True)]
+        added = [vocabulary.characters[token] for token in tokens]
+        paths = [(paths[row], character) for row, character in zip(rows, added, strict=True)]
+        matched = [stops.step(matched[row], character) for row, character in zip(rows, added, strict=True)]
+        recent = [(*recent[row], float(total))[-stops.longest - 1 :] for row, total in zip(rows, totals, strict=True)]
         unfinished = []
-        for index, text in enumerate(texts):
-            if until is not None and text.endswith(until):
-                finished.append((float(totals[index]) / step, text[: -len(until)], recent[index][0]))
+        for index, path in enumerate(paths):
+            if found := stops.found[matched[index]]:
+                cut = 0 if keep_until else min(found, step)  # a stop text may begin in the prime
+                for _ in range(cut):
+                    path = path[0] if path else None
+                finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], "until"))
             else:
                 unfinished.append(index)
         finished = sorted(finished, key=lambda found: found[0])[:width]
@@ -76,9 +91,22 @@ def search(
             unfinished = []
             break
         rows, tokens, totals = rows[unfinished], tokens[unfinished], totals[unfinished]
-        texts, recent = [texts[index] for index in unfinished], [recent[index] for index in unfinished]
+        paths, matched = [paths[index] for index in unfinished], [matched[index] for index in unfinished]
+        recent = [recent[index] for index in unfinished]
         logits, state = model.step(tokens[:, None], state.select(rows))
         nats = likelihood.all_nats(vocabulary, logits)
-    finished += [(float(totals[index]) / step, texts[index], float(totals[index])) for index in unfinished]
+    finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]
     best = sorted(finished, key=lambda found: found[0])[:width]
-    return [Sample(prime, text, total, None, index) for index, (_, text, total) in enumerate(best)]
+    samples = []
+    for index, (_, path, total, ended_by) in enumerate(best):
+        text = _text(path)
+        samples.append(Sample(prime, text, total, None, index, len(text), ended_by))
+    return samples
+
+
+def _text(path: _Path) -> str:
+    characters = []
+    while path is not None:
+        path, character = path
+        characters.append(character)
+    return "".join(reversed(characters))

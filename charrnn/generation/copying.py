@@ -99,14 +99,22 @@ class CopyIndex:
 
 
 class RepeatTracker:
-    """Runs of `size` characters of one sample as it grows. Raises MisuseError for a size below 2."""
+    """Runs of `size` characters of one sample as it grows, `text` at first. Raises MisuseError for a size below 2."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, text: str = "") -> None:
         if size < 2:
             raise MisuseError(f"no-repeat is {size}; it must be at least 2, or no character could come twice.")
         self.size = size
         self._text: list[str] = []
         self._after: dict[str, str] = {}  # what followed each context, in order
+        self._before: dict[str, str] = {}  # the same of the text that it branched from
+        self.add(text)
+
+    def branch(self) -> RepeatTracker:
+        """Return a tracker of another sample with the same beginning, which must not change any more."""
+        other = RepeatTracker(self.size)
+        other._text, other._before = self._text[-(self.size - 1) :], self._after
+        return other
 
     def add(self, text: str) -> None:
         """Append characters."""
@@ -126,7 +134,8 @@ class RepeatTracker:
 
     def completions(self) -> str:
         """Return the characters that would complete a run for the second time."""
-        return self._after.get(self._context(), "")
+        context = self._context()
+        return self._before.get(context, "") + self._after.get(context, "")
 
     def _context(self) -> str:
         return "".join(self._text[max(0, len(self._text) - self.size + 1) :])

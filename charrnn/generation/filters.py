@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.errors import MisuseError
+from charrnn.errors import ParameterError
 from charrnn.models.cells import Probabilities, softmax
 
 
@@ -48,7 +48,7 @@ def _only(
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Sampling settings; None is off. Raises MisuseError for a value out of range."""
+    """Sampling settings; None is off. Raises ParameterError for a value out of range."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -58,15 +58,15 @@ class Filters:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.temperature < float("inf"):
-            raise MisuseError(
-                f"temperature is {self.temperature:g}; it must be above 0. For the likeliest character use greedy."
-            )
+            rule = "it must be above 0. For the likeliest character use {}."
+            raise ParameterError(f"{{}} is {self.temperature:g}; {rule}", "temperature", "greedy")
         if self.top_k is not None and self.top_k < 1:
-            raise MisuseError(f"top-k is {self.top_k}; it must be at least 1. Leave it out to choose from all.")
+            rule = "it must be at least 1. Leave it out to choose from all."
+            raise ParameterError(f"{{}} is {self.top_k}; {rule}", "top_k")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise MisuseError(f"top-p is {self.top_p:g}; it must be above 0 and at most 1.")
+            raise ParameterError(f"{{}} is {self.top_p:g}; it must be above 0 and at most 1.", "top_p")
         if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
-            raise MisuseError(f"min-p is {self.min_p:g}; it must lie between 0 and 1.")
+            raise ParameterError(f"{{}} is {self.min_p:g}; it must lie between 0 and 1.", "min_p")
 
     def __call__(self, logits: Probabilities) -> Probabilities:
         """Return the probabilities (..., V) to draw from, given logits (..., V)."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from charrnn.errors import MisuseError
 from charrnn.generation.backtracking import MAX_BACKTRACK, BacktrackStack, ChoicePoint
 from charrnn.generation.copying import CopyIndex, RepeatTracker
 from charrnn.generation.filters import Filters
+from charrnn.generation.primes import ReadPrimes, step
+from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
 from charrnn.models.cells import softmax
 from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
@@ -24,10 +28,10 @@ from charrnn.scores import NATS_PER_BIT
 # the settings whose samples are closest to real text (docs/results.md)
 TEMPERATURE = 1.0
 MIN_P = 0.02
-_WINDOW = 1024
 _MAX_UNSCORED = 1 << 16  # logits
 
 Logits = npt.NDArray[np.float64]
+Ending = Literal["until", "length", "exhausted"]  # exhausted: every other character would have been a copy or repeat
 _Written = tuple["_PartialSample | None", int, int]  # a sample, a position in it, the token there
 _NOTHING: _Written = (None, 0, 0)
 
@@ -37,51 +41,78 @@ class Sample:
     """One finished continuation, with its negative log-likelihood under the unfiltered model at temperature 1."""
 
     prime: str
-    text: str
+    text: str  # "" where it was only streamed
     nats: float
     seed: int | None  # None where nothing was drawn
     index: int
-    ended_early: bool = False  # every other continuation would have been a copy
+    characters: int  # of the continuation
+    ended_by: Ending = "length"
+    line: int = 0  # of many primes
 
     @property
     def bits_per_character(self) -> float | None:
         """Return the mean over the written characters; None where there are none."""
-        return self.nats / NATS_PER_BIT / len(self.text) if self.text else None
+        return self.nats / NATS_PER_BIT / self.characters if self.characters else None
 
 
 class _PartialSample:
     """One sample as it grows.
 
-    `pending` is held back: it may be the beginning of `until`, or may still be taken back.
+    `pending` is held back, since it may begin a stop text or may still be taken back: its characters, and the state of
+    `stops` before each. All before it is final, and kept only where `keep_text` asks for it.
     """
 
     def __init__(
-        self, prime: str, until: str | None, no_repeat: int | None, depth: int, draws: Iterator[float]
+        self,
+        prime: str,
+        draws: Iterator[float],
+        stops: StopTexts,
+        *,
+        depth: int,
+        reach: int,
+        keep_until: bool,
+        keep_text: bool,
     ) -> None:
-        self.prime, self.until, self.depth, self.draws = prime, until, depth, draws
-        self.unread = deque[int]()  # tokens of the prime
-        self.released, self.pending, self.done, self.ended_early = "", "", False, False
-        self.streamed = 0  # characters of `released` that were streamed
+        self.prime, self.draws, self.stops, self.keep_until = prime, draws, stops, keep_until
+        self.depth, self.reach = depth, reach
+        self.pending, self.matched = deque[tuple[str, int]](), stops.after(prime)
+        self.done = False
+        self.ended_by: Ending = "length"
         self.length = 0  # characters written
-        self.nats: list[float] = []  # of each character scored so far
+        self.characters, self.new = 0, ""  # how many are final, and those that were not streamed yet
+        self.kept = StringIO() if keep_text else None
+        self.recent = prime[max(0, len(prime) - reach) :]  # the last characters, for `last`
+        self.nats, self._scored = 0.0, list[float]()  # of the first characters in sum, and of each later one
+        self._summed = 0  # how many are in the sum
         self.stack = BacktrackStack(depth) if depth else None
-        self.repeats = None if no_repeat is None else RepeatTracker(no_repeat)
-        if self.repeats is not None:
-            self.repeats.add(prime)
+        self.repeats: RepeatTracker | None = None
+
+    def start(self, read: ReadPrimes) -> int:
+        """Start after its prime; return the row of that."""
+        row = read.rows[self.prime]
+        if self.stack is not None:
+            self.stack.push(ChoicePoint(read.before, row, int(read.last[row])))
+        if read.repeats:
+            self.repeats = read.repeats[row].branch()
+        return row
 
     def write(self, character: str, length: int) -> None:
-        """Append a character; the sample ends at `until` or when it has `length` characters."""
-        self.pending += character
+        """Append a character; the sample ends at a stop text or when it has `length` characters."""
+        self.pending.append((character, self.matched))
+        self.matched = self.stops.step(self.matched, character)
         self.length += 1
+        if self.reach:
+            self.recent = (self.recent + character)[-self.reach :]
         if self.repeats is not None:
             self.repeats.add(character)
-        if self.until is not None and self.pending.endswith(self.until):
-            self.pending = self.pending[: -len(self.until)]
-            self._finish()
+        if found := self.stops.found[self.matched]:
+            for _ in range(0 if self.keep_until else min(found, len(self.pending))):  # it may begin in the prime
+                self.pending.pop()
+            self._finish("until")
         elif self.length == length:
-            self._finish()
-        elif released := len(self.pending) - max(self._overlap(), min(self.depth, len(self.pending))):
-            self.released, self.pending = self.released + self.pending[:released], self.pending[released:]
+            self._finish("length")
+        elif (final := len(self.pending) - max(self.stops.held[self.matched], self.depth)) > 0:
+            self._release(final)
             if self.stack is not None:
                 self.stack.dead_ends = 0
 
@@ -90,46 +121,56 @@ class _PartialSample:
         assert self.stack is not None
         count = self.stack.backtrack()
         if count is None:
-            self.ended_early = True
-            self._finish()
+            self._finish("exhausted")
             return None
-        self.pending, self.length = self.pending[: len(self.pending) - count], self.length - count
+        for _ in range(count):
+            _, self.matched = self.pending.pop()
+        self.length, self.recent = self.length - count, self.recent[: len(self.recent) - count]
         if self.repeats is not None:
             self.repeats.remove(count)
         return self.stack.points[-1]
 
     def stream(self) -> str:
-        """Return what was released since the last call."""
-        first, self.streamed = self.streamed, len(self.released)
-        return self.released[first:]
+        """Return what became final since the last call."""
+        new, self.new = self.new, ""
+        return new
 
     def last(self, count: int) -> str:
-        """Return the last characters, the prime's included; fewer where there are fewer."""
-        return (self.prime[-count:] + self.released[-count:] + self.pending)[-count:]
+        """Return the last characters, the prime's included: `count`, or fewer where there are fewer."""
+        return self.recent[-count:]
 
-    def _finish(self) -> None:
-        self.released, self.pending, self.done = self.released + self.pending, "", True
+    def score(self, position: int, nats: float) -> None:
+        """Note the nats of a character; what stood there was taken back, with all after it."""
+        self._scored[position - self._summed :] = [nats]
 
-    def _overlap(self) -> int:
-        if self.until is None:
-            return 0
-        longest = min(len(self.pending), len(self.until) - 1)
-        return next((size for size in range(longest, 0, -1) if self.pending.endswith(self.until[:size])), 0)
+    def sum_nats(self) -> None:
+        """Add up the nats of what is final."""
+        final = self.characters - self._summed
+        self.nats, self._summed = sum(self._scored[:final], self.nats), self.characters
+        del self._scored[:final]
+
+    def _release(self, count: int) -> None:
+        text = "".join(self.pending.popleft()[0] for _ in range(count))
+        self.characters, self.new = self.characters + count, self.new + text
+        if self.kept is not None:
+            self.kept.write(text)
+
+    def _finish(self, ended_by: Ending) -> None:
+        self._release(len(self.pending))
+        self.done, self.ended_by = True, ended_by
 
 
-def check_request(primes: Sequence[str], length: int, until: str | None) -> None:
-    """Raise MisuseError for a length below 1 or an empty `until`, CharRNNError for a prime with a lone surrogate."""
+def check_request(primes: Sequence[str], length: int) -> None:
+    """Raise MisuseError for a length below 1, CharRNNError for a prime with a lone surrogate."""
     if length < 1:
         raise MisuseError(f"length is {length}; it must be at least 1.")
-    if until == "":
-        raise MisuseError("until is empty; name the text to stop before, or leave it out.")
-    for prime in primes:
+    for prime in set(primes):
         check_characters(prime, "prime")
 
 
-def _uniform(seed: int, index: int) -> Iterator[float]:
+def _uniform(seed: int, line: int | None, index: int) -> Iterator[float]:
     """Yield the uniform numbers of one stream, drawn in blocks."""
-    stream = np.random.default_rng([seed, index])
+    stream = np.random.default_rng([seed, index] if line is None else [seed, line, index])
     while True:
         yield from stream.random(256).tolist()
 
@@ -137,10 +178,14 @@ def _uniform(seed: int, index: int) -> Iterator[float]:
 class Sampler:
     """Continue B primes in one batch; iterate for what each sample adds at each step, then read `samples`.
 
-    Sample i draws from the random stream (seed, indices[i]) alone, so it does not depend on the rest of the batch.
+    Sample i draws from the random stream (seed, indices[i]) alone, or (seed, lines[i], indices[i]) where there are
+    `lines`, so it does not depend on the rest of the batch.
     No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
     At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
-    Raises MisuseError for a `no_repeat` below 2, and what `check_request` raises.
+    Time is linear in the length. Memory is bounded, except for `no_repeat`, which indexes all runs of a sample, and for
+    the text: without `keep_text` it is only streamed, and that of `samples` is empty. Several batches can share the
+    primes that were `read`, with the same `no_repeat`.
+    Raises MisuseError for a `no_repeat` below 2, and what `check_request` and StopTexts raise.
     """
 
     def __init__(
@@ -153,18 +198,33 @@ class Sampler:
         *,
         seed: int,
         indices: Sequence[int],
-        until: str | None = None,
+        lines: Sequence[int] | None = None,
+        until: Until = None,
+        keep_until: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        keep_text: bool = True,
+        read: ReadPrimes | None = None,
     ) -> None:
-        check_request(primes, length, until)
-        self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed, self.indices, self.no_copy = length, seed, indices, no_copy
+        check_request(primes, length)
+        self.model, self.vocabulary, self.filters, self.read = model, vocabulary, filters, read
+        self.length, self.seed = length, seed
+        self.indices, self.lines = indices, [None] * len(indices) if lines is None else lines
+        self.no_copy, self.no_repeat = no_copy, no_repeat
         depth = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), MAX_BACKTRACK)
         self._backtracks = depth > 0
+        stops, reach = StopTexts(until), 0 if no_copy is None else no_copy.size + depth
         self.partial_samples = [
-            _PartialSample(prime, until, no_repeat, depth, _uniform(seed, index))
-            for prime, index in zip(primes, indices, strict=True)
+            _PartialSample(
+                prime,
+                _uniform(seed, line, index),
+                stops,
+                depth=depth,
+                reach=reach,
+                keep_until=keep_until,
+                keep_text=keep_text,
+            )
+            for prime, line, index in zip(primes, self.lines, indices, strict=True)
         ]
         self._unscored: list[tuple[Logits, list[_Written]]] = []  # logits (B, V) and what was written by each row
 
@@ -174,14 +234,24 @@ class Sampler:
         self._score_pending()
         return [
             Sample(
-                one.prime, one.released, float(sum(one.nats[: len(one.released)])), self.seed, index, one.ended_early
+                one.prime,
+                "" if one.kept is None else one.kept.getvalue(),
+                one.nats,
+                self.seed,
+                index,
+                one.characters,
+                one.ended_by,
+                line or 0,
             )
-            for one, index in zip(self.partial_samples, self.indices, strict=True)
+            for one, line, index in zip(self.partial_samples, self.lines, self.indices, strict=True)
         ]
 
     def __iter__(self) -> Iterator[list[str]]:
-        logits, state = self._read_primes()
         rows = self.partial_samples  # the sample in each batch row
+        primes = [partial.prime for partial in rows]
+        read = self.read or ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
+        starts = np.array([partial.start(read) for partial in rows])
+        logits, state = read.logits[starts], read.state.select(starts)
         while True:
             tokens = self._choose(logits, rows)
             returns = self._write(logits, tokens, rows)
@@ -193,32 +263,15 @@ class Sampler:
                 state = _next_state(state, returns, running, len(rows))
                 rows, tokens = [rows[row] for row in running], tokens[running]
             before = state
-            logits, state = self._step(tokens[:, None], before)
+            logits, state = step(self.model, tokens[:, None], before)
             if self._backtracks:
                 for row, (earlier_row, partial) in enumerate(zip(running, rows, strict=True)):
-                    if earlier_row not in returns and not partial.unread and partial.stack is not None:
+                    if earlier_row not in returns and partial.stack is not None:
                         partial.stack.push(ChoicePoint(before, row, int(tokens[row])))
-
-    def _read_primes(self) -> tuple[Logits, ModelState]:
-        """Read at once what all primes share, and leave the rest unread; return logits (B, V) and the state."""
-        newline = [self.vocabulary.newline]
-        encoded = [newline + self.vocabulary.encode(partial.prime).tolist() for partial in self.partial_samples]
-        shared = len(encoded[0]) if all(tokens == encoded[0] for tokens in encoded) else 1
-        shared -= self._backtracks  # returning to the first position reads the prime's last token again
-        logits, state = np.zeros((1, len(self.vocabulary))), self.model.initial_state(1)
-        for first in range(0, shared, _WINDOW):
-            logits, state = self._step(np.array([encoded[0][first : min(first + _WINDOW, shared)]]), state)
-        for partial, tokens in zip(self.partial_samples, encoded, strict=True):
-            partial.unread.extend(tokens[shared:])
-        return np.repeat(logits, len(encoded), 0), state.select(np.zeros(len(encoded), dtype=np.int64))
-
-    def _step(self, tokens: Tokens, state: ModelState) -> tuple[Logits, ModelState]:
-        logits, state = self.model.step(tokens, state)
-        return logits.astype(np.float64), state
 
     def _choose(self, logits: Logits, rows: Sequence[_PartialSample]) -> Tokens:
         """Draw a token for each row (B) by inverting the cumulative distribution; -1 at a dead end."""
-        draws = np.array([0.0 if partial.unread else next(partial.draws) for partial in rows])
+        draws = np.array([next(partial.draws) for partial in rows])
         if self._backtracks:
             return self._choose_permitted(logits, draws, rows)
         cumulative = self.filters(logits).cumsum(-1)
@@ -228,12 +281,10 @@ class Sampler:
         """Do the same among the tokens that complete no forbidden run."""
         copies = [np.empty(0, dtype=np.uint32)] * len(rows)
         if self.no_copy is not None:
-            copies = self.no_copy.completions(["" if one.unread else one.last(self.no_copy.size) for one in rows])
+            copies = self.no_copy.completions([partial.last(self.no_copy.size) for partial in rows])
         filtered, unfiltered = self.filters(logits), softmax(logits, self.filters.temperature)
         chosen = np.full(len(rows), -1)
         for row, partial in enumerate(rows):
-            if partial.unread:
-                continue
             forbidden = self.vocabulary.encode_codes(copies[row])
             if partial.repeats is not None:
                 forbidden = np.append(forbidden, self.vocabulary.encode(partial.repeats.completions()))
@@ -247,13 +298,11 @@ class Sampler:
     def _write(self, logits: Logits, tokens: Tokens, rows: Sequence[_PartialSample]) -> dict[int, ChoicePoint]:
         """Write the chosen tokens; return the rows that backtrack, and where each returns to.
 
-        Changes `tokens` (B) in place to what each row reads next, which may also belong to its prime.
+        Changes `tokens` (B) in place to what each row reads next.
         """
         written, returns = [_NOTHING] * len(rows), dict[int, ChoicePoint]()
         for row, partial in enumerate(rows):
-            if partial.unread:
-                tokens[row] = partial.unread.popleft()
-            elif tokens[row] >= 0:
+            if tokens[row] >= 0:
                 written[row] = partial, partial.length, int(tokens[row])
                 partial.write(self.vocabulary.characters[tokens[row]], self.length)
             elif (point := partial.backtrack()) is not None:
@@ -271,7 +320,9 @@ class Sampler:
             nats = likelihood.target_nats(self.vocabulary, logits, np.array([token for _, _, token in written]))
             for (partial, position, _), one in zip(written, nats.tolist(), strict=True):
                 if partial is not None:
-                    partial.nats[position:] = [one]  # what stood there was taken back
+                    partial.score(position, one)
+            for partial in self.partial_samples:
+                partial.sum_nats()
             self._unscored.clear()
 
 

@@ -186,7 +186,7 @@ class Ngram:
 
     def step(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
-        numbers = self.last_grams(tokens, state)[:, -1]
+        numbers = self.last_grams(tokens[:, -self.order :], state)[:, -1]  # no gram is longer
         return np.log(self.distribution(numbers)), Contexts(numbers)
 
     def read(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
@@ -242,18 +242,28 @@ class Ngram:
         """Score N tokens as one text that follows a newline, in a single pass."""
         total = Score()
         for numbers, targets in self._read_blocks(vocabulary, tokens, _BLOCK):
-            p, likeliest = np.full(len(targets), 1 / self.size), np.zeros(len(targets), dtype=np.int64)
+            likeliest = np.zeros(len(targets), dtype=np.int64)
             for level, contexts in zip(self.levels, numbers.T, strict=True):
-                grams = level.grams.find(contexts, targets)
-                p *= np.where(contexts >= 0, level.backoffs[contexts], 1.0)
-                p += np.where(grams >= 0, level.first_terms(grams), 0.0)
                 likeliest = np.where(contexts >= 0, level.likeliest[0][contexts], likeliest)
-            known = targets != vocabulary.escape
-            nats = float(-np.log(p[known]).sum()) + int(known.sum()) * vocabulary.known_nats
-            nats += int((~known).sum()) * vocabulary.escape_nats
+            nats = self._nats(vocabulary, numbers, targets)
             total += Score(nats, len(targets), int((likeliest == targets).sum()))
             progress(len(targets))
         return total
+
+    def nats(self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> float:
+        """Return the nats of `score`, without the likeliest characters: to find these takes longer than all else."""
+        return sum(self._nats(vocabulary, *block) for block in self._read_blocks(vocabulary, tokens, _BLOCK))
+
+    def _nats(self, vocabulary: Vocabulary, numbers: Tokens, targets: Tokens) -> float:
+        """Return the nats of tokens (T) after contexts (T, n)."""
+        p = np.full(len(targets), 1 / self.size)
+        for level, contexts in zip(self.levels, numbers.T, strict=True):
+            grams = level.grams.find(contexts, targets)
+            p *= np.where(contexts >= 0, level.backoffs[contexts], 1.0)
+            p += np.where(grams >= 0, level.first_terms(grams), 0.0)
+        known = targets != vocabulary.escape
+        nats = float(-np.log(p[known]).sum()) + int(known.sum()) * vocabulary.known_nats
+        return nats + int((~known).sum()) * vocabulary.escape_nats
 
     def tables(self) -> dict[str, Integers]:
         """Return the tables that the model consists of, by name."""

@@ -5,14 +5,17 @@ settings rest on", has the trials; a comment names the section where it is anoth
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
 from charrnn.config.schema import Config, ModelConfig, TrainConfig, resolved
+from charrnn.data.batches import Rows
 from charrnn.device import Bf16, bf16_on, out_of_memory
+from charrnn.messages import counted
 from charrnn.models.architecture import products
 from charrnn.training import throughput
 from charrnn.training.fine_tuning import fine_tuning_rate
@@ -64,6 +67,8 @@ PATIENCE = 8
 MAX_EVALUATIONS = 25
 MIN_EVALUATION_SECONDS = 5  # of training between two of them: nobody reads faster
 
+# benchmarks of larger sizes take so many times those of the smallest; of the time left they get this share at most
+BENCHMARKS_OF_LARGER_SIZES, MAX_BENCHMARK_SHARE = 10.0, 0.2
 MAX_CPU_SPEEDUP = 4.0  # a CPU's operations per second at any hidden size, as a multiple of those at the smallest
 
 
@@ -118,10 +123,10 @@ def plan(
 ) -> TrainingPlan:
     """Resolve every `auto` for splits of so many characters on a device, whose bf16 is probed if None.
 
-    `unseen` characters of the vocabulary are not in the training split: they only cost time. Of a time
-    budget, `spent` seconds are over. For `relative_bits` see `fine_tuning.fine_tuning_rate`.
+    `unseen` characters of the vocabulary are not in the training split: they only cost time. Of a time budget, `spent`
+    seconds are over, and benchmarks take more of it. For `relative_bits` see `fine_tuning.fine_tuning_rate`.
     """
-    limit = config.train.time
+    limit, began = config.train.time, time.perf_counter()
     seconds = max(limit - spent, 0.1 * limit) if limit else DEFAULT_MINUTES * 60.0
     task = _Task(training, validation, vocabulary_size, vocabulary_size - unseen, device, seconds)
     bf16 = bf16_on(device) if bf16 is None else bf16
@@ -138,6 +143,8 @@ def plan(
     sized, speed = _choose_model(sized, throughput.list_variants(sized, device, bf16), task)
     if config.train.batch_size == "auto":
         sized, speed = _shrink_batch(sized, speed, task)
+    if limit is not None:
+        task = replace(task, seconds=max(seconds - (time.perf_counter() - began), 0.1 * limit))
     span = _choose_length(sized, task, speed)
     peak = _choose_peak(sized.model, task)
     factor = LEARNING_RATE_FACTOR_BY_OPTIMIZER[config.train.optimizer]
@@ -158,6 +165,8 @@ def plan(
         },
     )
     evaluation_seconds = validation / (speed * _scoring_speedup(sized.model))
+    if limit is not None and evaluation_seconds > task.seconds / 2:
+        notes.append(throughput.SLOW_EVALUATION.format(_minutes(evaluation_seconds)))
     return TrainingPlan(sized, (*notes, _describe(sized, task, span, speed)), evaluation_seconds)
 
 
@@ -191,7 +200,7 @@ def _window_notes(config: Config, task: _Task, length: int, batch_size: int, bf1
     if length != train.sequence_length:
         notes.append(f"The text is short: windows of {length} characters instead of {train.sequence_length}.")
     if task.validation < length:
-        notes.append(f"The validation split has only {task.validation} characters; its scores are noisy.")
+        notes.append(f"The validation split has only {counted(task.validation, 'character')}; its scores are noisy.")
     if batch_size < (2 if train.batch_size == "auto" else train.batch_size):
         notes.append(f"The text is short: batch size {batch_size}.")
     if train.precision == "bf16" and not bf16.fast and config.model.cell != "hmm":
@@ -229,7 +238,10 @@ def _choose_sizes(
     if len(sizes) > 1 and device.type == "cpu":
         # the smallest takes an instant, and shows which are far too large; a GPU is slow at small ones only
         sized = config.with_values(model=_sizes(config.model, sizes[-1], task))
+        began = time.perf_counter()
         speed = max(throughput.measure_speeds(throughput.shorten_windows(sized), variants, vocabulary_size, device))
+        expected = BENCHMARKS_OF_LARGER_SIZES * (time.perf_counter() - began)
+        sizes = sizes if expected <= MAX_BENCHMARK_SHARE * task.seconds else sizes[-1:]
         flops_per_second = MAX_CPU_SPEEDUP * speed * products(sized.model, vocabulary_size)
     for hidden_size in sizes:
         sized = config.with_values(model=_sizes(config.model, hidden_size, task))
@@ -282,7 +294,7 @@ def _shrink_batch(config: Config, speed: float, task: _Task) -> tuple[Config, fl
 def _choose_length(config: Config, task: _Task, speed: float) -> _Length:
     """Train for as long as the time allows and the text supports, unless epochs or steps are set."""
     train, batch_size = config.train, resolved(config.train.batch_size)
-    per_epoch = -(-(task.training // batch_size) // train.sequence_length)
+    per_epoch = Rows.of(task.training, batch_size, train.sequence_length).windows
     affordable = int(0.9 * task.seconds * speed / task.training * per_epoch)  # a tenth of the time is for evaluations
     # a Markov chain has too few weights to overfit
     useful = max(_epochs_before_overfitting(task.training) * per_epoch, MIN_STEPS)
@@ -305,9 +317,7 @@ def _choose_length(config: Config, task: _Task, speed: float) -> _Length:
         else:
             steps = total
     epochs = epochs if isinstance(epochs, int) else None
-    # epochs that are set count as they are: a last window that is not full must not decide what is below three
-    read = total * train.step_characters / task.training if epochs is None or steps is not None else float(epochs)
-    return _Length(epochs, steps, total, per_epoch, read)
+    return _Length(epochs, steps, total, per_epoch, total / per_epoch)
 
 
 def _epochs_before_overfitting(training: int) -> int:
@@ -317,7 +327,7 @@ def _epochs_before_overfitting(training: int) -> int:
 
 def _choose_interval(config: Config, task: _Task, length: _Length, speed: float) -> int:
     """Return the steps between evaluations, which together read a few percent of what training reads."""
-    read = length.total * config.train.step_characters
+    read = length.epochs_read * task.training
     affordable = 0.1 * read * _scoring_speedup(config.model) / max(task.validation, 1)
     readable = read / speed / MIN_EVALUATION_SECONDS
     # five at least, though nobody reads them so fast, to see when overfitting sets in; it does not in the first epoch
@@ -372,9 +382,9 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
     if model.cell != "hmm":
         network += f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
     kernel = " (custom kernel)" if train.kernel == "custom" else ""
-    read = length.steps * train.step_characters if length.steps else (length.epochs or 0) * task.training
-    seconds = read / speed
-    duration = f"{f'{length.steps} steps' if length.steps else f'{length.epochs} epochs'}, about {_minutes(seconds)}"
+    seconds = (length.steps / length.per_epoch if length.steps else length.epochs or 0) * task.training / speed
+    amount = counted(length.steps, "step") if length.steps else counted(length.epochs or 0, "epoch")
+    duration = f"{amount}, about {_minutes(seconds)}"
     if train.time and 0 < seconds < 0.9 * train.time:
         duration += f" of the {_minutes(train.time)} given"
     elif train.time:

@@ -45,11 +45,12 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Finished:
-    """Why training ended, and all its evaluations."""
+    """Why training ended, and all its evaluations; `startup` seconds passed before the first step."""
 
     reason: Literal["done", "time", "patience", "stopped"]
     history: tuple[EvaluationRecord, ...]
     step: int
+    startup: float = 0.0
 
 
 Report = StepDone | Evaluated | RolledBack | Finished

@@ -30,6 +30,7 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
     """
     saved = time.monotonic()
     while True:
+        training.tick()
         position = training.position  # a rollback replaces it
         reason = training.finished()
         due = position.step % resolved(training.config.train.eval_every) == 0 or reason is not None
@@ -49,7 +50,7 @@ def train(training: Training, run: Run, stop: Callable[[], bool] = lambda: False
             yield evaluated
             reason = training.finished()
         if reason is not None:
-            yield Finished(reason, tuple(training.history), position.step)
+            yield Finished(reason, tuple(training.history), position.step, position.startup)
             return
         if stop():
             yield from _settle(training, run)
@@ -98,10 +99,7 @@ def _evaluate(training: Training, run: Run, stop: Callable[[], bool]) -> Evaluat
     if evaluated.best:
         training.save_best(run)
     training.save_last(run)
-    position.seconds += time.perf_counter() - began
     position.evaluation_seconds += time.perf_counter() - began
-    if position.step == 0:
-        position.startup = position.seconds
     return evaluated
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
+import math
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -19,14 +19,17 @@ from charrnn import atomic_files
 from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
-from charrnn.data import spool, text_files, token_cache
-from charrnn.data.corpus import Corpus, CorpusCard, SplitText
+from charrnn.data import duplicates, spool, text_files, token_cache
+from charrnn.data.corpus import Corpus, CorpusCard, Split, SplitText
 from charrnn.data.corpus import build as build_corpus
+from charrnn.data.corpus import warnings as corpus_warnings
+from charrnn.data.decoding import FileEncoder
+from charrnn.data.splits import SPLITS
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
 from charrnn.errors import MisuseError
 from charrnn.evaluation import baselines
-from charrnn.messages import Say, silent
+from charrnn.messages import Say, counted, silent
 from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
 from charrnn.scores import BaselineScores
@@ -34,7 +37,12 @@ from charrnn.training import auto_config
 from charrnn.training.fine_tuning import compare_with_ngrams
 from charrnn.training.job import TrainingJob
 from charrnn.training.ngram_counting import Counting
+from charrnn.training.optimizer import load_torch
 from charrnn.training.training_step import Training
+
+MAX_BASELINES_SHARE = 0.05  # of a time budget; if xz and n-grams would take more, they are left to evaluate
+MEASURED_CHARACTERS = 20_000  # of the training split, to estimate that
+GROWTH = 2.0  # the time for a character of a long text, as a multiple of that of a short one: 0.6 to 2.8 in trials
 
 
 def start(
@@ -66,10 +74,14 @@ def start(
         config = config.with_values(train={"init_from": base_model.reference(init_from)})
     with _prepared(config, folder, stdin, say, inherited) as ready:
         card, vocabulary = ready.card, ready.text.vocabulary
-        say(f"Read {ready.text.characters_read:,} characters.")
+        say(_what_was_read(ready.text))
         keep_freed_memory()
         base = None if init_from is None else _load_base(init_from, vocabulary.characters, say)
+        if not ready.affords_ngrams:
+            say("xz and n-grams of this text would take too much of the time; charrnn evaluate computes them.")
         config, relative_bits = _compare(ready, base, device, say)
+        corpus, scores = ready.corpus, ready.baselines  # before the plan, which divides the time that is left
+        load_torch()
         say(f"Benchmarking kernels and precisions on {device} ...")
         plan = auto_config.plan(
             config,
@@ -88,7 +100,6 @@ def start(
         if base is not None:
             model = make_model(plan.config.model, len(vocabulary))
             model.load_state_dict(base.state_dict())
-        corpus, scores = ready.corpus, ready.baselines  # not before: encoding a long text takes minutes
         ready.run.write_config(plan.config)
         training = Training(
             plan.config,
@@ -110,7 +121,7 @@ def start_counting(
     """Start counting an n-gram model in a new run folder; errors as in `start`."""
     began = time.perf_counter()
     with _prepared(config, folder, stdin, say) as ready:
-        say(f"Read {ready.text.characters_read:,} characters. Counting n-grams ...")
+        say(f"{_what_was_read(ready.text)} Counting n-grams ...")
         if ready.card.training > ngram.MAX_CHARACTERS:
             say(f"Only the last {ngram.MAX_CHARACTERS:,} characters of the training split are counted.")
         return TrainingJob(Counting(ready.config, ready.corpus, ready.card, began), ready.run)
@@ -127,9 +138,21 @@ class _Preparation:
     run: Run
 
     @cached_property
+    def affords_ngrams(self) -> bool:
+        """Estimate whether xz and n-grams fit in their share of a time budget, if there is one."""
+        limit = self.config.train.time
+        if limit is None or not MEASURED_CHARACTERS < self.card.training <= baselines.MAX_AT_START:
+            return True
+        share = MEASURED_CHARACTERS / self.card.training
+        training, validation, test = (_head(self.corpus.split(name), share) for name in SPLITS)
+        began = time.perf_counter()
+        baselines.compute(replace(self.corpus, training=training, validation=validation, test=test))
+        return GROWTH * (time.perf_counter() - began) / share <= MAX_BASELINES_SHARE * limit
+
+    @cached_property
     def baselines(self) -> BaselineScores:
         """Compute the baselines of the held-out splits."""
-        return baselines.compute(self.corpus)
+        return baselines.compute(self.corpus, ngrams=self.affords_ngrams)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -138,11 +161,11 @@ class _Preparation:
         if STDIN in source.names:
             index = source.names.index(STDIN)
             start, end = (*source.starts, self.text.characters_read + 1)[index : index + 2]
-            encoder = codecs.getincrementalencoder(data.encoding)()
+            encoder = FileEncoder(data.encoding)
             with atomic_files.atomic_writer(self.run.copy.absolute(), 4 * (end - 1 - start)) as file:
                 for piece in source.pieces(start, end - 1):
                     file.write(encoder.encode(piece))
-                file.write(encoder.encode("", final=True))
+                file.write(encoder.encode("", last=True))
         stamps = [stamp or text_files.stamp(path) for path, stamp in zip(data.texts, source.stamps, strict=True)]
         return token_cache.write(self.text, data, resolved(self.config.train.seed), stamps, self.run.tokens)
 
@@ -153,19 +176,32 @@ def _prepared(
 ) -> Iterator[_Preparation]:
     """Draw a seed if there is none, read and split the text, and claim a run folder, which is discarded if the body
     fails. The vocabulary keeps `inherited` characters."""
-    names = config.data.texts
+    names, drawn = config.data.texts, config.train.seed is None
     if not names:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     if folder is not None:
         Run(folder).check_free()
-    if config.train.seed is None:
+    if drawn:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
-        say(f"Seed {config.train.seed}.")
     name, stem = "standard input" if names[0] == STDIN else names[0], text_files.run_name(names[0])
     with spool.read(
-        names, config.data.encoding, name, say, stdin, writable_parent(folder or run_dir.RUNS / stem)
+        names,
+        config.data.encoding,
+        name,
+        say,
+        stdin,
+        writable_parent(folder or run_dir.RUNS / stem),
+        errors=config.data.encoding_errors,
+        globs=config.data.glob,
     ) as source:
         text = build_corpus(source, config.data, resolved(config.train.seed), name, inherited=inherited)
+        for warning in corpus_warnings(text, config.data):
+            say(warning)
+        repeated = None if config.data.documents == "none" else duplicates.count(source, text.plan)
+        if repeated and (advice := duplicates.advice(repeated, config.data.documents)):
+            say(advice)
+        if drawn:
+            say(f"Seed {config.train.seed}.")
         if folder is None:
             run = run_dir.claim(stem)
         else:
@@ -176,10 +212,22 @@ def _prepared(
             run.sweep()
             paths = [run.copy if file == STDIN else Path(file) for file in source.names]
             config = config.with_values(data={"texts": [str(path.absolute()) for path in paths]})
-            yield _Preparation(config, text, CorpusCard(name, source.digest, *text.layout.characters), run)
+            card = CorpusCard(name, source.digest, *text.layout.characters, repeated=repeated)
+            yield _Preparation(config, text, card, run)
         except BaseException:
             run.discard()
             raise
+
+
+def _head(split: Split, share: float) -> Split:
+    return replace(split, tokens=split.tokens[: math.ceil(share * len(split))])
+
+
+def _what_was_read(text: SplitText) -> str:
+    """Say how long a text is, and with what its last document was ended."""
+    added = sum(text.layout.characters) - text.characters_read
+    ended = f", and added {counted(added, 'newline')} to end the last document" if added else ""
+    return f"Read {counted(text.characters_read, 'character')}{ended}."
 
 
 def _load_base(path: Path, characters: str, say: Say) -> Network:
@@ -195,8 +243,8 @@ def _compare(ready: _Preparation, base: Network | None, device: torch.device, sa
     """Compare a base model with an n-gram model of the new text, if an `auto` depends on it; return the configuration
     and the model's bits as a multiple of the n-gram model's, or None if they are not compared."""
     train = ready.config.train
-    # n-grams of a longer text are not counted: no distillation then, and a third of the usual learning rate
-    countable = ready.card.training <= baselines.MAX_AT_START
+    # without n-grams, of a long text or in a short time, there is no distillation, and a third of the usual rate
+    countable = ready.card.training <= baselines.MAX_AT_START and ready.affords_ngrams
     if base is None or not countable or "auto" not in (train.distillation, train.learning_rate):
         return ready.config, None
     say("Comparing it with an n-gram model of this text ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,14 @@ from charrnn.checkpoints.run_dir import Run
 from charrnn.checkpoints.safetensors_file import TEACHER
 from charrnn.config import loading
 from charrnn.config.loading import format_value
-from charrnn.config.schema import Config, resolved
+from charrnn.config.schema import Config, DataConfig, resolved
 from charrnn.data import spool, text_files, token_cache
 from charrnn.data.corpus import Corpus
 from charrnn.data.corpus import build as build_corpus
 from charrnn.data.text_files import STDIN
 from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
-from charrnn.messages import Say, silent
+from charrnn.messages import Say, counted, silent
 from charrnn.models.factory import Network
 from charrnn.training import throughput
 from charrnn.training.job import TrainingJob
@@ -42,29 +43,39 @@ def resume(
     settings: Sequence[str] = (),
     texts: Sequence[str] = (),
     say: Say = silent,
+    began: float | None = None,
 ) -> TrainingJob[Training]:
     """Restore a run on a device, or if None on the type of device where it was trained.
 
+    Its time, with that of the processes before, goes on from `began` (of time.perf_counter).
     `texts` say where its text is now. `settings` may extend it; MisuseError is raised for model.*, data.* and what its
     state depends on, CharRNNError where the text is gone or has changed, or another process trains the run.
     """
+    began = time.perf_counter() if began is None else began
     # locked before it is read: what another process saves meanwhile must not be lost
     run.lock()
     try:
-        return TrainingJob(_resume(run, device, settings, texts, say), run)
+        return TrainingJob(_resume(run, device, settings, texts, say, began), run)
     except BaseException:
         run.release()
         raise
 
 
-def _resume(run: Run, device: torch.device | None, settings: Sequence[str], texts: Sequence[str], say: Say) -> Training:
+def _resume(
+    run: Run,
+    device: torch.device | None,
+    settings: Sequence[str],
+    texts: Sequence[str],
+    say: Say,
+    began: float,
+) -> Training:
     keep_freed_memory()
     header, tensors = model_file.read(run.last, training=True)
     if header.position is None:
         raise CharRNNError(f"{run.last} has no training state to resume. Fine-tune it instead, with --init-from.")
     header = replace(header, config=_with_later_settings(header.config))
     config = _extended(header.config, settings)
-    config = config.with_values(data={"texts": _find_texts(run, texts or config.data.texts, named=bool(texts))})
+    config = config.with_values(data={"texts": _find_texts(run, texts, config.data, say)})
     corpus = _load_corpus(run, header, config, say)
     model = model_file.build_model(run.last, header, tensors)
     position = read_position(header)
@@ -72,14 +83,18 @@ def _resume(run: Run, device: torch.device | None, settings: Sequence[str], text
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
     training = Training(config, corpus, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
+    waited = time.perf_counter() - began
+    position = replace(position, seconds=position.seconds + waited, startup=position.startup + waited)
+    if config.train != header.config.train:
+        _check_length(run, training, position, header.config)
+        position = _begin_patience(position, config)
+    if "train.learning_rate" in _names(settings):
+        position = replace(position, rate_scale=1.0, rollbacks=0)  # the user has mended what failed
     restore(training, run.last, header, position, tensors)
     if config.train.precision == "bf16" and not bf16_on(device).fast:
         say(throughput.SLOW_BF16.format(device=device))
     if position.device != device.type:
         say(f"Trained on {position.device} before, on {device} now: exact up to rounding and dropout's random numbers.")
-    if config.train != header.config.train:
-        _check_length(run, training, header.config)
-        training.position.stale = 0
     if config != header.config:
         run.write_config(config)
     run.truncate(training.position.lengths)
@@ -97,22 +112,24 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
         raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
     training.history = list(header.history)
     training.restore_snapshot(Snapshot(tensors, position))
+    training.start_clock(position.seconds)
     training.position.device = training.device.type
     training.take_snapshot()
 
 
-def _find_texts(run: Run, texts: Sequence[str], *, named: bool) -> list[str]:
+def _find_texts(run: Run, named: Sequence[str], data: DataConfig, say: Say) -> list[str]:
     """List the files of the run's text, `named` by the user now or in its configuration."""
-    if named and STDIN in texts:
+    if STDIN in named:
         raise MisuseError("Standard input cannot be resumed from; leave the text out, the run has a copy.")
-    paths = [str(Path(name).absolute()) if named else training_corpus.current_path(name, run) for name in texts]
+    paths = [str(Path(name).absolute()) for name in named]
+    paths = paths or [training_corpus.current_path(name, run) for name in data.texts]
     for path in paths:
         if not Path(path).exists():
             raise CharRNNError(
                 f"{path}: the text of this run is gone. Name where it is now:"
                 f" charrnn train TEXT --resume -m {run.folder}"
             )
-    return text_files.find_files(paths)  # a folder could not show that its files are the same as before
+    return text_files.find_files(paths, data.glob, say)  # a folder could not show that its files are the same as before
 
 
 def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
@@ -121,7 +138,9 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
     corpus = token_cache.load(run.tokens, data, seed, header.corpus, header.vocabulary)
     if corpus is not None:
         return corpus
-    with spool.read(data.texts, data.encoding, name, say, folder=writable_parent(run.folder)) as source:
+    with spool.read(
+        data.texts, data.encoding, name, say, folder=writable_parent(run.folder), errors=data.encoding_errors
+    ) as source:
         if source.digest != header.corpus.sha256:
             raise CharRNNError(
                 f"{data.texts[0]}: the text has changed since {run.folder} was started, so it cannot be resumed."
@@ -140,17 +159,31 @@ def _take_teacher(run: Run, header: Header, tensors: dict[str, Tensor]) -> Netwo
     return model_file.build_model(run.last, header, weights)
 
 
-def _check_length(run: Run, training: Training, before: Config) -> None:
+def _check_length(run: Run, training: Training, position: Position, before: Config) -> None:
     """Raise MisuseError where a new length is already over."""
-    position, limit = training.position, training.config.train.time
+    limit = training.config.train.time
     if limit is not None and limit != before.train.time and position.seconds >= limit:
         raise MisuseError(
             f"{run.folder} has trained for {position.seconds:.0f} seconds, which --time includes: set more."
         )
     if training.total is not None and training.total <= position.step:
         raise MisuseError(
-            f"{run.folder} has done {position.step:,} steps already, and this would be {training.total:,}; set more."
+            f"{run.folder} has done {counted(position.step, 'step')} already, and this would be {training.total:,};"
+            " set more."
         )
+
+
+def _begin_patience(position: Position, config: Config) -> Position:
+    """Let patience begin anew: evaluations at a rate that has risen again are worse than those before.
+
+    It does so after as many evaluations as it waits for: the first ones still profit from the low rate before.
+    """
+    waits = resolved(config.train.patience or 0) * resolved(config.train.eval_every)
+    return replace(position, stale=0, patience_from=position.step + waits)
+
+
+def _names(settings: Sequence[str]) -> set[str]:
+    return {assignment.partition("=")[0].strip() for assignment in settings}
 
 
 def _with_later_settings(config: Config) -> Config:
@@ -163,10 +196,11 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
     """Apply settings to a run's configuration. Raises MisuseError for what cannot be changed."""
     before = old.model_dump()
     base = {section: dict(values) for section, values in before.items()}
-    if {assignment.partition("=")[0].strip() for assignment in settings} & _LENGTHS:
+    if _names(settings) & _LENGTHS:
         # they exclude each other: setting one unsets the others
         base["train"].update({key.removeprefix("train."): None for key in _LENGTHS})
     new = loading.load(None, settings, base)
+    mistakes = []
     for section, values in new.model_dump().items():
         for name, value in values.items():
             if value == before[section][name] or f"{section}.{name}" in _LENGTHS:
@@ -174,12 +208,12 @@ def _extended(old: Config, settings: Sequence[str]) -> Config:
             if section != "train" or name in _FIXED:
                 new_value, old_value = format_value(value), format_value(before[section][name])
                 advice = "" if section == "model" else ", or fine-tune this one with --init-from"
-                raise MisuseError(
-                    f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
-                    f" Start a new run{advice}."
-                )
-            if value == "auto":
-                raise MisuseError(f"{section}.{name}=auto was resolved when the run started; set a value.")
+                fixed = f"{section}.{name}={new_value} cannot be changed on resume (it is {old_value})."
+                mistakes.append(f"{fixed} Start a new run{advice}.")
+            elif value == "auto":
+                mistakes.append(f"{section}.{name}=auto was resolved when the run started; set a value.")
     if new.train.epochs == "auto":
-        raise MisuseError("train.epochs=auto was resolved when the run started; set a number.")
+        mistakes.append("train.epochs=auto was resolved when the run started; set a number.")
+    if mistakes:
+        raise MisuseError(loading.joined(mistakes))
     return new

@@ -39,10 +39,12 @@ class Position:
     seconds: float = 0.0
     startup: float = 0.0  # of these seconds, those before the first step
     rate_scale: float = 1.0  # halved by each rollback
-    rollbacks: int = 0
+    rollbacks: int = 0  # close together: see training_step
+    rolled_back: int = 0  # step that the last rollback returned to
     evaluated: int = 0  # step of the last evaluation
     best_bits: float | None = None
     stale: int = 0  # evaluations since the best
+    patience_from: int = 0  # patience compares evaluations after this step
     warmup: int = scoring.WARMUP  # characters, for the next evaluation to start with
     backward_warmup: int = scoring.WARMUP
     evaluation_seconds: float = 0.0

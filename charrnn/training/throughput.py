@@ -17,10 +17,15 @@ from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.factory import Network, make_model
 
 ROUNDS = 4  # the first is a warm-up
+MAX_SHARE = 0.02  # of a time budget, after which a benchmark has no further round
 MAX_SLOWDOWN = 3  # a variant this many times slower than the fastest is not timed again
 PROMISING = 0.6  # of the best speed on short windows: such variants are compared on full windows
 SHORT_WINDOW = 32  # time steps
 GPU_STEPS = 4  # that a GPU is given at once, as in training: it need not wait for the next one
+SLOW_EVALUATION = (
+    "An evaluation will take about {}, more than half of the time left: give more time, or make the validation split"
+    " smaller (data.split)."
+)
 SLOW_BF16 = "bf16 is slow on {device}: -s train.precision=fp32 is faster, and no less accurate."
 
 
@@ -70,7 +75,10 @@ def measure_speeds(
     seconds = [math.inf] * len(variants)
     left = list(range(len(variants)))
     model: Network | None = None
+    began, enough = time.perf_counter(), math.inf if config.train.time is None else MAX_SHARE * config.train.time
     for turn in range(ROUNDS):
+        if turn > 1 and time.perf_counter() - began > enough:
+            break
         # torch initialises itself in the very first step, which is not counted; on CUDA that is the first step of each
         # variant, since each loads kernels of its own
         for index in left[: None if turn or device.type == "cuda" else 1]:

@@ -47,7 +47,9 @@ from charrnn.training.snapshot import (
 
 SAMPLE_LENGTH = 120
 SNAPSHOT_EVERY = 200  # steps
-MAX_ROLLBACKS = 3
+MAX_ROLLBACKS = 3  # close together: with this many steps between them each is a first one
+FORGIVING_STEPS = 1000
+MIN_RATE_SCALE = 1 / 8
 GPU_LAG = 2  # steps that a GPU has left to do while the figures of the one before are read
 
 
@@ -80,6 +82,7 @@ class Training:
 
         `seconds` of a time budget are spent; `evaluation_seconds` is an estimate, until the first evaluation.
         """
+        self.start_clock(seconds)  # what follows takes a second or more
         self.config, self.card, self.device, self.baselines = config, card, device, baselines
         train, self.vocabulary, self.validation = config.train, corpus.vocabulary, corpus.validation.tokens
         seed, batch_size, custom = resolved(train.seed), resolved(train.batch_size), train.kernel == "custom"
@@ -120,6 +123,16 @@ class Training:
         self._pending: deque[_PendingStep] = deque()
         self.last_good = Snapshot({}, self.position)
         self.take_snapshot()
+
+    def start_clock(self, seconds: float) -> None:
+        """Let the training's time go on from here, where `seconds` have passed since its beginning."""
+        self._began = time.perf_counter() - seconds
+
+    def tick(self) -> None:
+        """Bring the position's seconds up to date; all that pass count, whatever takes them."""
+        self.position.seconds = time.perf_counter() - self._began
+        if self.position.step == 0:
+            self.position.startup = self.position.seconds
 
     @property
     def total(self) -> int | None:
@@ -165,7 +178,6 @@ class Training:
         now, and need not wait. If its loss or gradient is not finite, it and the later ones are rolled back.
         Every SNAPSHOT_EVERY steps the state before a step is copied, to roll back to.
         """
-        began = time.perf_counter()
         train, position = self.config.train, self.position
         rate = rate_at(train, position.step, self.progress) * position.rate_scale
         for group in self.optimizer.param_groups:
@@ -185,7 +197,7 @@ class Training:
         position.window += 1
         if position.window == self.batches.windows:
             position.epoch, position.window = position.epoch + 1, 0
-        position.seconds += time.perf_counter() - began
+        self.tick()
         report = StepDone(
             position.step,
             self.total,
@@ -244,10 +256,9 @@ class Training:
 
     def _report(self) -> StepDone | RolledBack:
         """Wait for the figures of the oldest pending step; roll back if they are not finite."""
-        began = time.perf_counter()
         pending, position = self._pending.popleft(), self.position
         forward, loss, norm = pending.figures.read()
-        position.seconds += time.perf_counter() - began
+        self.tick()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._roll_back()
         characters = pending.report.characters
@@ -281,7 +292,8 @@ class Training:
             *((two_sided.backward.nats, two_sided.cloze.nats, two_sided.cloze.correct) if two_sided else ()),
         )
         # patience does not count from the base model, which may only be beaten in the end, when the rate has fallen
-        trained = min((one.judged_bits for one in self.history if one.step > 0), default=math.inf)
+        compared = (one.judged_bits for one in self.history if one.step > position.patience_from)
+        trained = min(compared, default=math.inf)
         position.stale = 0 if record.judged_bits < trained else position.stale + 1
         self.history.append(record)
         best = position.best_bits is None or record.judged_bits < position.best_bits
@@ -289,7 +301,7 @@ class Training:
         position.warmup = forward.warmup
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
-        position.seconds += position.evaluation_seconds
+        self.tick()
         self.take_snapshot()
         return Evaluated(record, best, text, position.evaluation_seconds, forward.needs_single_pass)
 
@@ -318,6 +330,7 @@ class Training:
         assert not self._pending
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
             self.restore_snapshot(self.last_good)
+        self.tick()
         self.position.lengths = run.lengths()
         tensors = self.tensors()
         if self.teacher is not None:
@@ -348,9 +361,14 @@ class Training:
         self.position = replace(position)
 
     def _roll_back(self) -> RolledBack:
-        """Return to the last good state with half the learning rate. Raises CharRNNError the fourth time."""
-        reached, seconds = self.position.step, self.position.seconds
-        rollbacks, scale = self.position.rollbacks + 1, self.position.rate_scale / 2
+        """Return to the last good state with half the learning rate, at least an eighth of the one that is set.
+
+        Raises CharRNNError the fourth time, unless FORGIVING_STEPS good steps lie between two times: the count starts
+        again, but the rate stays low, since a higher one may be what failed.
+        """
+        reached, before = self.position.step, self.position
+        rollbacks = 1 if reached - before.rolled_back >= FORGIVING_STEPS else before.rollbacks + 1
+        scale = max(before.rate_scale / 2, MIN_RATE_SCALE)
         self._pending.clear()
         self.restore_snapshot(self.last_good)
         if rollbacks > MAX_ROLLBACKS:
@@ -359,8 +377,11 @@ class Training:
                 " the learning rate; the saved weights are good."
                 " Set a lower train.learning_rate, or train.clip_norm=1."
             )
-        self.position = replace(self.position, rollbacks=rollbacks, rate_scale=scale, seconds=seconds)
-        return RolledBack(self.position.step, resolved(self.config.train.learning_rate) * scale, rollbacks)
+        step = self.position.step
+        self.position = replace(self.position, rollbacks=rollbacks, rolled_back=step, rate_scale=scale)
+        self.tick()
+        self.last_good = self.last_good._replace(position=replace(self.position))
+        return RolledBack(step, resolved(self.config.train.learning_rate) * scale, rollbacks)
 
 
 def write_sample(model: LanguageModel, vocabulary: Vocabulary, seed: int, index: int) -> str:

@@ -6,6 +6,7 @@ import io
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 import pytest
@@ -41,16 +42,52 @@ def history(*bits: tuple[float, float]) -> tuple[EvaluationRecord, ...]:
         ),  # annealed
         ([(3.0, 3.0), (2.0, 1.9), (2.1, 1.5), (2.3, 1.2)], ["overfitting", "-s model.dropout=0.25"]),
         ([(3.0, 3.0), *[(2.0, 1.99)] * 20], ["underfitting", "-s model.hidden_size=128"]),
-        ([(3.0, 3.0), (2.0, 1.8), (2.0, 1.75), (2.0, 1.75)], ["levelled off"]),
+        ([(3.0, 3.0), (2.0, 1.8), (2.0, 1.75), (2.0, 1.75)], ["levelled off", "-s model.hidden_size=96"]),
+        # far ahead on training, but validation never rose
+        ([(3.0, 3.0), (2.0, 1.3), (2.0, 1.2), (2.0, 1.2)], ["levelled off far above", "-s model.dropout=0.25"]),
+        ([(3.0, 3.0), (2.0, 1.9), (2.1, 2.0), (2.3, 2.2)], ["Both losses have risen", "-s train.learning_rate=0.002"]),
     ],
 )
 def test_the_closing_paragraph_names_one_setting_to_try(bits: list[tuple[float, float]], words: list[str]) -> None:
-    text = summary.closing(Finished("done", history(*bits), 40), settled(), Path("run/best.safetensors"))
+    chosen = settled("train.learning_rate=0.004")
+    text = summary.closing(Finished("done", history(*bits), 40), chosen, Path("run/best.safetensors"))
     assert "\n" not in text
     assert "run/best.safetensors" in text
     assert f"{min(validation for validation, _ in bits):.4f} bits/char" in text
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "bits"),
+    [
+        ("done", [(2.0, 2.0)]),  # was told that the loss was still falling
+        ("time", [(2.0, 1.0)]),  # or that it was overfitting
+        ("stopped", [(3.0, 3.0), (2.0, 2.0)]),
+        ("stopped", [(3.0, 3.0), (2.0, 1.9), (2.3, 1.2)]),
+    ],
+)
+def test_no_advice_is_given_after_a_single_evaluation_or_ctrl_c(
+    reason: Literal["done", "time", "stopped"], bits: list[tuple[float, float]]
+) -> None:
+    text = summary.closing(Finished(reason, history(*bits), 40), settled("train.time=10m"), Path("best"))
+    assert text.endswith("0), in best.")
+
+
+def test_who_ran_out_of_patience_is_not_told_to_train_longer() -> None:
+    """Patience would end that as well."""
+    flat = history((3.0, 3.0), *[(2.0, 2.01)] * 6)
+    text = summary.closing(Finished("patience", flat, 40), settled(), Path("best"))
+    assert text.endswith(
+        "The model is underfitting (training and validation agree): try a larger one, -s model.hidden_size=128."
+    )
+
+
+def test_a_time_that_went_into_getting_ready_is_told() -> None:
+    made = history((4.8, 4.9))
+    for startup, told in ((6.0, " Getting ready took 6 seconds of that: try --time 20s."), (4.0, "")):
+        text = summary.closing(Finished("time", made, 1, startup), settled("train.time=10s"), Path("best"))
+        assert text.endswith(f"in best.{told}")
 
 
 @pytest.mark.parametrize("training", [1.99, 1.75])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from charrnn.checkpoints import inference
 from charrnn.cli.sample_output import BeamPrinter, InfillPrinter, SamplePrinter
 from charrnn.generation.filters import Filters
+from charrnn.models.interface import Floats, Tokens
 
 
 class Recorder(io.StringIO):
@@ -58,6 +60,41 @@ def test_many_samples_come_in_batches_and_read_the_same(trained: Path, monkeypat
         written.append(recorder.getvalue())
     assert written[0] == written[1]
     assert len(written[0].split("\n\n")) >= 5
+
+
+def test_the_prime_of_many_samples_is_read_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was once encoded and read again for each batch."""
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("charrnn.cli.sample_output._BATCH", 2)
+    sampling = printer(trained, 3)
+    read, step = [0], sampling.model.step
+
+    def counted(tokens: Tokens, state: Any) -> tuple[Floats, Any]:
+        read[0] += tokens.size
+        return step(tokens, state)
+
+    monkeypatch.setattr(sampling.model, "step", counted)
+    sampling.from_prime("the quick brown fox", 5, None)
+    assert read[0] == len("\nthe quick brown fox") + 5 * 2  # the first character of a sample needs no step
+    sampling.each_line(io.BytesIO(b"the\nfox\nthe\n"), 2)
+    assert read[0] <= 20 + 5 * 2 + len("\nthe\nfox") + 6 * 2
+
+
+def test_texts_are_kept_for_a_report_alone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were once kept all the same, of however many lines."""
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    reader, vocabulary = inference.load(trained / "best.safetensors")
+    for report, count in ((False, 0), (True, 6)):
+        settings: dict[str, Any] = {"no_prime": False, "as_json": False, "report": report}
+        drawn = SamplePrinter(reader, vocabulary, Filters(), 4, 1, **settings)
+        drawn.from_prime("the", 1, None)
+        drawn.from_prime("the", 2, None)
+        drawn.each_line(io.BytesIO(b"the\nfox\njug\n"))
+        assert len(drawn.output.written) == count
+        best = BeamPrinter(reader, vocabulary, 3, 4, **settings)
+        best.from_prime("the", 3, None)
+        best.each_line(io.BytesIO(b"the\nfox\njug\n"))
+        assert len(best.output.written) == count
 
 
 def test_searches_and_fillings_are_flushed_line_by_line(either: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,10 +104,23 @@ def test_info_as_json_says_what_the_page_says(trained: Path, charrnn: Charrnn) -
     assert found["file"].endswith("best.safetensors")
     assert found["config"]["model"]["hidden_size"] == 5
     assert found["config"]["train"]["seed"] == 1
-    assert found["characters_read"] > 0 < found["flops"]
+    assert found["characters_read"] == 3 * (found["history"][-1]["step"] * 284 // 41)
+    assert found["flops"] > 0
     assert found["corpus"]["characters"] == sum(found["corpus"][split] for split in ("training", "validation", "test"))
     assert found["validation"]["bits_per_character"] == pytest.approx(found["history"][-1]["bits_per_character"])
     assert {"uniform", "unigram"} <= found["baselines"]["validation"].keys()
+
+
+@pytest.mark.parametrize("kind", ["causal", "bidirectional", "ngram"])
+def test_info_as_json_counts_the_characters_that_were_read(runs: dict[str, Path], charrnn: Charrnn, kind: str) -> None:
+    """Of an n-gram model it once was a traceback."""
+    result = charrnn("info", "-m", str(runs[kind]), "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    once = found["corpus"]["training"]
+    steps = found["history"][-1]["step"]
+    assert found["characters_read"] == (once if kind == "ngram" else 3 * (steps // 41 * 284 + steps % 41 * 284 // 41))
+    assert (found["flops"] == 0) == (kind == "ngram")
 
 
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf"])

@@ -86,8 +86,8 @@ def test_booleans_are_not_numbers(mine: Path) -> None:
     mine.write_text("train:\n  batch_size: yes\n  l1: !!bool no\n  steps: !!bool yes\n", encoding="utf-8")
     assert rejection(str(mine)) == [
         f"{mine}: train.batch_size is 'yes'; it must be a positive integer, or auto.",
-        f"{mine}: train.steps is 'yes'; it must be a positive integer, or null.",
         f"{mine}: train.l1 is 'no'; it must be a non-negative number.",
+        f"{mine}: train.steps is 'yes'; it must be a positive integer, or null.",
     ]
 
 
@@ -108,17 +108,61 @@ def test_all_mistakes_are_reported_at_once_each_with_its_file(mine: Path) -> Non
     )
     assert found == [
         f"{mine}: modl is not a section. Did you mean model?",
+        f"{mine}: model.cell is 'ltsm'; it must be lstm, gru, rnn, ngram or hmm.",
         f"{mine}: model.epochs is not a setting. Did you mean train.epochs?",
+        f"{mine}: model.hidden_size is '1e3'; it must be a positive integer, or auto.",
         f"{mine}: hidden_size is not a section. Did you mean model.hidden_size?",
         f"{mine}: data must contain settings, one per line, e.g. min_count: 2",
         "train.optimizr is not a setting. Did you mean optimizer?",
         "-s cell=gru: settings are written section.name=value, e.g. -s model.cell=gru",
         "-s nonsense: settings are written section.name=value, e.g. -s model.hidden_size=512",
-        "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05].",
-        f"{mine}: model.cell is 'ltsm'; it must be lstm, gru, rnn, ngram or hmm.",
-        f"{mine}: model.hidden_size is '1e3'; it must be a positive integer, or auto.",
         "train.seed is '-1'; it must be a non-negative integer, or null.",
+        "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05].",
     ]
+
+
+def test_settings_that_do_not_fit_together_are_told_with_those_that_are_wrong_alone(mine: Path) -> None:
+    mine.write_text(
+        "train: {epochs: 3, l1: -1, steps: 4, seeed: 1}\n"
+        "model: {activation: relu, dropout: 2, order: 5}\n"
+        "data: {split: [1, 0, 0], min_count: 0}\n",
+        encoding="utf-8",
+    )
+    own = "model.activation is for model.cell=rnn; lstm has its own. Leave it out, or set rnn."
+    assert rejection(str(mine)) == [
+        f"{mine}: train.epochs and train.steps are both set; set one of them.",
+        f"{mine}: train.l1 is '-1'; it must be a non-negative number.",
+        f"{mine}: train.seeed is not a setting. Did you mean seed?",
+        f"{mine}: {own}",
+        f"{mine}: model.dropout is '2'; it must be a number from 0 to below 1, or auto.",
+        f"{mine}: model.order is for model.cell=ngram; leave it out, or set ngram.",
+        f"{mine}: data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05].",
+        f"{mine}: data.min_count is '0'; it must be a positive integer.",
+    ]
+
+
+def test_settings_of_two_sections_that_do_not_fit_are_told_too() -> None:
+    found = rejection(None, "model.cell=ngram", "model.num_layers=2", "train.epochs=3", "model.order=11")
+    assert found == [
+        "model.cell=ngram has no recurrent layers; its only setting is model.order. Leave out model.num_layers.",
+        "model.cell=ngram counts the text once; its only train setting is the seed. Leave out train.epochs.",
+        "model.order is '11'; it must be an integer from 1 to 10, or auto.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("model.cell=nragm", "model.order=5"),
+        ("model.cell=rnnn", "model.activation=relu"),
+        ("train.epochs=null", "train.steps=many"),
+        ("train.epochs=null", "train.time=soon"),
+    ],
+    ids=" ".join,
+)
+def test_the_default_in_the_place_of_a_wrong_value_is_blamed_for_nothing(wrong: tuple[str, str]) -> None:
+    (line,) = rejection(None, *wrong)
+    assert "; it must be " in line
 
 
 def test_a_setting_overridden_on_the_command_line_no_longer_blames_the_file(mine: Path) -> None:
@@ -212,6 +256,13 @@ def test_invalid_times_are_rejected(text: str) -> None:
     (line,) = rejection(None, f"train.time={text}")
     assert line.startswith("train.time is ")
     assert line.endswith("; it must be a time such as 90s, 10m or 1h30m, or null.")
+
+
+@pytest.mark.parametrize("text", ["1h30", "1h 30", "10m30", "90 10", "30m1h", "1m1m"])
+def test_a_time_of_two_meanings_is_rejected(text: str) -> None:
+    """1h30 is an hour and a half to whoever writes it; its last number has no unit."""
+    (line,) = rejection(None, f"train.time={text}")
+    assert line == f"train.time is '{text}'; it must be a time such as 90s, 10m or 1h30m, or null."
 
 
 @pytest.mark.parametrize(

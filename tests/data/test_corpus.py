@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus, splits
-from charrnn.data.batches import ContiguousBatches
+from charrnn.data.batches import ContiguousBatches, Rows
 from charrnn.data.corpus import Corpus
 from charrnn.data.splits import SPLITS
 from charrnn.data.spool import TextSpool
@@ -246,12 +246,58 @@ def test_a_text_of_a_single_repeated_character_is_rejected() -> None:
 
 def test_an_empty_split_is_named() -> None:
     assert rejection(one("ab" * 60), split=(0.999, 0.0005, 0.0005)) == (
-        "notes.txt: data.split [0.999, 0.0005, 0.0005] leaves the validation split empty."
-        " Give it a larger share, or set data.documents=none."
+        "notes.txt: data.split [0.999, 0.0005, 0.0005] leaves the validation split empty. Give it a larger share."
     )
     assert "leaves the training split empty" in rejection(one("ab" * 60), split=(0.001, 0.9, 0.099))
-    # a single document cannot be in two splits
-    assert rejection(one("ab" * 60), documents="line").endswith("Give it a larger share, or set data.documents=none.")
+
+
+def test_a_single_document_is_named_as_the_cause_of_an_empty_split() -> None:
+    """A file of JSON in one giant line was once to get a larger share."""
+    for kind, noun in (("line", "line"), ("blank-line", "piece"), ("file", "file")):
+        assert rejection(one("ab" * 60), documents=kind) == (
+            f"notes.txt: data.documents={kind} keeps each {noun} whole, and the text is a single {noun}."
+            " Set data.documents=none, which cuts anywhere."
+        )
+
+
+def warnings(text: Text, **settings: Any) -> list[str]:
+    with spooled(text) as source:
+        data = DataConfig(**settings)
+        return list(corpus.warnings(corpus.build(source, data, SEED, "notes.txt"), data))
+
+
+def test_a_giant_line_that_is_held_out_is_told() -> None:
+    """It left a twentieth of the text to train on, without a word."""
+    lines = [f"line {number}\n" for number in range(100)]
+    lines.insert(50, "giant " * 3000 + "\n")
+    (told,) = warnings(one("".join(lines)), documents="line")
+    assert told.startswith("Only ")
+    assert told.endswith(
+        "% of the text is left to train on: data.documents=line keeps each line whole, and line 51 of 101 is 96% of the"
+        " text. Set data.documents=none, which cuts anywhere."
+    )
+    assert warnings(one("".join(lines)), documents="none") == []
+    assert warnings(names(50), documents="line") == []
+
+
+def test_a_vocabulary_of_a_newline_alone_is_rejected() -> None:
+    """It scored 18.5 bits/char, without a word."""
+    assert rejection(one("abba\n" * 40), min_count=100) == (
+        "notes.txt: data.min_count=100 leaves no character to learn: the most frequent occurs 72 times in the training"
+        " split. Set a smaller one; 1 keeps all."
+    )
+    assert build(one("abba\n" * 40), DataConfig(min_count=72), SEED, "notes.txt").vocabulary.characters == "ab\n"
+    assert rejection(one("\n" * 300 + "ab" * 5)) == (
+        "notes.txt: the training split is nothing but newlines; there is nothing to learn."
+    )
+
+
+def test_a_vocabulary_that_lacks_much_of_the_text_is_told() -> None:
+    text = one("abcd" * 9 + "ab" * 100)
+    assert warnings(text, min_count=20) == [
+        "data.min_count=20 leaves 8% of the training characters out of the vocabulary; they are never generated."
+    ]
+    assert warnings(text, min_count=9) == []
 
 
 def test_the_vocabulary_is_that_of_the_training_split() -> None:
@@ -312,6 +358,20 @@ def test_no_window_is_a_stub(size: tuple[int, int], steps: int, epoch: int, seed
     lengths = [inputs.shape[1] for inputs, _ in epoch_of(batches_of(*size, steps, seed), epoch)]
     assert 1 <= min(lengths) <= max(lengths) <= steps
     assert max(lengths) - min(lengths) <= 1
+
+
+@given(sizes, st.integers(1, 70), st.integers(0, 200))
+def test_characters_read_are_those_that_the_windows_of_all_steps_hold(
+    size: tuple[int, int], length: int, steps: int
+) -> None:
+    """Full windows were once counted, twice too many where two share a row that is a little longer than one."""
+    batches = batches_of(*size, length)
+    held = sum(batches.window(*divmod(step, batches.windows)).targets.size for step in range(steps))
+    assert Rows.of(*size, length).characters_read(steps) == held
+
+
+def test_two_windows_that_share_a_short_row_are_counted_as_one() -> None:
+    assert [Rows.of(29, 2, 13).characters_read(steps) for steps in (1, 2, 3)] == [14, 28, 42]  # rows of 14, not 26
 
 
 @given(sizes, st.integers(1, 70), st.integers(0, 5), st.integers(0, 99))

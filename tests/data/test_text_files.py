@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from charrnn.cli import console
 from charrnn.data import decoding, text_files
+from charrnn.data.decoding import Errors, FileEncoder
 from charrnn.data.text_files import TextReader
 from charrnn.errors import CharRNNError, MisuseError
 
@@ -37,9 +38,9 @@ def written(path: Path, content: str | bytes) -> str:
     return str(path)
 
 
-def rejection(names: list[str], encoding: str = "utf-8", stdin: bytes | None = None) -> str:
+def rejection(names: list[str], encoding: str = "utf-8", stdin: bytes | None = None, errors: Errors = "strict") -> str:
     with pytest.raises(CharRNNError) as caught:
-        text_files.read(names, encoding, None if stdin is None else io.BytesIO(stdin))
+        text_files.read(names, encoding, None if stdin is None else io.BytesIO(stdin), errors=errors)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -124,11 +125,12 @@ def test_the_named_encoding_is_used_and_its_byte_order_mark_dropped(tmp_path: Pa
     assert text_files.read([name], encoding) == POEM
 
 
-def test_a_decoding_error_names_file_and_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoding_error_names_file_byte_line_and_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    written(Path("corpus.txt"), b"x" * 10482 + "阿".encode("gb18030"))
+    written(Path("corpus.txt"), b"x" * 10480 + b"\n\n" + "阿房宫，三百里\n".encode("gb18030"))
     assert rejection(["corpus.txt"]) == (
-        "corpus.txt: not UTF-8 at byte 10482 (0xb0). Name its encoding, e.g. --encoding gb18030."
+        "corpus.txt: not UTF-8 at byte 10482 (0xb0), line 3, the first of 14 such bytes."
+        " It looks like gb18030, which reads '阿房宫，三百里' there: add --encoding gb18030."
     )
 
 
@@ -141,7 +143,10 @@ def test_a_text_cut_inside_a_character_is_rejected(tmp_path: Path) -> None:
     assert "not UTF-16 at byte 4 (0x61)" in rejection([written(tmp_path / "b.txt", b"\xff\xfeb\0a")], "utf-16")
 
 
-ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "big5", "shift_jis", "latin-1", "utf-7")
+ENCODINGS = (
+    *("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "big5", "shift_jis", "euc_jp", "latin-1"),
+    *("utf-7", "iso2022_jp", "punycode"),
+)
 
 
 @given(
@@ -150,17 +155,66 @@ ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "
     | st.text(st.sampled_from("ab\n\r月é😀\ufeff\0")).map(lambda content: content.encode("utf-16")),
     st.sampled_from(ENCODINGS),
     st.integers(1, 9),
+    st.sampled_from(["strict", "replace", "skip"]),
 )
-def test_a_file_in_pieces_is_read_or_rejected_as_in_one(raw: bytes, encoding: str, size: int) -> None:
+def test_a_file_in_pieces_is_read_or_rejected_as_in_one(raw: bytes, encoding: str, size: int, errors: Errors) -> None:
     outcomes = []
     for pieces in (size, 1 << 18):
+        said: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(text_files, "_PIECE", pieces)
             try:
-                outcomes.append(text_files.read(["-"], encoding, io.BytesIO(raw)))
+                said.append(text_files.read(["-"], encoding, io.BytesIO(raw), errors=errors, say=said.append))
             except CharRNNError as error:
-                outcomes.append(str(error))
+                said.append(str(error))
+        outcomes.append(said)
     assert outcomes[0] == outcomes[1]
+
+
+@given(st.lists(st.sampled_from(["ab", "月", "é", "\n"])).map("".join), st.binary(min_size=1, max_size=2))
+def test_replaced_bytes_are_those_that_python_replaces(content: str, wrong: bytes) -> None:
+    for encoding in ("utf-8", "gb18030", "big5"):
+        raw = content.encode(encoding, "ignore") + wrong + content.encode(encoding, "ignore") + b"."
+        for errors, python in (("replace", "replace"), ("skip", "ignore")):
+            expected = raw.replace(b"\r\n", b"\n").decode(encoding, python)
+            if "\0" not in expected and expected.strip("\n\ufeff"):
+                found = text_files.read(["-"], encoding, io.BytesIO(raw), errors=errors)  # type: ignore[arg-type]
+                assert found == expected.lstrip("\ufeff")
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected", "note"),
+    [
+        ("replace", "ni\ufffdo\ncaf\ufffd\nok", "3 bytes not UTF-8: replaced by U+FFFD."),
+        ("skip", "nio\ncaf\nok", "3 bytes not UTF-8: left out."),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_undecodable_bytes_are_replaced_or_left_out_and_counted(
+    tmp_path: Path, errors: Errors, expected: str, note: str, suffix: str
+) -> None:
+    raw, said = b"ni\xf1o\ncaf\xe6\x9c", list[str]()
+    names = [
+        written(tmp_path / f"a{suffix}", gzip.compress(raw) if suffix else raw),
+        written(tmp_path / "b", "ok"),
+    ]
+    assert text_files.read(names, errors=errors, say=said.append) == expected
+    assert said == [note]
+
+
+def test_replacing_does_not_make_a_text_of_a_binary_file() -> None:
+    assert "it looks like a binary file" in rejection(["-"], stdin=b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", errors="replace")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030", "big5", "shift_jis", "cp1252", "euc_jp", "cp932"])
+def test_a_text_with_replaced_bytes_is_encoded_so_that_it_is_read_again(encoding: str) -> None:
+    """U+FFFD has no bytes in most encodings: the copy of standard input would have ended in a traceback."""
+    raw = "ab\n".encode(encoding) + b"\x81" + (b"" if encoding == "utf-16" else b"\nx\xff")
+    once = text_files.read(["-"], encoding, io.BytesIO(raw), errors="replace")
+    assert "\ufffd" in once
+    encoder = FileEncoder(encoding)
+    again = b"".join(map(encoder.encode, once)) + encoder.encode("", last=True)
+    assert text_files.read(["-"], encoding, io.BytesIO(again), errors="replace") == once
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "U16", "utf_32"])
@@ -199,14 +253,24 @@ def test_an_indivisible_encoding_is_decoded_in_one_piece(tmp_path: Path) -> None
 
 
 def test_standard_input_is_spelt_out_in_messages() -> None:
-    assert rejection(["-"], stdin=b"\xb0").startswith("standard input: not UTF-8 at byte 0 (0xb0).")
+    assert rejection(["-"], stdin=b"\xb0").startswith("standard input: not UTF-8 at byte 0 (0xb0), line 1,")
     assert rejection(["-"], stdin=b"").startswith("standard input is empty;")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b"\r\n"])
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
 def test_an_empty_text_is_rejected(tmp_path: Path, content: bytes) -> None:
     name = written(tmp_path / "a.txt", content)
     assert rejection([name]) == f"{name} is empty; name a text with characters in it."
+
+
+@pytest.mark.parametrize("content", [b"\n\n", b"\r\n"])
+def test_a_text_of_newlines_is_not_empty(tmp_path: Path, content: bytes) -> None:
+    assert text_files.read([written(tmp_path / "a.txt", content)]) == content.decode().replace("\r", "")
+
+
+def test_an_address_is_to_be_downloaded_first() -> None:
+    told = rejection(["https://example.org/a.txt"])
+    assert told.endswith("Download it first, e.g. curl -O https://example.org/a.txt")
 
 
 def test_several_empty_texts_are_counted(tmp_path: Path) -> None:
@@ -233,7 +297,6 @@ def test_a_text_in_place_of_a_file_name_is_rejected_in_one_line() -> None:
 
 
 def test_a_folder_without_a_text_is_rejected(tmp_path: Path) -> None:
-    written(tmp_path / "a.md", "a")
     assert rejection([str(tmp_path)]) == (
         f"{tmp_path}: no .txt file in this folder or below. Name a file or another folder."
     )
@@ -246,10 +309,7 @@ def test_a_binary_file_is_recognised(tmp_path: Path) -> None:
 
 def test_utf_16_read_as_utf_8_is_recognised(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "ab".encode("utf-16-le"))
-    assert rejection([name]) == (
-        f"{name}: a NUL character at 1; it looks like a binary file or UTF-16."
-        " Name a text, or its encoding, e.g. --encoding utf-16."
-    )
+    assert rejection([name]) == f"{name}: a NUL character at 1; it looks like UTF-16: add --encoding utf-16-le."
     marked = written(tmp_path / "b.txt", "ab".encode("utf-16"))
     assert rejection([marked]).endswith("Name its encoding, e.g. --encoding utf-16.")
 

@@ -6,16 +6,18 @@ import json
 import lzma
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from charrnn.checkpoints import model_file
+from charrnn.checkpoints import model_file, ngram_cache
 from charrnn.data.corpus import Corpus, Split
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import baselines
 from charrnn.evaluation.baselines import measure
+from charrnn.models import ngram
 from tests.checkpoints.test_model_file import parts, rewrite
 from tests.conftest import TEXT, Charrnn, settings
 
@@ -68,8 +70,7 @@ def test_baselines_know_only_characters_of_the_training_split(min_count: int) ->
 def test_the_ngram_order_has_the_lowest_validation_loss() -> None:
     made = corpus(TEXT, TEXT[:100])
     by_order = {
-        order: baselines.best_ngram(made, order).score(made.vocabulary, made.validation.tokens).nats
-        for order in range(1, 11)
+        order: baselines.best_ngram(made, order).nats(made.vocabulary, made.validation.tokens) for order in range(1, 11)
     }
     found = baselines.compute(made)
     assert found.test is None
@@ -109,15 +110,127 @@ def test_baselines_of_held_out_splits_are_stored_and_shown_without_the_text(
 
 def test_xz_and_ngram_of_another_text_need_the_training_text(trained_run: Path, charrnn: Charrnn) -> None:
     Path("other.txt").write_text("the lazy fox\n", encoding="utf-8")
-    complete = json.loads(charrnn("evaluate", "--json", "other.txt").stdout)["baselines"]
+    complete = json.loads(charrnn("evaluate", "--json", "--baselines", "other.txt").stdout)["baselines"]
     assert set(complete) == {"uniform", "unigram", "xz", "ngram"}
     Path("text.txt").write_text(TEXT + "changed\n", encoding="utf-8")
-    partial = json.loads(charrnn("evaluate", "--json", "other.txt").stdout)["baselines"]
+    result = charrnn("evaluate", "--json", "--baselines", "other.txt")
+    assert "not all baselines, since the text that it was trained on is gone" in result.stderr
+    partial = json.loads(result.stdout)["baselines"]
+    assert partial == {name: complete[name] for name in ("uniform", "unigram", "ngram")}  # the last one was kept
+    (trained_run / ngram_cache.FILE).unlink()
+    partial = json.loads(charrnn("evaluate", "--json", "--baselines", "other.txt").stdout)["baselines"]
     assert partial == {name: complete[name] for name in ("uniform", "unigram")}
 
 
+def test_a_short_text_waits_for_xz_and_ngrams_only_where_they_are_requested(
+    trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "MIN_ON_DEMAND", 20)
+    for text, options, names in (
+        ("x" * 19, [], {"uniform", "unigram"}),
+        ("x" * 20, [], {"uniform", "unigram", "xz", "ngram"}),
+        ("x" * 19, ["--baselines"], {"uniform", "unigram", "xz", "ngram"}),
+    ):
+        Path("other.txt").write_text(text, encoding="utf-8")
+        row = json.loads(charrnn("evaluate", "--json", "other.txt", *options).stdout)
+        assert set(row["baselines"]) == names
+    table = charrnn("evaluate", "--no-baselines", "text.txt", "other.txt").stdout
+    assert "baselines" not in table
+    assert "baselines" not in json.loads(charrnn("evaluate", "--json", "--no-baselines").stdout)
+    refused = charrnn("evaluate", "--baselines", "--per-line", "other.txt")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+
+
+def grown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count how often n-grams are counted from now on; returns a list that grows by one each time."""
+    times: list[int] = []
+    grow = ngram.grow
+
+    def watched(*arguments: Any) -> Any:
+        times.append(1)
+        return grow(*arguments)
+
+    monkeypatch.setattr(ngram, "grow", watched)
+    return times
+
+
+def test_ngrams_are_counted_once_and_kept_beside_the_run(
+    trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of 282 characters took as long as to count all n-grams of the training text, each time anew."""
+    times, command = grown(monkeypatch), ["evaluate", "-m", "text", "--json", "--baselines", "text.txt"]
+    first = charrnn(*command)
+    assert (first.exit_code, len(times)) == (0, 1)
+    assert charrnn(*command).stdout == first.stdout
+    assert len(times) == 1
+    assert charrnn("sample", "-m", str(trained_run / ngram_cache.FILE), "-n", "9").exit_code == 0  # a model like others
+    alone = Path("alone.safetensors")  # a copied model has no folder to keep anything in
+    alone.write_bytes((trained_run / "best.safetensors").read_bytes())
+    copied = charrnn("evaluate", "-m", str(alone), "--json", "--baselines", "text.txt")
+    assert json.loads(copied.stdout)["baselines"] == json.loads(first.stdout)["baselines"]
+    assert not Path(ngram_cache.FILE).exists()
+
+
+@pytest.mark.parametrize("wrong", ["missing", "cut off", "no model", "of another seed", "of another text", "read-only"])
+def test_a_wrong_file_of_ngrams_is_counted_again(
+    trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    command = ["evaluate", "-m", "text", "--json", "--baselines", "text.txt"]
+    first, file = charrnn(*command), trained_run / ngram_cache.FILE
+    kept = file.read_bytes()
+    header, content, tensors = parts(file)
+    if wrong == "missing":
+        file.unlink()
+    elif wrong == "cut off":
+        file.write_bytes(kept[:-7])
+    elif wrong == "no model":
+        file.write_bytes(b"no model")
+    elif wrong == "of another seed":
+        rewrite(file, header, content | {"config": content["config"] | {"train": {"seed": 7}}}, tensors)
+    elif wrong == "of another text":
+        rewrite(file, header, content | {"corpus": content["corpus"] | {"sha256": "0" * 64}}, tensors)
+    else:
+        file.unlink()
+        monkeypatch.setattr(model_file, "write_tables", unwritable)
+    times = grown(monkeypatch)
+    again = charrnn(*command)
+    assert (again.exit_code, again.stdout, again.stderr, len(times)) == (0, first.stdout, first.stderr, 1)
+    assert not file.exists() if wrong == "read-only" else file.read_bytes() == kept
+
+
+def unwritable(path: Path, *_: object) -> None:
+    raise CharRNNError(f"{path}: cannot be written (Permission denied).")
+
+
+def test_large_ngram_models_are_not_kept(trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram_cache, "MAX_BYTES", 100)
+    assert charrnn("evaluate", "--baselines", "text.txt").exit_code == 0
+    assert not (trained_run / ngram_cache.FILE).exists()
+
+
+def test_an_ngram_model_of_the_best_order_is_its_own_baseline(
+    here: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert charrnn("train", "text.txt", "-q", "-s", "model.cell=ngram", "--seed", "1").exit_code == 0
+    times = grown(monkeypatch)
+    row = json.loads(charrnn("evaluate", "--json", "--baselines", "text.txt").stdout)
+    assert row["baselines"]["ngram"]["nats"] == row["nats"]
+    assert times == []
+
+
+def test_baselines_of_a_fine_tuned_model_are_kept_without_inherited_characters(
+    trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("new.txt").write_text("quiet foxes sleep\n" * 20, encoding="utf-8")
+    assert charrnn("train", "new.txt", "-q", "--init-from", "text", "-s", "train.steps=2", "--seed", "1").exit_code == 0
+    command = ["evaluate", "-m", "new", "--json", "--baselines", "text.txt"]
+    first, times = charrnn(*command).stdout, grown(monkeypatch)
+    assert "ngram" in json.loads(first)["baselines"]
+    assert (charrnn(*command).stdout, times) == (first, [])
+
+
 def test_models_of_one_text_share_their_baselines(trained_run: Path, charrnn: Charrnn) -> None:
-    table = charrnn("evaluate", "-m", "text", "-m", str(trained_run), "text.txt").stdout.splitlines()
+    table = charrnn("evaluate", "-m", "text", "-m", str(trained_run), "text.txt", "--baselines").stdout.splitlines()
     assert [line.strip().split("  ")[0] for line in table].count("unigram") == 1
     Path("more.txt").write_text(TEXT.upper(), encoding="utf-8")
     assert charrnn("train", "more.txt", "-q", *settings("train.steps=3")).exit_code == 0

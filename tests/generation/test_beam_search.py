@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -86,27 +86,36 @@ def enumerated(length: int) -> list[str]:
     return ["".join(characters) for characters in itertools.product(VOCABULARY.characters, repeat=length)]
 
 
-def ranked(model: CharRNN, prime: str, length: int, until: str | None = None) -> list[tuple[str, float]]:
-    """Return every text of `length` characters or ended by `until`, without `until`, and its nats.
+def ranked(
+    model: CharRNN, prime: str, length: int, until: Sequence[str] = (), *, keep_until: bool = False
+) -> list[tuple[str, float]]:
+    """Return every text of `length` characters or ended by one of `until`, with or without it, and its nats.
 
-    The text with the lowest mean, `until` included, comes first.
+    The text with the lowest mean, the one of `until` included, comes first. That may begin in the prime.
     """
     found = []
     for size in range(1 if until else length, length + 1):
         texts = enumerated(size)
         for text, nats in zip(texts, nats_of(model, prime, texts).numpy(), strict=True):
-            start = text.find(until) if until is not None else -1
-            ended = until is not None and start >= 0
-            if (ended and start + len(until or "") == size) or (not ended and size == length):
-                end = start if ended else size
+            ends = [end for end in range(1, size + 1) if (prime + text[:end]).endswith(tuple(until))]
+            if ends == [size] or (not ends and size == length):
+                longest = max((len(stop) for stop in until if (prime + text).endswith(stop)), default=0)
+                end = size if keep_until else max(0, size - longest)
                 found.append((nats.mean(), text[:end], nats[:end].sum()))
     return [(text, nats) for _, text, nats in sorted(found)]
 
 
 def search(
-    model: CharRNN, vocabulary: Vocabulary, prime: str, length: int, width: int, until: str | None = None
+    model: CharRNN,
+    vocabulary: Vocabulary,
+    prime: str,
+    length: int,
+    width: int,
+    until: Sequence[str] = (),
+    *,
+    keep_until: bool = False,
 ) -> list[Sample]:
-    return beam_search.search(TorchModel(model), vocabulary, prime, length, width, until)
+    return beam_search.search(TorchModel(model), vocabulary, prime, length, width, until, keep_until=keep_until)
 
 
 def greedy(model: CharRNN, prime: str, length: int, until: str | None = None) -> Sample:
@@ -154,7 +163,7 @@ def test_a_wider_beam_finds_what_a_narrow_one_misses() -> None:
 def test_a_beam_of_one_is_greedy(cell: str, bidirectional: bool, until: str | None) -> None:
     for seed, prime in enumerate([*PRIMES, "a"]):
         model = made(cell, bidirectional, seed)
-        (found,) = search(model, VOCABULARY, prime, 12, 1, until)
+        (found,) = search(model, VOCABULARY, prime, 12, 1, [until] if until else [])
         expected = greedy(model, prime, 12, until)
         assert found.text == expected.text
         assert found.nats == pytest.approx(expected.nats, rel=1e-12)
@@ -201,14 +210,20 @@ def test_what_is_impossible_is_no_continuation(width: int) -> None:
 
 
 @every_model
-@pytest.mark.parametrize("until", ["\n", "ab", "cac"])
-def test_with_until_all_texts_are_ranked_by_their_mean_nats(cell: str, bidirectional: bool, until: str) -> None:
+@pytest.mark.parametrize("until", [["\n"], ["ab"], ["cac"], ["acb", "b", "aba\n", "cb"]])
+@pytest.mark.parametrize("keep_until", [False, True])
+def test_with_until_all_texts_are_ranked_by_their_mean_nats(
+    cell: str, bidirectional: bool, until: list[str], keep_until: bool
+) -> None:
     model = made(cell, bidirectional)
-    expected = ranked(model, "ba", LENGTH, until)
-    found = search(model, VOCABULARY, "ba", LENGTH, 4**LENGTH, until)
+    expected = ranked(model, "ba", LENGTH, until, keep_until=keep_until)
+    found = search(model, VOCABULARY, "ba", LENGTH, 4**LENGTH, until, keep_until=keep_until)
     assert [sample.text for sample in found] == [text for text, _ in expected]
     np.testing.assert_allclose([s.nats for s in found], [nats for _, nats in expected], rtol=1e-12, atol=1e-12)
-    assert not any(until in sample.text for sample in found)
+    for sample in found:
+        full = sample.prime + sample.text
+        assert any(full.endswith(stop) for stop in until) or not keep_until or sample.ended_by == "length"
+        assert sample.ended_by == "until" or len(sample.text) == LENGTH
 
 
 def test_a_longer_text_wins_by_its_mean_although_it_is_less_likely() -> None:
@@ -223,7 +238,7 @@ def test_a_longer_text_wins_by_its_mean_although_it_is_less_likely() -> None:
 
 def test_the_score_is_that_of_the_text_without_until() -> None:
     model = made()
-    for sample in search(model, VOCABULARY, "c", 8, 20, "ab"):
+    for sample in search(model, VOCABULARY, "c", 8, 20, ["ab"]):
         expected = nats_of(model, "c", [sample.text]).sum().item() if sample.text else 0.0
         assert sample.nats == pytest.approx(expected, rel=1e-12)
         assert (sample.bits_per_character is None) == (sample.text == "")
@@ -242,10 +257,12 @@ def test_where_no_hypothesis_ends_the_best_of_full_length_wins() -> None:
     assert search(model, VOCABULARY, "a", LENGTH, 3, "a" * (LENGTH + 1)) == search(model, VOCABULARY, "a", LENGTH, 3)
 
 
-def test_until_must_lie_in_the_continuation_as_in_sampling() -> None:
+def test_until_may_begin_in_the_prime_as_in_sampling_but_not_end_there() -> None:
     model = chain(start={"c": 0.9}, a={"b": 0.9}, b={"c": 0.9}, c={"a": 0.9})
-    (found,) = search(model, VOCABULARY, "ca", 20, 1, "ab")
-    assert found.text == greedy(model, "ca", 20, "ab").text == "bc"
+    for prime, text in (("ca", ""), ("cab", "c")):
+        (found,) = search(model, VOCABULARY, prime, 20, 1, ["ab"])
+        assert (found.text, found.ended_by) == (text, "until")
+        assert greedy(model, prime, 20, "ab").text == found.text
 
 
 def test_until_overlapping_itself_is_found() -> None:

@@ -167,7 +167,7 @@ def test_no_sample_has_a_run_of_the_text_however_little_is_permitted(
         full = prime + made.text
         ends = range(max(size, len(prime) + 1), len(full) + 1)
         assert not [full[end - size : end] for end in ends if full[end - size : end] in copies]
-        assert made.ended_early == (len(made.text) < 40)
+        assert (made.ended_by == "exhausted") == (len(made.text) < 40)
 
 
 @given(st.sampled_from([3, 5, 8, 20]), st.integers(0, 99), st.sampled_from([Filters(), Filters(greedy=True)]))
@@ -224,7 +224,7 @@ def test_a_dead_end_is_left_at_the_last_position_with_alternatives() -> None:
 def test_a_sample_ends_early_where_nothing_is_permitted(filters: Filters) -> None:
     text = "aababbaaabbbabaa"  # has every run of two letters, but none with a newline
     (made,) = write(text, ["ab"], 40, 2, filters, no_repeat=2)
-    assert made.ended_early
+    assert made.ended_by == "exhausted"
     assert len(made.text) < 40
     assert not set(grams(made.text, 2)) & set(grams(text, 2))
 
@@ -251,7 +251,7 @@ def test_giving_up_takes_bounded_time() -> None:
         no_copy=Wall(codes_of(text), 100),
     )
     assert sum(1 for _ in sampler) < 20_000
-    assert sampler.samples[0].ended_early
+    assert sampler.samples[0].ended_by == "exhausted"
     assert len(sampler.samples[0].text) == 60
 
 
@@ -277,7 +277,33 @@ def test_the_score_is_that_of_the_characters_that_were_not_taken_back() -> None:
 def test_until_still_stops_a_sample() -> None:
     for made in write(TEXT, [""] * 5, 200, 9, until="at"):
         assert "at" not in made.text
-        assert not made.ended_early
+        assert made.ended_by != "exhausted"
+
+
+@pytest.mark.parametrize(("until", "ended"), [("ac", True), ("abc", False), ("xac", True), ("xabc", False)])
+def test_what_was_taken_back_is_no_part_of_a_stop_text(
+    until: str, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = Vocabulary.from_text(TEXT)
+    (partial,) = Sampler(
+        Copyist(TEXT, vocabulary),
+        vocabulary,
+        ["x"],
+        9,
+        Filters(),
+        seed=1,
+        indices=[0],
+        until=until,
+        no_copy=CopyIndex(codes_of(TEXT), 5),
+    ).partial_samples
+    assert partial.stack is not None
+    monkeypatch.setattr(partial.stack, "backtrack", lambda: 1)
+    partial.stack.push(ChoicePoint(History(((),)), 0, 0))
+    for character in "ab":
+        partial.write(character, 9)
+    partial.backtrack()
+    partial.write("c", 9)
+    assert partial.done == ended
 
 
 def test_only_what_may_be_taken_back_is_held_back() -> None:

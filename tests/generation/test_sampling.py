@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import random
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
+from charrnn.generation import sampling
+from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
+from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler
+from charrnn.models import ngram
 from charrnn.models.char_rnn import CharRNN
-from charrnn.models.torch_model import TorchModel
+from charrnn.models.interface import Floats, LanguageModel, Tokens
+from charrnn.models.torch_model import TorchModel, TorchState
+from tests.conftest import close
 
 VOCABULARY = Vocabulary.from_text("abc\n" * 50)  # tokens by code point: \n a b c
 PROBABILITIES = {"\n": 0.1, "a": 0.2, "b": 0.3, "c": 0.4}
@@ -51,7 +61,8 @@ def write(
     *,
     filters: Filters | None = None,
     seed: int = 7,
-    until: str | None = None,
+    until: str | list[str] | None = None,
+    keep_until: bool = False,
     indices: list[int] | None = None,
 ) -> list[Sample]:
     sampler = Sampler(
@@ -63,6 +74,7 @@ def write(
         seed=seed,
         indices=indices or list(range(len(primes))),
         until=until,
+        keep_until=keep_until,
     )
     streamed = [""] * len(primes)
     for step in sampler:
@@ -141,6 +153,112 @@ def test_what_until_holds_back_is_released_at_the_end() -> None:
 def test_until_overlapping_itself_is_found() -> None:
     full = write(memoryless(), [""], 5_000)[0].text
     assert write(memoryless(), [""], 5_000, until="bbc")[0].text == full[: full.index("bbc")]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_earliest_match_ends_a_sample_also_one_that_begins_in_the_prime(seed: int) -> None:
+    dice = random.Random(seed)
+    prime = "".join(dice.choices("abc", k=dice.randrange(6)))
+    full = prime + write(memoryless(), [prime], 60)[0].text
+    starts = [dice.randrange(max(0, len(prime) - 3), 60) for _ in range(dice.randint(1, 4))]
+    stops = [full[start : start + dice.randint(1, 6)] for start in starts]
+    end = next(end for end in range(len(prime) + 1, len(full) + 1) if full[:end].endswith(tuple(stops)))
+    longest = max(len(stop) for stop in stops if full[:end].endswith(stop))
+    (without,), (kept,) = (
+        write(memoryless(), [prime], 60, until=stops, keep_until=keep_until) for keep_until in (False, True)
+    )
+    assert (without.text, kept.text) == (full[len(prime) : max(len(prime), end - longest)], full[len(prime) : end])
+    for sample in (without, kept):
+        nats = sum(VOCABULARY.known_nats - math.log(PROBABILITIES[character]) for character in sample.text)
+        assert sample.ended_by == "until"
+        assert sample.nats == pytest.approx(nats, rel=1e-6)
+
+
+def test_until_is_not_looked_for_in_the_prime_itself() -> None:
+    full = write(memoryless(), ["ab"], 30)[0].text
+    (made,) = write(memoryless(), ["ab"], 30, until="ab")
+    assert made.text == full[: full.index("ab")] != ""
+
+
+def test_a_sample_says_what_ended_it() -> None:
+    assert write(memoryless(), [""], 5)[0].ended_by == "length"
+    assert write(memoryless(), [""], 5, filters=Filters(greedy=True), until="ccccc")[0].ended_by == "until"
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_streamed_sample_takes_no_more_memory_the_longer_it_is(
+    constrained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text and nats of a sample once stayed until its end, and the text was copied for each character."""
+    monkeypatch.setattr(sampling, "_MAX_UNSCORED", 64)
+    learned = np.frombuffer(b"abcabbcaacb" * 9, dtype=np.uint8)
+    sampler = Sampler(
+        next(ngram.grow(VOCABULARY.encode("aabbcc" * 9), VOCABULARY.newline, len(VOCABULARY))),
+        VOCABULARY,
+        [""],
+        3_080,
+        Filters(),
+        seed=7,
+        indices=[0],
+        until=["b" * 20, "cab" * 9] if constrained else None,
+        no_copy=CopyIndex(learned, 6) if constrained else None,
+        keep_text=False,
+    )
+    taken = []
+    tracemalloc.start()
+    try:
+        for step, _ in enumerate(sampler):
+            if step % 1024 == 1023:  # as far through a block of random numbers each time
+                gc.collect()
+                taken.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert taken[-1] - taken[0] < 30_000  # the nats alone would be 80,000
+    (made,) = sampler.samples
+    assert (made.text, made.characters) == ("", 3_080)
+    assert made.bits_per_character is not None
+
+
+class Counted(TorchModel):
+    """Counts the tokens that are read, and the rows whose logits are computed."""
+
+    read_tokens = rows = 0
+
+    def step(self, tokens: Tokens, state: TorchState) -> tuple[Floats, TorchState]:
+        self.read_tokens, self.rows = self.read_tokens + tokens.size, self.rows + len(tokens)
+        return super().step(tokens, state)
+
+
+@pytest.mark.parametrize("primes", [["", "abcab", "c", "abcab", "bbcab", "ab" * 40], ["abc"] * 6, ["", "a\n鸟"]])
+def test_each_prime_is_read_once_and_side_by_side(primes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.generation.primes._WINDOW", 16)
+    model, different = Counted(contextual()), set(primes)
+    read = ReadPrimes(model, VOCABULARY, primes)
+    assert model.read_tokens == sum(len(prime) + 1 for prime in different)
+    # one row of logits for each window and length, not for each character
+    assert model.rows <= sum(len(prime) // 16 + len(different) + 1 for prime in different)
+    before = model.read_tokens
+    for indices in ([0, 1], [2, 3, 4]):
+        sampler = Sampler(
+            model, VOCABULARY, primes[:1] * len(indices), 5, Filters(), seed=7, indices=indices, read=read
+        )
+        for _ in sampler:
+            pass
+        alone = [write(contextual(), primes[:1], 5, indices=[index])[0].text for index in indices]
+        assert [sample.text for sample in sampler.samples] == alone
+    assert model.read_tokens == before + 5 * 4  # the first character of a sample needs no step
+
+
+def test_the_state_after_each_prime_is_that_of_the_prime_alone() -> None:
+    model: LanguageModel = TorchModel(contextual().double())
+    primes = ["abcab", "", "c", "abca", "cc", "bcabcabca" * 9]
+    read = ReadPrimes(model, VOCABULARY, primes)
+    for prime in primes:
+        tokens = VOCABULARY.encode("\n" + prime).astype(np.int64)[None]
+        logits, state = model.step(tokens, model.initial_state(1))
+        row = np.array([read.rows[prime]])
+        close(read.logits[row], logits)
+        close(model.step(tokens[:, :1], read.state.select(row))[0], model.step(tokens[:, :1], state)[0])
 
 
 def test_primes_may_be_long_and_have_unknown_characters() -> None:

@@ -138,6 +138,7 @@ def test_the_score_of_a_text_is_the_sum_over_its_characters(tokens: list[int], t
     score = model.score(vocabulary, tokens_read)
     one_by_one = score_batch(model, vocabulary, [tokens_read])[0]
     assert score.characters == one_by_one.characters == len(text)
+    assert model.nats(vocabulary, tokens_read) == score.nats
     assert math.isclose(score.nats, one_by_one.nats, rel_tol=1e-9)
     (block,) = model.predicted(vocabulary, tokens_read)
     np.testing.assert_allclose(likelihood.target_nats(vocabulary, *block).sum(), score.nats)

@@ -94,6 +94,71 @@ def test_a_larger_text_gets_a_larger_model() -> None:
     assert len(set(sizes)) >= 4
 
 
+def test_the_time_that_benchmarks_take_is_not_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = ("model.hidden_size=64", "model.num_layers=1", "train.precision=fp32", "train.kernel=torch")
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def plan_with(seconds: float, benchmark: float) -> Config:
+        def speeds(sized: Config, ways: list[dict[str, str]], *_: object) -> list[float]:
+            nonlocal now
+            now += benchmark
+            return [10_000.0] * len(ways)
+
+        with monkeypatch.context() as patch:
+            fake_speeds(patch, speeds)
+            chosen = loading.load(None, [*fixed, "train.batch_size=8", f"train.time={seconds}"])
+            return auto_config.plan(chosen, 65, 1_000_000, 10_000, CPU, bf16=BF16).config
+
+    whole, less, half = plan_with(600, 0.0), plan_with(600, 300.0), plan_with(300, 0.0)
+    assert less.train.eval_every == half.train.eval_every != whole.train.eval_every
+
+
+def test_a_short_time_is_not_spent_on_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, steps = 0.0, 0
+
+    def slow_step(*_: object) -> float:
+        nonlocal now, steps
+        now, steps = now + 0.5, steps + 1
+        return 0.5
+
+    monkeypatch.setattr(throughput, "_time_step", slow_step)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    for limit, expected in (("10s", 2), ("null", 4), ("10m", 4)):
+        steps = 0
+        model = (
+            "model.hidden_size=8",
+            "model.num_layers=1",
+            "model.embedding_size=4",
+            "model.dropout=0",
+            "model.tie_weights=false",
+        )
+        chosen = loading.load(None, [*model, "train.batch_size=2", f"train.time={limit}"])
+        assert throughput.measure_speeds(chosen, [{}], 9, CPU) == [2 * 128 / 0.5]
+        assert steps == expected  # the first of them a warm-up
+
+
+def test_larger_sizes_are_not_tried_if_that_takes_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def speeds(sized: Config, ways: list[dict[str, str]], *_: object) -> list[float]:
+        nonlocal now
+        now += 0.5
+        return [1e6] * len(ways)
+
+    fake_speeds(monkeypatch, speeds)
+    for limit, expected in (("24s", 128), ("26s", 256)):
+        chosen = loading.load(None, [f"train.time={limit}", "model.num_layers=1"])
+        assert auto_config.plan(chosen, 65, 300_000, 10_000, CPU, bf16=BF16).config.model.hidden_size == expected
+
+
+def test_an_evaluation_that_takes_most_of_the_time_is_told() -> None:
+    for validation, told in ((4_000_000, True), (1_000, False)):
+        notes = planned(300_000, "train.time=10s", validation=validation, rate=1e10).notes
+        assert any("more than half of the time left" in note for note in notes) == told
+
+
 def test_a_slow_device_gets_a_smaller_model_and_fewer_epochs() -> None:
     slow, fast = planned(1_000_000, rate=1e9).config, planned(1_000_000, rate=1e11).config
     assert int(slow.model.hidden_size) < int(fast.model.hidden_size)
@@ -403,7 +468,7 @@ def test_on_cuda_bf16_is_tried_where_cudnn_has_it() -> None:
 def test_a_benchmark_counts_every_window_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several windows are in flight at once on a GPU; the clock runs over all of them."""
     ticks = iter(range(1000))
-    monkeypatch.setattr("charrnn.training.throughput.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     chosen = loading.load(
         None,
         [

@@ -500,9 +500,9 @@ def test_the_base_model_is_compared_with_n_grams_to_resolve_distillation(
         compared.append(more["relative_bits"])
         return plan(chosen, *sizes, **more)
 
-    def counted_once(corpus: Corpus) -> scores.BaselineScores:
+    def counted_once(corpus: Corpus, *, ngrams: bool) -> scores.BaselineScores:
         baseline_scores.append(corpus)
-        return compute(corpus)
+        return compute(corpus, ngrams=ngrams)
 
     monkeypatch.setattr(auto_config, "plan", spied)
     monkeypatch.setattr(auto_config, "fine_tuning_rate", lambda known: 0.001 if known == compared[-1] else math.nan)
@@ -797,7 +797,102 @@ def test_a_training_split_that_is_too_short_is_reported(here: Path) -> None:
         fresh(["text.txt"], "data.split=[0.01,0.49,0.5]")
 
 
+@pytest.mark.parametrize(("seconds", "counted"), [(30, False), (40, True)])
+def test_baselines_that_would_take_more_than_a_twentieth_of_the_time_are_left_to_evaluate(
+    here: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, counted: bool
+) -> None:
+    """They were computed after the time had been planned, and did not count."""
+    now, compute = 0.0, baselines.compute
+
+    def perf_counter() -> float:
+        nonlocal now
+        now += 1e-6
+        return now
+
+    def slow_compute(corpus: Corpus, *, ngrams: bool = True) -> scores.BaselineScores:
+        nonlocal now
+        now += 1e-3 * len(corpus.training) if ngrams else 0.0
+        return compute(corpus, ngrams=ngrams)
+
+    monkeypatch.setattr(new_run, "MEASURED_CHARACTERS", 100)  # of 853: all take twice 0.1 x 8.53 seconds, or 1.71
+    monkeypatch.setattr("time.perf_counter", perf_counter)
+    monkeypatch.setattr(baselines, "compute", slow_compute)
+    said: list[str] = []
+    job = fresh(["text.txt"], f"train.time={seconds}s", say=said.append)
+    job.run.release()
+    assert job.training.baselines is not None
+    assert (job.training.baselines.validation.ngram is not None) == counted
+    assert any("charrnn evaluate computes them" in note for note in said) != counted
+    assert job.training.position.seconds == pytest.approx(0.953 if counted else 0.1, abs=0.01)
+
+
 def test_a_plan_that_fails_leaves_no_folder(here: Path) -> None:
     with pytest.raises(CharRNNError, match="Not enough memory"):
         fresh(["text.txt"], "model.hidden_size=10000000", folder="huge")
     assert not (here / "huge").exists()
+
+
+def test_what_becomes_of_invalid_bytes_is_stored_and_done_again(here: Path) -> None:
+    said: list[str] = []
+    (here / "text.txt").write_bytes(TEXT.encode() + b"caf\xe9\n")
+    finish(fresh(["text.txt"], "data.encoding_errors=replace", say=said.append))
+    assert said.count("1 byte not UTF-8: replaced by U+FFFD.") == 1
+    assert "encoding_errors: replace" in (here / "run" / "config.yaml").read_text()
+    header = model_file.read_header(Path("run/best.safetensors"))
+    assert training_corpus.held_out(header, Path("run/best.safetensors"))[1].text.endswith("caf\ufffd\n")
+    assert finish(resume.resume(Run(Path("run")), CPU, settings=["train.steps=8"])).training.position.step == 8
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "big5"])
+def test_the_copy_of_standard_input_with_invalid_bytes_is_read_as_the_same(here: Path, encoding: str) -> None:
+    """Big5 has no U+FFFD: writing the copy would have ended in a traceback."""
+    stdin = io.BytesIO(("天地玄黃，宇宙洪荒。\n" * 30).encode(encoding) + b"\xff\n")
+    finish(fresh(["-"], f"data.encoding={encoding}", "data.encoding_errors=replace", stdin=stdin))
+    assert finish(resume.resume(Run(Path("run")), CPU, settings=["train.steps=8"])).training.position.step == 8
+
+
+def test_a_folder_is_resumed_with_the_files_that_its_globs_chose(here: Path) -> None:
+    (here / "texts").mkdir()
+    (here / "text.txt").rename(here / "texts" / "a.PY")
+    (here / "texts" / "b.txt").write_text("another text\n" * 20)
+    job = finish(fresh(["texts"], "data.glob=*.py"))
+    assert job.training.config.data.texts == [str(here / "texts" / "a.PY")]
+    config = loading.load("run/config.yaml")
+    assert (config.data.glob, config.data.texts) == (["*.py"], [str(here / "texts" / "a.PY")])
+    (here / "texts").rename(here / "moved")
+    resumed = finish(resume.resume(Run(Path("run")), CPU, texts=["moved"], settings=["train.steps=8"]))
+    assert resumed.training.config.data.texts == [str(here / "moved" / "a.PY")]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "ngram"])
+def test_held_out_lines_that_also_stand_in_the_training_split_are_counted_in_the_model_file(
+    here: Path, cell: str
+) -> None:
+    """A list with duplicates scored 2.44 bits/char where without them it scores 2.92, without a word."""
+    (here / "text.txt").write_text("".join(f"line {number % 40}\n" for number in range(120)))
+    said: list[str] = []
+    if cell == "ngram":
+        settings = ["model.cell=ngram", "data.documents=line", "train.seed=1"]
+        config = loading.load(None, settings).with_values(data={"texts": ["text.txt"]})
+        job = new_run.start_counting(config, Path("run"), say=said.append)
+        list(job.learn(lambda: False))
+        job.run.release()
+    else:
+        finish(fresh(["text.txt"], "data.documents=line", say=said.append))
+    header = model_file.read_header(Path("run/best.safetensors"))
+    assert header.corpus.repeated is not None
+    validation = header.corpus.repeated["validation"]
+    assert 0 < validation.repeated <= validation.documents
+    told = f"{validation.repeated} of {validation.documents} validation lines ({validation.share:.1%})"
+    assert any(told in message and "sort -u" in message for message in said)
+    page = " ".join(model_page.page(Path("run/best.safetensors"), header).split())
+    assert f"repeated {told}" in page
+    fields = model_page.fields(Path("run/best.safetensors"), header)["corpus"]["repeated"]["validation"]
+    assert fields == {"documents": validation.documents, "repeated": validation.repeated}
+
+
+def test_a_file_of_an_earlier_version_has_no_count_of_repeated_documents(here: Path) -> None:
+    finish(fresh(["text.txt"]))
+    header = model_file.read_header(Path("run/best.safetensors"))
+    assert header.corpus.repeated is None
+    assert "repeated" not in model_page.page(Path("run/best.safetensors"), header)

@@ -18,7 +18,7 @@ from charrnn.checkpoints import model_file
 from charrnn.checkpoints.model_file import read_header, write
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, MisuseError
 from charrnn.evaluation import cloze, scoring
 from charrnn.models import losses
 from charrnn.models.bidirectional import BidirectionalRNN
@@ -321,6 +321,35 @@ def test_training_gives_up_after_three_rollbacks(here: Path, monkeypatch: pytest
     assert job.run.best.exists()
 
 
+def test_a_learning_rate_named_on_resume_starts_clean(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was once halved for each rollback before."""
+    job = started("run")
+    with monkeypatch.context() as patch:
+        poison(patch, lambda call: call == 8)
+        run_until(job, 12)
+    for settings, expected in (([], (0.5, 1)), (["train.learning_rate=0.01"], (1.0, 0))):
+        resumed = resume.resume(Run(Path("run")), CPU, settings=settings)
+        resumed.run.release()
+        assert (resumed.training.position.rate_scale, resumed.training.position.rollbacks) == expected
+
+
+def test_a_long_good_stretch_forgives_rollbacks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four separate events once ended a long run."""
+    monkeypatch.setattr(training_step, "FORGIVING_STEPS", 9)
+    job = started("run", steps=40)
+    poison(monkeypatch, lambda call: call in {8, 18, 22, 38, 44})
+    reports = run_until(job)
+    assert [(report.step, report.times) for report in reports if isinstance(report, RolledBack)] == [
+        (5, 1),
+        (10, 1),
+        (10, 2),
+        (25, 1),
+        (30, 2),
+    ]
+    assert job.training.position.step == 40
+    assert job.training.position.rate_scale == 1 / 8  # it stays low, but no lower
+
+
 def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
     job = started("run", "train.patience=2", "train.learning_rate=10", "train.eval_every=2", steps=200)
     finished = run_until(job)[-1]
@@ -329,6 +358,29 @@ def test_patience_stops_early_and_keeps_the_best(here: Path) -> None:
     assert finished.step < 200
     bits = [evaluated.bits_per_character for evaluated in finished.history]
     assert min(bits) == bits[-3]
+
+
+def score_forwards(monkeypatch: pytest.MonkeyPatch, *nats: float) -> None:
+    """Let evaluations find these nats, in turn."""
+    found = iter(nats)
+
+    def evaluate(*_: Any, **__: Any) -> scoring.Evaluation:
+        return scoring.Evaluation(Score(next(found), 10, 3), None, scoring.WARMUP)
+
+    monkeypatch.setattr(scoring, "evaluate", evaluate)
+
+
+def test_extending_counts_patience_from_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The annealed best was once compared with evaluations at the full rate, and the extended run ended on patience."""
+    # the first two after the extension still profit from the rate that was low before; then patience compares
+    score_forwards(monkeypatch, 10, 20, 21, 30, 29, 28, 29, 28, 9)
+    run_until(started("run", "train.patience=2", steps=5))
+    extended = resume.resume(Run(Path("run")), CPU, settings=["train.steps=50"])
+    run_until(extended, 27)
+    finished = run_until(resume.resume(Run(Path("run")), CPU))[-1]
+    assert isinstance(finished, Finished)
+    assert (finished.reason, finished.step) == ("patience", 40)
+    assert read_header(here / "run" / "best.safetensors").history[-1].step == 5
 
 
 def test_a_time_budget_is_kept_and_the_rate_annealed_to_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +396,60 @@ def test_a_time_budget_is_kept_and_the_rate_annealed_to_it(here: Path, monkeypat
     assert job.training.position.seconds == pytest.approx(1.5, abs=0.1)
 
 
+class Clock:
+    """A clock that goes on a little whenever it is read, and by what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", self.read)
+
+    def read(self) -> float:
+        self.now += 1e-5
+        return self.now
+
+
+def test_saves_and_all_else_that_the_user_waits_for_count_for_a_time_budget(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saves once a minute did not count, nor what lay between steps."""
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    job = started("run", "train.time=20", "train.steps=null", "train.epochs=null", "train.eval_every=1000")
+    save = job.training.save_last
+
+    def slow_save(run: Run) -> None:
+        clock.now += 2.0
+        save(run)
+
+    monkeypatch.setattr(job.training, "save_last", slow_save)
+    for report in loop.train(job.training, job.run):
+        clock.now += 1.0 if isinstance(report, StepDone) else 0.0  # spent by who draws the report
+    job.run.release()
+    assert job.training.position.step == 7  # three seconds each
+    assert 21.0 <= clock.now < 25.0  # and a last save, for which no evaluation before had shown how long it takes
+
+
+def test_what_a_resumed_process_needs_to_get_ready_counts_as_time_but_not_as_progress(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    job.training.start_clock(10.0)
+    run_until(job, 0)
+    job.run.release()
+    clock.now += 1000.0  # nothing runs meanwhile
+    began = clock.now
+    clock.now += 30.0
+    resumed = resume.resume(Run(Path("run")), CPU, began=began)
+    resumed.run.release()
+    assert resumed.training.progress == 0.0
+    assert resumed.training.position.seconds == pytest.approx(40.0, abs=0.1)
+    resumed.training.tick()
+    assert resumed.training.position.seconds == pytest.approx(40.0, abs=0.1)
+    with pytest.raises(MisuseError, match="has trained for 40 seconds, which --time includes: set more"):
+        resume.resume(Run(Path("run")), CPU, settings=["train.time=35s"], began=clock.now - 30.0)
+
+
 def test_time_before_the_first_step_is_no_progress(here: Path) -> None:
     """Otherwise the learning rate would jump to half its peak at the first step, without a warm-up."""
     job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
@@ -357,7 +463,8 @@ def test_time_before_the_first_step_is_no_progress(here: Path) -> None:
     assert training.progress == 0.5
     training.position.seconds, training.position.evaluation_seconds = 50.0, 20.0
     assert training.progress == 0.5  # time is left for the last evaluation
-    training.position.seconds = training.position.startup = 200.0  # more than there is: a single step
+    training.start_clock(200.0)  # more than there is: a single step
+    training.tick()
     assert training.progress == 0.0
     assert isinstance(run_until(job)[-1], Finished)
     assert training.position.step == 1
@@ -373,7 +480,7 @@ def test_time_is_left_for_the_first_evaluation_if_it_is_the_last(here: Path) -> 
     for seconds, given in ((5.0, 75.0), (30.0, 50.0), (40.0, 40.0), (70.0, 40.0), (200.0, 40.0)):
         training.position.evaluation_seconds = seconds
         assert training.progress == pytest.approx(30.0 / given)
-    training.position.seconds = 200.0
+    training.start_clock(200.0)
     finished = run_until(job)[-1]
     assert isinstance(finished, Finished)
     assert finished.reason == "time"
