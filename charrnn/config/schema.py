@@ -18,7 +18,7 @@ from charrnn.config.values import (
     Seconds,
     Share,
     TimeSkip,
-    kernel,
+    kernel_name,
     listed,
     number,
     optional,
@@ -312,7 +312,7 @@ class TrainConfig(Section):
         allowed="auto, fp32 or bf16",
         description="Number format of matrix products; auto benchmarks those of the device and uses the faster.",
     )
-    kernel: Annotated[Literal["auto", "torch", "custom"], BeforeValidator(kernel)] = setting(
+    kernel: Annotated[Literal["auto", "torch", "custom"], BeforeValidator(kernel_name)] = setting(
         "auto",
         allowed="auto, torch or custom",
         description="The kernel that runs the recurrent layers: torch's, where there is one, or charrnn's custom one; "

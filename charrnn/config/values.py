@@ -45,7 +45,7 @@ def seconds(value: Any) -> Any:
     return sum(float(number) * unit for number, unit in zip(parts.groups("0"), (3600.0, 60.0, 1.0), strict=True))
 
 
-def kernel(value: Any) -> Any:
+def kernel_name(value: Any) -> Any:
     """Accept the name that the custom kernel has in files of earlier versions."""
     return "custom" if value == "own" else value
 

@@ -383,8 +383,8 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
         network += f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
     kernel = " (custom kernel)" if train.kernel == "custom" else ""
     seconds = (length.steps / length.per_epoch if length.steps else length.epochs or 0) * task.training / speed
-    amount = counted(length.steps, "step") if length.steps else counted(length.epochs or 0, "epoch")
-    duration = f"{amount}, about {_minutes(seconds)}"
+    unit = "step" if length.steps else "epoch"
+    duration = f"{counted(length.steps or length.epochs or 0, unit)}, about {_minutes(seconds)}"
     if train.time and 0 < seconds < 0.9 * train.time:
         duration += f" of the {_minutes(train.time)} given"
     elif train.time:
@@ -396,7 +396,6 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
 
 
 def _minutes(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 2:
+    if seconds < 120:
         return f"{seconds:.0f} seconds"
-    return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.2g} minutes"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 600 else f"{seconds / 60:.2g} minutes"
