@@ -4,7 +4,6 @@ Knows where the files are and in what order they are written, not what is in the
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from charrnn.data.folders import RUN_MARK
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.paths import NO_SUCH, is_file, is_folder, status
 from charrnn.showable import shown
+from charrnn.strict_json import to_json
 
 if TYPE_CHECKING:
     from charrnn.config.schema import Config
@@ -113,7 +113,7 @@ class Run:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one line of JSON to metrics.jsonl."""
-        self._append(self.metrics, json.dumps(line, ensure_ascii=False) + "\n")
+        self._append(self.metrics, to_json(line) + "\n")
 
     def append_sample(self, heading: str, text: str) -> None:
         """Append a sample to samples.txt."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from charrnn.cli.console import bar, escaped, lines, note, put_line, put_page, stdin, width
+from charrnn.cli.console import bar, escaped, lines, note, put, put_line, put_page, stdin, width
 from charrnn.cli.open_model import check_trainable, find_model, language_model, open_model
 from charrnn.cli.options import (
     CONTEXT,
@@ -25,6 +25,7 @@ from charrnn.cli.options import (
 )
 from charrnn.errors import MisuseError
 from charrnn.messages import counted
+from charrnn.strict_json import to_json
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
@@ -158,8 +159,6 @@ def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, P
 
 def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[Source]) -> Iterator[dict[str, Any]]:
     """Score all texts with one model; yields the rows of a table, and prints every other output."""
-    import json
-
     from charrnn.evaluation import baselines
     from charrnn.models import torch_model
 
@@ -189,7 +188,7 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
             if chosen.baselines and (found is None or not found.complete):
                 note(f"{label}: not all baselines, since the text that it was trained on is gone, changed or too long.")
         if chosen.as_json:
-            click.echo(json.dumps(row, ensure_ascii=False))
+            put(to_json(row) + "\n")
         yield row
 
 
@@ -198,6 +197,7 @@ def _row(
 ) -> dict[str, Any]:
     """Score one text with one model; returns what JSON says of it."""
     from charrnn.evaluation import cloze, scoring
+    from charrnn.models.likelihood import check_finite
 
     both = header.config.model.bidirectional and evaluator is None
     sides = None
@@ -209,6 +209,7 @@ def _row(
             score, mode = result.score, {"mode": "static"}
             if both:
                 sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=shown.update)
+    check_finite(score.nats)
     if evaluator is None and result.needs_single_pass:
         note(f"{label} does not forget what it read, so parallel segments would not agree: it was scored in one pass.")
     return {
@@ -276,9 +277,7 @@ class _Rows:
 
     def put(self, cells: Sequence[str], fields: dict[str, Any]) -> None:
         """Print one row, by its cells or as an object."""
-        import json
-
-        row = json.dumps(self.names | fields, ensure_ascii=False) if self.as_json else "\t".join([*self.first, *cells])
+        row = to_json(self.names | fields) if self.as_json else "\t".join([*self.first, *cells])
         put_line(row)
 
 
@@ -302,11 +301,13 @@ def _put_characters(
 ) -> None:
     """Print the bits of each character of a text, and the rank that the model gave it."""
     from charrnn.evaluation import scoring
+    from charrnn.models.likelihood import check_finite
     from charrnn.scores import NATS_PER_BIT
 
     blocks = scoring.characters(model, vocabulary, tokens) if evaluator is None else evaluator.characters(tokens)
     characters = iter(content)
     for block in blocks:
+        check_finite(block.nats)
         for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
             character, bits = next(characters), nats / NATS_PER_BIT
             cells = escaped(character), f"{bits:.4f}", f"{rank}"

@@ -11,6 +11,7 @@ from charrnn.cli.console import columns, note, padded, put_line, put_page, width
 from charrnn.cli.options import CONTEXT, Command, model_option, option
 from charrnn.errors import MisuseError
 from charrnn.showable import shown
+from charrnn.strict_json import to_json
 
 
 @click.command(
@@ -41,8 +42,6 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
         raise MisuseError("--json and --plot are two outputs; name one.")
     if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
         raise MisuseError(f"{plot}: --plot writes .svg, .png or .pdf; name such a file.")
-    import json
-
     from charrnn.checkpoints import model_file, run_dir
     from charrnn.cli import model_page
 
@@ -63,6 +62,6 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
         return
     for place, (path, header) in enumerate(zip(paths, headers, strict=True)):
         if as_json:
-            put_line(json.dumps(model_page.fields(path, header), ensure_ascii=False))
+            put_line(to_json(model_page.fields(path, header)))
         else:
             put_page(("\n" if place else "") + model_page.page(path, header, width(sys.stdout)))

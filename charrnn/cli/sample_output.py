@@ -3,7 +3,6 @@ Each piece is flushed as it is generated."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +21,7 @@ from charrnn.generation.sampling import Sample, Sampler, check_request
 from charrnn.generation.stop_texts import Until
 from charrnn.messages import silent
 from charrnn.models.interface import LanguageModel
+from charrnn.strict_json import to_json
 
 _SHOWN = 60  # characters of a run
 _ROWS = 64  # lines continued side by side
@@ -264,7 +264,7 @@ def _fields(made: Sample) -> dict[str, Any]:
 
 
 def _json(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return to_json(fields) + "\n"
 
 
 def _ended(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from charrnn.showable import shown
 
 Scores = dict[str, Any]  # a row of `charrnn evaluate`, as in its JSON
 _NUMBERS: dict[str, Callable[[Scores], str]] = {
-    "bits/char": lambda row: f"{row['bits_per_character']:.4f}",
+    "bits/char": lambda row: _bits(row["bits_per_character"]),
     "accuracy": lambda row: f"{row['accuracy']:.2%}",
-    "perplexity": lambda row: f"{row['perplexity']:.3f}",
+    "perplexity": lambda row: "-" if math.isinf(row["perplexity"]) else f"{row['perplexity']:.3f}",
 }
 _BOTH_SIDES: dict[str, Callable[[Scores], str]] = {
     "given both sides": lambda row: f"{row['cloze_bits_per_character']:.4f}",
@@ -21,6 +22,10 @@ _BOTH_SIDES: dict[str, Callable[[Scores], str]] = {
     "backwards": lambda row: f"{row['backward_bits_per_character']:.4f}",
 }
 _LEAST_NAME = 12  # columns
+
+
+def _bits(bits: float) -> str:
+    return f"{bits:.4f}" if bits < 1e6 else f"{bits:.4g}"
 
 
 def table(rows: Sequence[Scores], width: int = 80) -> str:

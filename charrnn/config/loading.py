@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from charrnn.config import yaml_text
 from charrnn.config.conflicts import Conflict, Conflicts
 from charrnn.config.schema import Config, ModelConfig, TrainConfig
 from charrnn.errors import CharRNNError, MisuseError
@@ -19,6 +20,7 @@ from charrnn.paths import is_file
 from charrnn.showable import shown
 
 _HERE = Path(__file__).parent.parent
+_HINTS = 50  # mistakes that get one: to find what may be meant takes time
 _ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "l2": "weight_decay", "bptt": "sequence_length"}
 PRESETS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
 
@@ -41,7 +43,7 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
     given = _Given(base or {})
     if source is not None:
         path = _find(source)
-        given.merge(_read_yaml(path), f"{path}: ")
+        given.merge(yaml_text.read(path), f"{path}: ")
     for assignment in settings:
         key, equals, value = assignment.partition("=")
         section, dot, name = key.strip().partition(".")
@@ -94,8 +96,7 @@ def dump(config: Config) -> str:
 
 
 def _scalar(value: str) -> Any:
-    # BaseLoader leaves every scalar a string: a field's type decides what `1e-3` and `no` mean
-    return yaml.load(value, Loader=yaml.BaseLoader) if value.lstrip().startswith("[") else value.strip()
+    return yaml_text.parse(value) if value.lstrip().startswith("[") else value.strip()
 
 
 def _find(source: str) -> Path:
@@ -110,23 +111,6 @@ def _find(source: str) -> Path:
         hint = _did_you_mean(source, names)
         raise MisuseError(f"{shown(source)} is neither a preset nor a file.{hint} Presets are: {', '.join(names)}.")
     return preset
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise MisuseError(f"{path}: not valid YAML at line {line} ({error.problem}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MisuseError(f"{path}: not YAML in UTF-8.") from error
-    except OSError as error:
-        raise MisuseError(f"{path}: cannot be read ({error.strerror}).") from error
-    if tree in (None, ""):
-        return {}
-    if not isinstance(tree, dict):
-        raise MisuseError(f"{path}: expected sections (data:, model:, train:), not a list or a single value.")
-    return tree
 
 
 class _Given:
@@ -145,9 +129,10 @@ class _Given:
 
     def merge(self, new: Mapping[str, Any], where: str) -> None:
         """Override settings with new ones; each unknown name is a mistake, told with the nearest valid one."""
+        sections = Config.SECTIONS
         for section, values in new.items():
-            if section not in Config.SECTIONS:
-                hint = _did_you_mean(section, Config.SECTIONS, _owners(section))
+            if section not in sections:
+                hint = "" if len(self._mistakes) >= _HINTS else _did_you_mean(section, sections, _owners(section))
                 self.add_mistake(f"{where}{section} is not a section.{hint}")
                 continue
             if values in (None, ""):
@@ -162,7 +147,7 @@ class _Given:
                     self._tree.setdefault(section, {})[name] = value
                     self._origins[f"{section}.{name}"] = (next(self._places), where)
                 else:
-                    hint = _did_you_mean(name, fields, _owners(name))
+                    hint = "" if len(self._mistakes) >= _HINTS else _did_you_mean(name, fields, _owners(name))
                     self.add_mistake(f"{where}{section}.{name} is not a setting.{hint}")
 
     def validated(self) -> Config:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charrnn.config.conflicts import Conflict, Conflicts
-from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_TIME_SKIP
+from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP
 from charrnn.config.values import (
     Amount,
     Auto,
@@ -258,7 +258,7 @@ class TrainConfig(Section):
         "if these take less time.",
     )
     learning_rate: Rate | Auto = setting(
-        "auto", allowed="a positive number, or auto", description="Peak learning rate."
+        "auto", allowed=f"a number above 0, at most {MAX_RATE:,.0f}, or auto", description="Peak learning rate."
     )
     optimizer: Literal["adamw", "rmsprop", "sgd"] = setting(
         "adamw", allowed="adamw, rmsprop or sgd", description="The optimizer; sgd uses momentum 0.9."
@@ -275,7 +275,7 @@ class TrainConfig(Section):
     )
     weight_decay: Amount | Auto = setting(
         "auto",
-        allowed="a non-negative number, or auto",
+        allowed=f"a number from 0 to {MAX_RATE:,.0f}, or auto",
         description="Decoupled weight decay (L2): each step shrinks every matrix but an untied embedding "
         "by the learning rate times this; auto depends on epochs, steps per epoch, learning rate and optimizer.",
     )
@@ -294,17 +294,17 @@ class TrainConfig(Section):
     )
     l1: Amount = setting(
         0.0,
-        allowed="a non-negative number",
+        allowed=f"a number from 0 to {MAX_RATE:,.0f}",
         description="Factor of the L1 norm of all weight matrices in the loss.",
     )
     clip_norm: Annotated[Rate | None, BeforeValidator(optional)] = setting(
         1.0,
-        allowed="a positive number, or null",
+        allowed=f"a number above 0, at most {MAX_RATE:,.0f}, or null",
         description="Clip the gradient's global norm to this; null is off.",
     )
     clip_value: Annotated[Rate | None, BeforeValidator(optional)] = setting(
         None,
-        allowed="a positive number, or null",
+        allowed=f"a number above 0, at most {MAX_RATE:,.0f}, or null",
         description="Clip each gradient element to this size; null is off.",
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(

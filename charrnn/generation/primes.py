@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.copying import RepeatTracker
+from charrnn.models import likelihood
 from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 
 _WINDOW = 1024
@@ -38,9 +39,13 @@ class ReadPrimes:
 
 
 def step(model: LanguageModel, tokens: Tokens, state: ModelState) -> tuple[npt.NDArray[np.float64], ModelState]:
-    """Read tokens (P, T); return the logits (P, V) of the next one in double precision, and the state."""
+    """Read tokens (P, T); return the logits (P, V) of the next one in double precision, and the state.
+
+    Raises CharRNNError where they are not finite.
+    """
     logits: Floats
     logits, state = model.step(tokens, state)
+    likelihood.check_finite(logits.max(-1))
     return logits.astype(np.float64), state
 
 

@@ -86,7 +86,7 @@ def test_booleans_are_not_numbers(mine: Path) -> None:
     mine.write_text("train:\n  batch_size: yes\n  l1: !!bool no\n  steps: !!bool yes\n", encoding="utf-8")
     assert rejection(str(mine)) == [
         f"{mine}: train.batch_size is 'yes'; it must be a positive integer, or auto.",
-        f"{mine}: train.l1 is 'no'; it must be a non-negative number.",
+        f"{mine}: train.l1 is 'no'; it must be a number from 0 to 1,000,000.",
         f"{mine}: train.steps is 'yes'; it must be a positive integer, or null.",
     ]
 
@@ -131,7 +131,7 @@ def test_settings_that_do_not_fit_together_are_told_with_those_that_are_wrong_al
     own = "model.activation is for model.cell=rnn; lstm has its own. Leave it out, or set rnn."
     assert rejection(str(mine)) == [
         f"{mine}: train.epochs and train.steps are both set; set one of them.",
-        f"{mine}: train.l1 is '-1'; it must be a non-negative number.",
+        f"{mine}: train.l1 is '-1'; it must be a number from 0 to 1,000,000.",
         f"{mine}: train.seeed is not a setting. Did you mean seed?",
         f"{mine}: {own}",
         f"{mine}: model.dropout is '2'; it must be a number from 0 to below 1, or auto.",

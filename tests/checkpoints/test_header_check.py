@@ -1,0 +1,73 @@
+"""Claims about the check of headers: it knows every field that charrnn writes, and allows what settings allow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from charrnn.checkpoints import header_check
+from charrnn.checkpoints.model_file import EvaluationRecord
+from charrnn.config.schema import Config
+from charrnn.data.corpus import CorpusCard
+from charrnn.data.duplicates import Repeated
+from charrnn.scores import Baselines
+from charrnn.training.snapshot import MOMENTS, Position
+
+SECTIONS = {"data": header_check.DATA, "model": header_check.MODEL, "train": header_check.TRAIN}
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 12),
+    st.sampled_from([10**6, 10**6 + 1, 10**12, 10**12 + 1, 2**63 - 1, 2**63, 10**400]),
+    st.sampled_from([0.0, 0.5, 1.0, 1.5, 1e6, 1.1e6, 3.2e8, 3.3e8, 1e308, float("inf"), float("nan"), -0.1]),
+    st.sampled_from(
+        ["auto", "", "x", "lstm", "gru", "relu", "line", "skip", "adamw", "linear", "bf16", "custom", "own"]
+    ),
+    st.sampled_from([[], ["a.txt"], [0.9, 0.05, 0.05], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0], ["*.py", "*.txt"], [1, 2]]),
+)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_is_checked(section: str) -> None:
+    assert SECTIONS[section].keys() == Config.SECTIONS[section].model_fields.keys()
+
+
+def names(kind: Any) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def test_every_field_of_a_record_is_checked() -> None:
+    assert names(Position) == header_check.POSITION.keys()
+    assert names(CorpusCard) == {*header_check.CORPUS, "repeated"}
+    assert names(Repeated) == header_check.REPEATED.keys()
+    assert names(Baselines) == header_check.BASELINES.keys()
+    assert names(EvaluationRecord) == {*header_check.RECORD, *header_check.TWO_SIDED}
+
+
+def test_the_moments_of_every_optimizer_are_known() -> None:
+    assert {name for name in MOMENTS if header_check.TRAIN["optimizer"](name)} == {"adamw", "rmsprop", "sgd"}
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(section, name) for section, checks in SECTIONS.items() for name in checks]
+)
+@given(value=VALUES)
+def test_a_setting_is_allowed_in_a_file_exactly_where_it_is_allowed(section: str, name: str, value: Any) -> None:
+    """Settings that need another one, and those that must be resolved in a file, are left to other tests."""
+    accepts = SECTIONS[section][name]
+    try:
+        settings = Config.SECTIONS[section].model_validate({name: value}, strict=True)
+    except ValidationError as error:
+        alone = all(len(item["loc"]) > 0 for item in error.errors())
+        lenient = value == "own" or isinstance(value, list)
+        assert lenient or not alone or not accepts(value)
+        return
+    kept = json.loads(settings.model_dump_json())[name]
+    if kept != [] and (name, kept) != ("seed", None):
+        assert accepts(kept)
