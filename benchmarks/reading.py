@@ -33,6 +33,7 @@ import click
 from charrnn.config.schema import DataConfig
 from charrnn.data import corpus, spool, token_cache
 from charrnn.data.spool import TextSpool
+from charrnn.data.text_files import TextReader
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -100,7 +101,7 @@ def encoded(path: Path, limit: int) -> None:
     """Read and encode a text; the tokens stay in memory if they take less than `limit` bytes."""
     spool.MAX_IN_MEMORY = token_cache.MIN_FILE_BYTES = limit
     data = DataConfig(texts=[str(path)])
-    with TextSpool.read(data.texts, folder=path.parent) as read:
+    with TextSpool.read(TextReader(data.texts), path.parent) as read:
         split_text = corpus.build(read, data, 0, path.name)
         token_cache.write(split_text, data, 0, read.stamps, path.with_suffix(".tokens"))
 

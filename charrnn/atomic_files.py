@@ -13,6 +13,14 @@ from typing import BinaryIO
 
 from charrnn.errors import CharRNNError
 
+_ADVICE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), " Check the folder's permissions."),
+    errno.EROFS: " Name a folder on another file system.",
+    errno.EFBIG: " A limit on the size of files is set; raise it (ulimit -f).",
+    errno.EMFILE: " Close other files and programs.",
+    errno.ENAMETOOLONG: " Name a shorter one.",
+}
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file completely or not at all. Raises CharRNNError if it cannot be written."""
@@ -51,9 +59,8 @@ def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
         return CharRNNError(
             f"{path}: the disk is full.{previous} Free at least {megabytes:.0f} MB there, then {action}"
         )
-    return CharRNNError(
-        f"{path}: cannot be written ({error.strerror or error}).{previous} Check the folder's permissions."
-    )
+    advice = _ADVICE.get(error.errno or 0, "")
+    return CharRNNError(f"{path}: cannot be written ({error.strerror or error}).{previous}{advice}")
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -77,6 +77,7 @@ DATA: Fields = {
     "encoding": name,
     "encoding_errors": one_of("strict", "replace", "skip"),
     "glob": names,
+    "max_expansion": _POSITIVE,
     "split": shares,
     "documents": one_of("none", "line", "blank-line", "file"),
     "min_count": _POSITIVE,
@@ -184,7 +185,9 @@ def check(content: Mapping[str, Any]) -> None:
     config = _part(content, "config", "")
     model, train, data = (_part(config, section, "config.") for section in ("model", "train", "data"))
     cell = model.get("cell")
-    if cell in _ONLY_SETTING:  # earlier versions stored the settings that do not apply as well
+    if (
+        isinstance(cell, str) and cell in _ONLY_SETTING
+    ):  # earlier versions stored the settings that do not apply as well
         model = {key: model[key] for key in ("cell", _ONLY_SETTING[cell]) if key in model}
         train = {"seed": train.get("seed")} if cell == "ngram" else train
     _check_settings(data, DATA, "data.")

@@ -199,8 +199,20 @@ def check_weights(path: Path, expected: Shapes, found: Shapes) -> None:
 def damaged(path: Path, why: str) -> CharRNNError:
     """Return the error for a damaged file: why it is, and what to use instead."""
     other = "best.safetensors" if path.name == "last.safetensors" else "last.safetensors"
-    advice = f"Try {other}." if (path.parent / other).exists() else "Copy it again, or train again."
+    advice = f"Try {other}." if _is_whole(path.parent / other) else "Copy it again, or train again."
     return CharRNNError(f"{path} is damaged ({why}). {advice}")
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether a file is as long as its header says: advice must not lead from one damaged file to another."""
+    try:
+        with path.open("rb") as file:
+            size, length = os.fstat(file.fileno()).st_size, struct.unpack("<Q", file.read(8))[0]
+            tree = json.loads(file.read(min(length, _MAX_HEADER)))
+            ends = [entry["data_offsets"][1] for name, entry in tree.items() if name != "__metadata__"]
+            return bool(8 + length + max(ends) == size)
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, struct.error):
+        return False
 
 
 def _foreign(path: Path) -> CharRNNError:

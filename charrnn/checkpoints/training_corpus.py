@@ -3,15 +3,17 @@ Needs no torch. Messages for the user go to `say`."""
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import Run
-from charrnn.data import corpus, token_cache
+from charrnn.checkpoints.safetensors_file import damaged
+from charrnn.data import corpus, spool, token_cache
 from charrnn.data.corpus import Corpus, Split
-from charrnn.data.spool import read
 from charrnn.errors import CharRNNError
 from charrnn.messages import Say, silent
+from charrnn.paths import NO_SUCH, status
 
 _INSTEAD = "Name a text to score instead: charrnn evaluate TEXT"
 
@@ -42,18 +44,33 @@ def find(header: Header, path: Path, lost: str, *, say: Say = silent) -> Corpus:
     cached = token_cache.load(run.tokens, data, seed, header.corpus, vocabulary)
     if cached is not None:
         return cached
-    with read(texts, data.encoding, header.corpus.name, say, errors=data.encoding_errors) as source:
-        if source.digest != header.corpus.sha256:
-            raise CharRNNError(f"{texts[0]}: the text has changed since {path} was trained on it. {lost}")
-        built = corpus.build(source, data, seed, header.corpus.name, vocabulary=vocabulary)
-        return token_cache.in_memory_or_temporary(built)
+    changed = CharRNNError(f"{texts[0]}: the text has changed since {path} was trained on it. {lost}")
+    try:
+        with spool.read(data, header.corpus.name, say, longest=header.corpus.characters) as source:
+            if source.digest != header.corpus.sha256:
+                raise changed
+            built = corpus.build(source, data, seed, header.corpus.name, vocabulary=vocabulary)
+            if built.layout.characters != (header.corpus.training, header.corpus.validation, header.corpus.test):
+                raise damaged(path, "its header gives its splits other lengths than its text has")
+            return token_cache.in_memory_or_temporary(built)
+    except spool.LongerError as error:
+        raise changed from error
 
 
 def _find_texts(header: Header, path: Path, lost: str) -> list[str]:
+    """List the files that a model names as its text, if all are regular ones: of a device or a share on the network
+    no model file makes us read."""
     texts = [current_path(name, Run(path.parent)) for name in header.config.data.texts]
-    missing = [name for name in texts if not Path(name).exists()]
-    if missing:
-        raise CharRNNError(f"{missing[0]}: the text that {path} was trained on is gone. {lost}")
+    for name in texts:
+        found = status(Path(name))
+        if isinstance(found, OSError) and found.errno not in NO_SUCH:
+            raise CharRNNError(f"{name}: the text that {path} was trained on cannot be read ({found.strerror}). {lost}")
+        if isinstance(found, OSError):
+            raise CharRNNError(f"{name}: the text that {path} was trained on is gone. {lost}")
+        if not stat.S_ISREG(found.st_mode) or name.startswith(("//", "\\\\")):
+            raise CharRNNError(f"{name}: {path} names it as its text, but only regular local files are read. {lost}")
+        if found.st_size > 8 * header.corpus.characters + 4 and header.config.data.encoding_errors == "strict":
+            raise CharRNNError(f"{name}: the text has changed since {path} was trained on it. {lost}")
     return texts
 
 

@@ -147,6 +147,10 @@ def _open_closed_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+        elif number and hasattr(os, "get_blocking"):
+            # a pipe that another program made non-blocking would lose what does not fit into it
+            with contextlib.suppress(OSError):
+                os.set_blocking(number, True)
 
 
 for _command in (train, sample, evaluate, info):

@@ -83,6 +83,11 @@ class DataConfig(Section):
         allowed="a pattern such as *.py, or a list of them",
         description="Which files of a folder are read, in any case and also compressed; hidden ones are not.",
     )
+    max_expansion: Positive = setting(
+        1_000,
+        allowed="a positive integer",
+        description="A compressed file may expand to this many times its size; more is no text, and has no end.",
+    )
     split: tuple[Amount, Amount, Amount] = setting(
         (0.9, 0.05, 0.05),
         allowed="three shares that add up to 1, e.g. [0.9,0.05,0.05]",

@@ -177,7 +177,7 @@ def view(store: npt.NDArray[np.uint8], layout: Layout, vocabulary: Vocabulary, s
 
 def read(data: DataConfig, seed: int, name: str) -> tuple[Corpus, str]:
     """Read the configured texts into memory. Return the corpus and the SHA-256 of the text."""
-    with spool.read(data.texts, data.encoding, name, silent, errors=data.encoding_errors, globs=data.glob) as source:
+    with spool.read(data, name, silent) as source:
         return build(source, data, seed, name).in_memory(), source.digest
 
 

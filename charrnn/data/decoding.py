@@ -13,6 +13,7 @@ from charrnn.errors import CharRNNError, MisuseError
 
 Errors = Literal["strict", "replace", "skip"]
 _CHUNK = 1 << 24
+_LOOK_ON = 1 << 24  # bytes after an error, which show what is wrong
 _MANY = 100_000  # bytes that do not decode, of which no more are counted in an error
 INDIVISIBLE = {"idna", "punycode"}  # encodings that Python decodes only in one piece, and only strictly
 _BINARY = "it looks like a binary file. Name a text."
@@ -61,6 +62,7 @@ class FileDecoder:
         self._error: UnicodeDecodeError | None = None
         self._error_at = 0  # byte
         self._stuck = False  # whether no more is decoded: the decoder cannot go on, or the error is clear
+        self._after, self._cut = 0, False  # bytes looked at since an error, and whether there were more
         self._lines = 0  # newlines before the error
         self._beyond_ascii = 0  # bytes that the text takes as UTF-8 beyond one a character
         self._replaced = 0  # characters U+FFFD that stand for bytes
@@ -70,7 +72,10 @@ class FileDecoder:
         self._guess = EncodingGuess() if advice is None and errors == "strict" else None
 
     def feed(self, raw: bytes, *, last: bool = False) -> tuple[str, bytes]:
-        """Decode more bytes. Return the text, and the same as UTF-8; both are empty after an error."""
+        """Decode more bytes. Return the text, and the same as UTF-8; both are empty after an error.
+
+        Raises the error of `check` once enough bytes were looked at after it: the file may have no end.
+        """
         if self._bytes < _CHUNK:
             self._head += raw[: 3 - len(self._head)] if len(self._head) < 3 else b""
             self._has_zero = self._has_zero or b"\0" in raw[: _CHUNK - self._bytes]
@@ -80,6 +85,10 @@ class FileDecoder:
         if self._guess is not None:
             self._guess.feed(raw, wrong=self._error is not None or self._nul_at is not None)
         failed = self._error is not None or self._nul_at is not None or self._surrogate is not None
+        self._after += len(raw) if failed else 0
+        if self._after > _LOOK_ON:
+            self._cut = not last
+            self.check()
         return ("", b"") if failed else (text, utf8)
 
     def _decoded(self, raw: bytes, last: bool) -> tuple[str, bytes]:
@@ -117,8 +126,9 @@ class FileDecoder:
         where += f", line {self._lines + 1}"
         if self._stuck and self.invalid <= _MANY:
             return f"{where}. Name its encoding with --encoding."
-        count = f"{min(self.invalid, _MANY):,}{' or more' * (self.invalid > _MANY)}"
-        where += ", the only such byte" if self.invalid == 1 else f", the first of {count} such bytes"
+        count = f"{min(self.invalid, _MANY):,}{' or more' * (self.invalid > _MANY or self._cut)}"
+        only = self.invalid == 1 and not self._cut
+        where += ", the only such byte" if only else f", the first of {count} such bytes"
         others = "--encoding-errors replace (by U+FFFD) or skip"
         if self._guess.binary and not wide:
             return f"{where}; {_BINARY}"

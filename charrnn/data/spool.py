@@ -7,18 +7,18 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.config.schema import DataConfig
 from charrnn.data import text_files
-from charrnn.data.decoding import Errors
 from charrnn.data.text_files import Stamp, TextReader, stamp
 from charrnn.errors import CharRNNError
-from charrnn.messages import Say, silent
+from charrnn.messages import Say
 
 _LARGE = 100_000_000  # bytes from which on reading takes so long that it is announced
 MAX_IN_MEMORY = 1 << 26  # bytes
@@ -27,23 +27,30 @@ _TYPES: dict[int, npt.DTypeLike] = {1: np.uint8, 2: "<u2", 4: "<u4"}
 
 
 def read(
-    names: Sequence[str],
-    encoding: str,
+    data: DataConfig,
     name: str,
     say: Say,
     stdin: BinaryIO | None = None,
     folder: Path | None = None,
     *,
-    errors: Errors = "strict",
-    globs: Sequence[str] | None = None,
+    longest: int | None = None,
 ) -> TextSpool:
-    """Read a text, and announce it by `name` if it is large; of folders read the files that match `globs`."""
-    files = text_files.find_files(names, globs, say)
+    """Read the configured texts, and announce them by `name` if they are large.
+
+    Raises LongerError as soon as there are more than `longest` characters.
+    """
+    files = text_files.find_files(data.texts, data.glob, say)
     stamps = [stamp(file) for file in files]
     size = sum(each[1] for each in stamps if each is not None)
     if size >= _LARGE:
         say(f"Reading {name} ({size / 1e6:,.0f} MB) ...")
-    return TextSpool.read(files, encoding, stdin, folder, errors=errors, say=say)
+    expansion = data.max_expansion
+    reader = TextReader(files, data.encoding, stdin, errors=data.encoding_errors, expansion=expansion, say=say)
+    return TextSpool.read(reader, folder, longest=longest)
+
+
+class LongerError(CharRNNError):
+    """A text that is longer than it was."""
 
 
 Codes = npt.NDArray[np.unsignedinteger]
@@ -68,23 +75,16 @@ class TextSpool:
         self._runs: list[tuple[int, int]] = []  # bytes per character and number of characters, in order
 
     @classmethod
-    def read(
-        cls,
-        names: Sequence[str],
-        encoding: str = "utf-8",
-        stdin: BinaryIO | None = None,
-        folder: Path | None = None,
-        *,
-        errors: Errors = "strict",
-        say: Say = silent,
-    ) -> TextSpool:
-        """Read files, folders and '-' as one text, in bounded memory; see `TextReader`."""
-        reader, source = TextReader(names, encoding, stdin, errors=errors, say=say), cls(folder)
+    def read(cls, reader: TextReader, folder: Path | None = None, *, longest: int | None = None) -> TextSpool:
+        """Read files, folders and '-' as one text, in bounded memory."""
+        source = cls(folder)
         # before they are read, so that a change in the meantime is noticed
         source.names, source.stamps = reader.names, tuple(stamp(name) for name in reader.names)
         try:
             for piece in reader.pieces():
                 source.append(piece)
+                if longest is not None and source.length > longest:
+                    raise LongerError(f"{reader.names[0]}: more than {longest:,} characters.")
         except BaseException:
             source.close()
             raise

@@ -32,6 +32,9 @@ _ENDINGS = re.compile(
 )
 
 
+MAX_EXPANSION = 1_000  # of a compressed file
+
+
 class TextReader:
     """Read files, folders (every .txt below, also compressed) and '-' as one text, joined by newlines, in pieces.
 
@@ -47,6 +50,7 @@ class TextReader:
         *,
         errors: Errors = "strict",
         globs: Sequence[str] | None = None,
+        expansion: int = MAX_EXPANSION,
         say: Say = silent,
     ) -> None:
         """Find the files. Raises CharRNNError if one is missing or its name is not UTF-8."""
@@ -55,6 +59,7 @@ class TextReader:
         if self.names.count(STDIN) > 1:
             raise MisuseError("Standard input (-) is named twice; it can be read once.")
         self.encoding, self.stdin, self.errors, self.say = encoding, stdin, errors, say
+        self.expansion = expansion
         self.starts: list[int] = []  # of each file, in characters
         self.length = 0
         self._sha = hashlib.sha256()
@@ -69,7 +74,7 @@ class TextReader:
             self.starts.append(self.length)
             decoder = FileDecoder(self.encoding, "standard input" if file == STDIN else file, errors=self.errors)
             size = -1 if codecs.lookup(self.encoding).name in INDIVISIBLE else _PIECE
-            for raw in _read_bytes(file, self.stdin, size):
+            for raw in _read_bytes(file, self.stdin, size, self.expansion):
                 piece = self._count(*decoder.feed(raw))
                 empty = empty and not piece
                 yield piece
@@ -164,8 +169,8 @@ def _expand(name: str, globs: Sequence[str] | None, say: Say) -> list[str]:
     return [name]
 
 
-def _read_bytes(file: str, stdin: BinaryIO | None, size: int) -> Iterator[bytes]:
-    """Yield a file's bytes, decompressed, `size` at a time."""
+def _read_bytes(file: str, stdin: BinaryIO | None, size: int, expansion: int) -> Iterator[bytes]:
+    """Yield a file's bytes, `size` at a time; of a compressed one at most `expansion` times as many as it has."""
     if file == STDIN:
         stream = stdin or sys.stdin.buffer
         while raw := stream.read(size):
@@ -173,8 +178,15 @@ def _read_bytes(file: str, stdin: BinaryIO | None, size: int) -> Iterator[bytes]
         return
     decompress = _COMPRESSED.get(Path(file).suffix.lower(), open)
     try:
+        most = None if decompress is open else os.stat(file).st_size * expansion
         with decompress(file, "rb") as stream:
-            while raw := stream.read(size):
+            while raw := stream.read(size if size > 0 or most is None else most + 1):
+                most = None if most is None else most - len(raw)
+                if most is not None and most < 0:
+                    raise CharRNNError(
+                        f"{file}: expands to more than {expansion:,} times its size, which no text does. To read it all"
+                        f" the same, decompress it by hand, or train with -s data.max_expansion={10 * expansion}"
+                    )
                 yield raw
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         # decompressors raise OSError without a number

@@ -128,7 +128,7 @@ def _identity(
         "sha256": digest,
         "files": stamps,
         # the digest covers what the others say, which earlier versions did not have
-        "data": data.model_dump(mode="json", exclude={"texts", "glob", "encoding_errors"}),
+        "data": data.model_dump(mode="json", exclude={"texts", "glob", "encoding_errors", "max_expansion"}),
         "seed": seed,
         "vocabulary": {
             "characters": vocabulary.characters,

@@ -184,16 +184,7 @@ def _prepared(
     if drawn:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
     name, stem = "standard input" if names[0] == STDIN else names[0], text_files.run_name(names[0])
-    with spool.read(
-        names,
-        config.data.encoding,
-        name,
-        say,
-        stdin,
-        writable_parent(folder or run_dir.RUNS / stem),
-        errors=config.data.encoding_errors,
-        globs=config.data.glob,
-    ) as source:
+    with spool.read(config.data, name, say, stdin, writable_parent(folder or run_dir.RUNS / stem)) as source:
         text = build_corpus(source, config.data, resolved(config.train.seed), name, inherited=inherited)
         for warning in corpus_warnings(text, config.data):
             say(warning)

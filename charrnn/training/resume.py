@@ -95,9 +95,10 @@ def _resume(
         say(throughput.SLOW_BF16.format(device=device))
     if position.device != device.type:
         say(f"Trained on {position.device} before, on {device} now: exact up to rounding and dropout's random numbers.")
+    run.truncate(training.position.lengths)
     if config != header.config:
         run.write_config(config)
-    run.truncate(training.position.lengths)
+        training.save_last(run)  # or, if this process is killed before it saves, the next one would not know of it
     say(f"Resuming {run.folder} at step {training.position.step:,} (epoch {training.epoch:.2f}).")
     return training
 
@@ -138,9 +139,7 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
     corpus = token_cache.load(run.tokens, data, seed, header.corpus, header.vocabulary)
     if corpus is not None:
         return corpus
-    with spool.read(
-        data.texts, data.encoding, name, say, folder=writable_parent(run.folder), errors=data.encoding_errors
-    ) as source:
+    with spool.read(data, name, say, folder=writable_parent(run.folder)) as source:
         if source.digest != header.corpus.sha256:
             raise CharRNNError(
                 f"{data.texts[0]}: the text has changed since {run.folder} was started, so it cannot be resumed."

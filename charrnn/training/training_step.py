@@ -372,10 +372,10 @@ class Training:
         self._pending.clear()
         self.restore_snapshot(self.last_good)
         if rollbacks > MAX_ROLLBACKS:
+            saved = "; the saved weights are good" if self.history else ""  # each evaluation saves them
             raise CharRNNError(
                 f"The loss was not finite again at step {reached}, after {MAX_ROLLBACKS} rollbacks and at an eighth of"
-                " the learning rate; the saved weights are good."
-                " Set a lower train.learning_rate, or train.clip_norm=1."
+                f" the learning rate{saved}. Set a lower train.learning_rate, or train.clip_norm=1."
             )
         step = self.position.step
         self.position = replace(self.position, rollbacks=rollbacks, rolled_back=step, rate_scale=scale)

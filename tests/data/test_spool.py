@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from charrnn.data import spool, text_files
 from charrnn.data.spool import TextSpool
+from charrnn.data.text_files import TextReader
 from charrnn.errors import CharRNNError
 
 WIDE = "ab\né月亮\n😀c"  # of one, two and four bytes
@@ -65,7 +66,7 @@ def test_files_are_read_as_one_text_with_its_digest(tmp_path: Path, monkeypatch:
     for name, content in (("a.txt", WIDE), ("b.txt", "\ufeffx\r\ny")):
         (tmp_path / name).write_bytes(content.encode())
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
-    with TextSpool.read(names) as read:
+    with TextSpool.read(TextReader(names)) as read:
         assert content_of(read) == WIDE + "\nx\ny"
         assert read.digest == hashlib.sha256((WIDE + "\nx\ny").encode()).hexdigest()
         assert (read.names, read.starts) == (tuple(names), (0, len(WIDE) + 1))
@@ -111,7 +112,7 @@ def test_a_write_error_is_one_sentence_and_leaves_no_file(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "a.txt").write_text(WIDE, encoding="utf-8")
     with pytest.raises(CharRNNError) as caught:
-        TextSpool.read([str(tmp_path / "a.txt")], folder=tmp_path if own else None)
+        TextSpool.read(TextReader([str(tmp_path / "a.txt")]), folder=tmp_path if own else None)
     assert str(caught.value) == sentence.format(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 

@@ -21,6 +21,7 @@ from charrnn.data.batches import ContiguousBatches
 from charrnn.data.corpus import Corpus, CorpusCard, SplitText
 from charrnn.data.splits import SPLITS
 from charrnn.data.spool import TextSpool
+from charrnn.data.text_files import TextReader
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
@@ -51,7 +52,7 @@ def data(folder: Path, **settings: Any) -> DataConfig:
 
 
 def encode(chosen: DataConfig, encoder: Callable[[SplitText, TextSpool], Corpus]) -> tuple[Corpus, CorpusCard]:
-    with TextSpool.read(chosen.texts) as read:
+    with TextSpool.read(TextReader(chosen.texts)) as read:
         split_text = corpus.build(read, chosen, SEED, "texts")
         return encoder(split_text, read), CorpusCard("texts", read.digest, *split_text.layout.characters)
 
