@@ -10,10 +10,10 @@ from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.checkpoints.safetensors_file import damaged
 from charrnn.data import corpus, spool, token_cache
-from charrnn.data.corpus import Corpus, Split
+from charrnn.data.corpus import Corpus, Split, SplitText
 from charrnn.errors import CharRNNError
 from charrnn.messages import Say, silent
-from charrnn.paths import NO_SUCH, status
+from charrnn.paths import NO_SUCH, is_file, status
 
 _INSTEAD = "Name a text to score instead: charrnn evaluate TEXT"
 
@@ -50,31 +50,41 @@ def find(header: Header, path: Path, lost: str, *, say: Say = silent) -> Corpus:
             if source.digest != header.corpus.sha256:
                 raise changed
             built = corpus.build(source, data, seed, header.corpus.name, vocabulary=vocabulary)
-            if built.layout.characters != (header.corpus.training, header.corpus.validation, header.corpus.test):
-                raise damaged(path, "its header gives its splits other lengths than its text has")
+            check_lengths(built, header, path)
             return token_cache.in_memory_or_temporary(built)
     except spool.LongerError as error:
         raise changed from error
 
 
+def check_lengths(text: SplitText, header: Header, path: Path) -> None:
+    """Raise CharRNNError where the splits of a text are not as long as the header of a file says."""
+    if text.layout.characters != (header.corpus.training, header.corpus.validation, header.corpus.test):
+        raise damaged(path, "its header gives its splits other lengths than its text has")
+
+
 def _find_texts(header: Header, path: Path, lost: str) -> list[str]:
-    """List the files that a model names as its text, if all are regular ones: of a device or a share on the network
-    no model file makes us read."""
+    """List the files that a model names as its text. Raises CharRNNError for one that cannot be it."""
     texts = [current_path(name, Run(path.parent)) for name in header.config.data.texts]
     for name in texts:
-        found = status(Path(name))
-        if isinstance(found, OSError) and found.errno not in NO_SUCH:
-            raise CharRNNError(f"{name}: the text that {path} was trained on cannot be read ({found.strerror}). {lost}")
-        if isinstance(found, OSError):
-            raise CharRNNError(f"{name}: the text that {path} was trained on is gone. {lost}")
-        if not stat.S_ISREG(found.st_mode) or name.startswith(("//", "\\\\")):
-            raise CharRNNError(f"{name}: {path} names it as its text, but only regular local files are read. {lost}")
-        if found.st_size > 8 * header.corpus.characters + 4 and header.config.data.encoding_errors == "strict":
+        if reason := why_unread(name):
+            raise CharRNNError(f"{name}: the text that {path} was trained on {reason}. {lost}")
+        size, strict = Path(name).stat().st_size, header.config.data.encoding_errors == "strict"
+        if strict and size > 8 * header.corpus.characters + 4:
             raise CharRNNError(f"{name}: the text has changed since {path} was trained on it. {lost}")
     return texts
 
 
+def why_unread(name: str) -> str | None:
+    """Say why a file that a model names is not read, or return None: no model makes us read a device or the network."""
+    if name.startswith(("//", "\\\\")):
+        return "is not on this machine, so it is not read"
+    found = status(Path(name))
+    if isinstance(found, OSError):
+        return "is gone" if found.errno in NO_SUCH else f"cannot be read ({found.strerror})"
+    return None if stat.S_ISREG(found.st_mode) else "is no regular file, so it is not read"
+
+
 def current_path(name: str, run: Run) -> str:
     """Return the path of a text, corrected if it is the run's copy of standard input and the run folder was moved."""
-    moved = Path(name).name == run.copy.name and not Path(name).exists() and run.copy.exists()
+    moved = Path(name).name == run.copy.name and why_unread(name) == "is gone" and is_file(run.copy)
     return str(run.copy.absolute()) if moved else name

@@ -125,11 +125,10 @@ def _find_texts(run: Run, named: Sequence[str], data: DataConfig, say: Say) -> l
     paths = [str(Path(name).absolute()) for name in named]
     paths = paths or [training_corpus.current_path(name, run) for name in data.texts]
     for path in paths:
-        if not Path(path).exists():
-            raise CharRNNError(
-                f"{path}: the text of this run is gone. Name where it is now:"
-                f" charrnn train TEXT --resume -m {run.folder}"
-            )
+        reason = None if named else training_corpus.why_unread(path)  # what is named now, finding the files checks
+        if reason is not None:
+            where = f"Name where it is now: charrnn train TEXT --resume -m {run.folder}"
+            raise CharRNNError(f"{path}: the text of this run {reason}. {where}")
     return text_files.find_files(paths, data.glob, say)  # a folder could not show that its files are the same as before
 
 
@@ -139,14 +138,20 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
     corpus = token_cache.load(run.tokens, data, seed, header.corpus, header.vocabulary)
     if corpus is not None:
         return corpus
-    with spool.read(data, name, say, folder=writable_parent(run.folder)) as source:
-        if source.digest != header.corpus.sha256:
-            raise CharRNNError(
-                f"{data.texts[0]}: the text has changed since {run.folder} was started, so it cannot be resumed."
-                f" Restore it, or train on the new text with --init-from {run.folder}"
-            )
-        text = build_corpus(source, data, seed, name, vocabulary=header.vocabulary)
-        return token_cache.write(text, data, seed, source.stamps, run.tokens)
+    changed = CharRNNError(
+        f"{data.texts[0]}: the text has changed since {run.folder} was started, so it cannot be resumed."
+        f" Restore it, or train on the new text with --init-from {run.folder}"
+    )
+    longest, folder = header.corpus.characters, writable_parent(run.folder)
+    try:
+        with spool.read(data, name, say, folder=folder, longest=longest) as source:
+            if source.digest != header.corpus.sha256:
+                raise changed
+            text = build_corpus(source, data, seed, name, vocabulary=header.vocabulary)
+            training_corpus.check_lengths(text, header, run.last)
+            return token_cache.write(text, data, seed, source.stamps, run.tokens)
+    except spool.LongerError as error:
+        raise changed from error
 
 
 def _take_teacher(run: Run, header: Header, tensors: dict[str, Tensor]) -> Network:

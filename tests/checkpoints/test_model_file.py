@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from charrnn import atomic_files
-from charrnn.checkpoints import model_file
+from charrnn.checkpoints import inference, model_file, safetensors_file
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
@@ -244,3 +244,48 @@ def test_a_full_disk_leaves_the_previous_file_intact(trained: Path, monkeypatch:
         atomic_files.write_atomically(path, b"x" * 3_000_000)
     assert path.read_bytes() == before
     assert not list(trained.glob("*.tmp"))
+
+
+def test_the_header_and_the_tensors_are_those_of_one_file(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that saved between the two once gave a model of the wrong weights, without a word."""
+    best, opened = trained / "best.safetensors", safetensors_file._header
+    header, tensors, raw = *model_file.read(best), best.read_bytes()
+    model_file.write(trained / "next.safetensors", header, {name: tensor + 1 for name, tensor in tensors.items()})
+
+    def replacing(path: Path, file: Any) -> Any:
+        found = opened(path, file)
+        os.replace(trained / "next.safetensors", best)
+        return found
+
+    monkeypatch.setattr(safetensors_file, "_header", replacing)
+    _, model = model_file.read_model(best)
+    assert all(torch.equal(weights, tensors[name]) for name, weights in model.state_dict().items())
+    assert best.read_bytes() != raw
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_damage(trained: Path, value: float) -> None:
+    best = trained / "best.safetensors"
+    header, tensors = model_file.read(best)
+    tensors["head_bias"][1] = value
+    model_file.write(best, header, tensors)
+    for read in (model_file.read_model, inference.load):
+        with pytest.raises(CharRNNError, match=r"is damaged \(head_bias has values that are not finite\)"):
+            read(best)
+
+
+def test_large_weights_are_none(trained: Path) -> None:
+    """The sum of their squares is not finite in single precision."""
+    best = trained / "best.safetensors"
+    header, tensors = model_file.read(best)
+    tensors["head_bias"][1] = 1e30
+    model_file.write(best, header, tensors)
+    model_file.read_model(best)
+
+
+def test_advice_does_not_lead_from_one_damaged_file_to_another(trained: Path) -> None:
+    for name in ("best.safetensors", "last.safetensors"):
+        (trained / name).write_bytes((trained / name).read_bytes()[:-1])
+    for name in ("best.safetensors", "last.safetensors"):
+        with pytest.raises(CharRNNError, match=r"is damaged \(.*\)\. Copy it again, or train again\."):
+            model_file.read_header(trained / name)

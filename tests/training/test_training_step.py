@@ -768,3 +768,11 @@ def test_tf32_is_allowed_throughout_a_bf16_step_and_never_in_fp32(
     job.run.release()
     assert seen == {"forwards": precision == "bf16", "backwards": precision == "bf16"}
     assert allowed == [None]
+
+
+def test_an_extension_that_is_killed_before_it_saves_is_not_forgotten(here: Path) -> None:
+    run_until(started("run", steps=5))
+    resume.resume(Run(Path("run")), CPU, settings=["train.steps=12"]).run.release()  # as a killed process does
+    finished = run_until(resume.resume(Run(Path("run")), CPU))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.step == 12
