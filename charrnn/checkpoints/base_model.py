@@ -11,6 +11,7 @@ from charrnn.checkpoints import run_dir, safetensors_file
 from charrnn.config.schema import Config
 from charrnn.errors import CharRNNError
 from charrnn.messages import Say
+from charrnn.paths import NO_SUCH, status
 
 _MARK, _DIGITS = "#sha256=", 16
 _REFERENCE = re.compile(rf"(?P<name>.+?)({_MARK}(?P<digest>[0-9a-f]{{{_DIGITS}}}))?", re.DOTALL)
@@ -44,8 +45,11 @@ def find(config: Config, warn: Say) -> Path | None:
     except CharRNNError as error:
         distils = config.train.distillation not in ("auto", 0.0)
         scratch = "-s train.init_from=null" + (" -s train.distillation=0" if distils else "")
+        found = status(Path(called))
+        refused = isinstance(found, OSError) and found.errno not in NO_SUCH
+        reason = f"cannot be read ({found})" if refused else "is not there"
         raise CharRNNError(
-            f"{called}: the model to start from (train.init_from) is not there. Name where it is now, or another, with"
+            f"{called}: the model to start from (train.init_from) {reason}. Name where it is now, or another, with"
             f" --init-from; or train from scratch with {scratch}"
         ) from error
     if digest is not None and not safetensors_file.digest(path).startswith(digest):

@@ -3,10 +3,10 @@ In plain Python, since sampling loads no pydantic and every reader must accept t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
+from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP, applicable
 from charrnn.models import cells
 
 Check = Callable[[Any], bool]
@@ -120,8 +120,8 @@ TRAIN: Fields = {
     "patience": either(_SIZE, _NONE),
     "seed": whole(0, 2**63 - 1),
 }
-_ONLY_SETTING = {"ngram": "order", "hmm": "hidden_size"}  # the only setting of a model without recurrent layers
-_UNRESOLVED = ("batch_size", "learning_rate", "weight_decay", "eval_every", "precision")
+_RESOLVED = ("batch_size", "sequence_length", "learning_rate", "weight_decay", "eval_every", "patience", "precision")
+_LATER = {"rolled_back": 0, "patience_from": 0}  # fields that earlier versions lack
 
 VOCABULARY: Fields = {"seen": whole(1), "novel": whole(0), "unseen": whole(0)}
 CORPUS: Fields = {
@@ -180,41 +180,37 @@ BASELINES: Fields = {
 def check(content: Mapping[str, Any]) -> None:
     """Raise Garbled, naming the field, where the record in a header is not one that charrnn writes.
 
-    `content` is the record as JSON gives it. A setting that is missing has its default; other fields must be there.
+    `content` is the record as JSON gives it. Of settings only those that reading depends on must be there.
     """
-    config = _part(content, "config", "")
+    config = applicable(_part(content, "config", ""))
     model, train, data = (_part(config, section, "config.") for section in ("model", "train", "data"))
-    cell = model.get("cell")
-    if (
-        isinstance(cell, str) and cell in _ONLY_SETTING
-    ):  # earlier versions stored the settings that do not apply as well
-        model = {key: model[key] for key in ("cell", _ONLY_SETTING[cell]) if key in model}
-        train = {"seed": train.get("seed")} if cell == "ngram" else train
-    _check_settings(data, DATA, "data.")
-    _check_settings(model, MODEL, "model.")
-    _check_settings(train, TRAIN, "train.")
-    unresolved = [key for key, value in model.items() if value == "auto"]
-    if unresolved:
-        raise Garbled(f"model.{unresolved[0]}")
+    counted = model.get("cell") == "ngram"
+    _check_settings(data, DATA, "data.", ("texts",))
+    _check_settings(model, MODEL, "model.", ("cell",))
+    _check_settings(train, TRAIN, "train.", ("seed",) if counted else ("seed", *_RESOLVED))
+    for name, value in [*model.items(), *((name, train.get(name)) for name in _RESOLVED)]:
+        if value == "auto":
+            raise Garbled(f"{'model' if name in model else 'train'}.{name}")
     vocabulary, corpus = _part(content, "vocabulary", ""), _part(content, "corpus", "")
     _check_vocabulary(vocabulary)
     _check_fields(corpus, CORPUS, "corpus.")
     _check_repeated(corpus.get("repeated"))
     if vocabulary["seen"] != corpus["training"]:
         raise Garbled("vocabulary.seen")
+    if not counted and train["batch_size"] * train["sequence_length"] > corpus["training"]:
+        raise Garbled("train.batch_size")
     _check_history(content.get("history"))
     if "position" not in content:
         raise Garbled("position")
     if content["position"] is not None:
-        _check_position(_part(content, "position", ""), train, corpus["training"])
+        _check_fields({**_LATER, **_part(content, "position", "")}, POSITION, "position.")
     if content.get("baselines") is not None:
-        _check_baselines(_part(content, "baselines", ""), len(vocabulary["characters"]))
+        _check_baselines(_part(content, "baselines", ""), vocabulary)
 
 
-def _check_settings(values: Mapping[str, Any], fields: Fields, prefix: str) -> None:
-    for key in values:
-        if key not in fields:
-            raise Garbled(f"{prefix}{key}")
+def _check_settings(values: Mapping[str, Any], fields: Fields, prefix: str, needed: Sequence[str]) -> None:
+    for key in [*(key for key in values if key not in fields), *(key for key in needed if key not in values)]:
+        raise Garbled(f"{prefix}{key}")
     _check_fields(values, {key: valid for key, valid in fields.items() if key in values}, prefix)
 
 
@@ -252,31 +248,25 @@ def _check_repeated(repeated: Any) -> None:
 def _check_history(history: Any) -> None:
     if type(history) is not list:
         raise Garbled("history")
-    for number, record in enumerate(history):
-        where = f"history.{number}."
-        _check_fields(_part(history, number, "history."), RECORD, where)
+    for index, record in enumerate(history):
+        where = f"history.{index}."
+        _check_fields(_part(history, index, "history."), RECORD, where)
         _check_fields({**dict.fromkeys(TWO_SIDED), **record}, TWO_SIDED, where)
         if record["correct"] > record["characters"] or (record.get("cloze_correct") or 0) > record["characters"]:
             raise Garbled(f"{where}correct")
 
 
-def _check_position(position: Mapping[str, Any], train: Mapping[str, Any], characters: int) -> None:
-    """Check where a training stands, and that the settings which give its tensors their sizes are resolved."""
-    _check_fields(position, {key: valid for key, valid in POSITION.items() if key in position}, "position.")
-    for key in _UNRESOLVED:
-        if train.get(key, "auto") == "auto":
-            raise Garbled(f"train.{key}")
-    if train["batch_size"] * train.get("sequence_length", 128) > characters:
-        raise Garbled("train.batch_size")
-
-
-def _check_baselines(baselines: Mapping[str, Any], vocabulary_size: int) -> None:
+def _check_baselines(baselines: Mapping[str, Any], vocabulary: Mapping[str, Any]) -> None:
     counts, count = baselines.get("counts"), whole(0)
-    if type(counts) is not list or len(counts) != vocabulary_size or not all(count(one) for one in counts):
+    if type(counts) is not list or len(counts) != len(vocabulary["characters"]) or not all(map(count, counts)):
         raise Garbled("baselines.counts")
-    _check_fields(_part(baselines, "validation", "baselines."), BASELINES, "baselines.validation.")
-    if baselines.get("test") is not None:
-        _check_fields(_part(baselines, "test", "baselines."), BASELINES, "baselines.test.")
+    if sum(counts) > vocabulary["seen"]:
+        raise Garbled("baselines.counts")
+    for split in ("validation", *(["test"] if baselines.get("test") is not None else [])):
+        found = _part(baselines, split, "baselines.")
+        _check_fields(found, BASELINES, f"baselines.{split}.")
+        if (found["ngram"] is None) != (found["order"] is None):
+            raise Garbled(f"baselines.{split}.order")
 
 
 def _part(values: Any, key: Any, prefix: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -139,26 +140,39 @@ class Run:
 
 
 def claim(stem: str) -> Run:
-    """Create and lock checkpoints/<stem>, or <stem>-2, -3 ... if that is taken or another process is claiming it."""
+    """Create and lock checkpoints/<stem>, or <stem>-2, -3 ... if that is taken or another process is claiming it.
+
+    Raises CharRNNError if none can be created.
+    """
     folder, number = RUNS / stem, 2
     while True:
         run = Run(folder)
-        if not _taken(folder):
-            run.create()
-            with contextlib.suppress(BusyError):
-                run.lock()
-                if not _taken(folder):
-                    return run
-                run.release()
+        try:
+            if not _taken(folder):
+                run.create()
+                with contextlib.suppress(BusyError):
+                    run.lock()
+                    if not _taken(folder):
+                        return run
+                    run.release()
+        except OSError as error:
+            raise cannot_write(folder, error, 0) from error
         folder, number = RUNS / f"{stem}-{number}", number + 1
 
 
 def _taken(folder: Path) -> bool:
     """Return whether a path exists, unless it is a folder that is empty or has a lock and leftovers alone."""
-    if not is_folder(folder):
-        found = status(folder)
-        return not isinstance(found, OSError) or found.errno not in NO_SUCH
-    names = {file.name for file in folder.iterdir()}
+    found = status(folder)
+    if isinstance(found, OSError):
+        if found.errno in NO_SUCH:
+            return False
+        raise found
+    if not stat.S_ISDIR(found.st_mode):
+        return True
+    try:
+        names = {file.name for file in folder.iterdir()}
+    except PermissionError:  # it may be anything
+        return True
     return bool(names - _LEFTOVERS) or (bool(names) and LOCK not in names)
 
 

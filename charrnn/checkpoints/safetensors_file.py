@@ -85,11 +85,14 @@ def write(
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file. Raises CharRNNError if it cannot be read."""
     sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            sha.update(piece)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                sha.update(piece)
+    except OSError as error:
+        raise CharRNNError(f"{path}: cannot be read ({error.strerror}).") from error
     return sha.hexdigest()
 
 

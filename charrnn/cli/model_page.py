@@ -31,7 +31,7 @@ def summary(run: Path) -> str:
     kind = header.config.model
     score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
     both = " bidirectional" if kind.bidirectional else ""
-    return f"{kind.kind}{both}, {score}, {header.corpus.name}"
+    return f"{kind.kind}{both}, {score}, {shown(header.corpus.name)}"
 
 
 def page(path: Path, header: Header, width: int = 80) -> str:
@@ -105,7 +105,7 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     if vocabulary.unseen:
         rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
     if (base := base_model.name(header.config)) is not None:
-        rows.append(("started from", base))
+        rows.append(("started from", shown(base)))
     latest = header.latest
     if latest is not None:
         trained = f"{latest.seconds:.0f} seconds, seed {header.config.train.seed}"

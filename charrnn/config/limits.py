@@ -1,9 +1,27 @@
-"""The largest values that settings may have: what can be trained can be loaded again, and nothing overflows."""
+"""What settings may be, in plain Python: their largest values, so that nothing overflows, and which of them apply."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ONLY_SETTING = {"ngram": "order", "hmm": "hidden_size"}  # of a model without recurrent layers, by its cell
 
 LARGEST = 10**12  # of counts and sizes
 MAX_ORDER = 10  # of an n-gram model
 MAX_TIME_SKIP = 1_000_000  # steps: the state holds as many hidden states
 MAX_RATE = 1e6  # of learning rates, weight decay, L1 and clipping
 MAX_SECONDS = 3.2e8  # ten years
+
+
+def applicable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings without those that do not apply to the model: earlier versions stored these as well, at
+    the defaults of their time."""
+    model, train = config.get("model"), config.get("train")
+    cell = model.get("cell") if isinstance(model, Mapping) else None
+    if not isinstance(cell, str) or cell not in ONLY_SETTING or not isinstance(model, Mapping):
+        return dict(config)
+    model = {name: model[name] for name in ("cell", ONLY_SETTING[cell]) if name in model}
+    if cell == "ngram" and isinstance(train, Mapping):
+        train = {"seed": train.get("seed")}
+    return {**config, "model": model, "train": train}

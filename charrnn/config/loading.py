@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from charrnn.config import yaml_text
 from charrnn.config.conflicts import Conflict, Conflicts
-from charrnn.config.schema import Config, ModelConfig, TrainConfig
+from charrnn.config.limits import applicable
+from charrnn.config.schema import Config, TrainConfig
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.paths import is_file
 from charrnn.showable import shown
@@ -77,14 +78,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: Mapping[str, Any], name: str) -> Config:
     """Validate settings that were stored in the file `name`. Raises CharRNNError naming that file."""
-    model, train = (values.get(name) if isinstance(values, Mapping) else None for name in ("model", "train"))
-    # earlier versions stored inapplicable settings as well, at the defaults of their time
-    if isinstance(model, Mapping) and isinstance(only := ModelConfig.ONLY_SETTING.get(str(model.get("cell"))), str):
-        values = {**values, "model": {name: model[name] for name in ("cell", only) if name in model}}
-        if isinstance(train, Mapping) and model["cell"] == "ngram":
-            values["train"] = {"seed": train.get("seed")}
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(applicable(values))
     except ValidationError as error:
         sentences = (f"{mistake.sentence}." for mistake in _mistakes(error))
         raise CharRNNError(f"{name}: {joined(sentences)}") from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charrnn.config.conflicts import Conflict, Conflicts
-from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP
+from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTING
 from charrnn.config.values import (
     Amount,
     Auto,
@@ -117,7 +117,7 @@ class ModelConfig(Section):
     """The model: a recurrent network, an n-gram model or a hidden Markov model."""
 
     # the only setting of a model without recurrent layers
-    ONLY_SETTING: ClassVar[dict[str, str]] = {"ngram": "order", "hmm": "hidden_size"}
+    ONLY_SETTING: ClassVar[dict[str, str]] = ONLY_SETTING
 
     cell: Literal["lstm", "gru", "rnn", "ngram", "hmm"] = setting(
         "lstm",

@@ -21,6 +21,7 @@ from charrnn.models.layers import State
 
 _MOMENTS = EXTRA + "optimizer/"
 GENERATOR = EXTRA + "generator"
+_CUDA_STATE = 16  # bytes
 # what each optimizer keeps for each weight, by torch's names
 MOMENTS = {
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
@@ -124,7 +125,7 @@ def _fits_generator(state: Tensor, device: str) -> bool:
     if state.dtype != torch.uint8 or state.dim() != 1:
         return False
     if device != "cpu":
-        return True
+        return device != "cuda" or len(state) == _CUDA_STATE
     try:
         Generator().set_state(state)
     except RuntimeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from charrnn.checkpoints import header_check
+from charrnn.checkpoints import header_check, safetensors_file
 from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.config.schema import Config
 from charrnn.data.corpus import CorpusCard
@@ -71,3 +72,48 @@ def test_a_setting_is_allowed_in_a_file_exactly_where_it_is_allowed(section: str
     kept = json.loads(settings.model_dump_json())[name]
     if kept != [] and (name, kept) != ("seed", None):
         assert accepts(kept)
+
+
+def record(path: Path) -> dict[str, Any]:
+    """Return charrnn's record in a file."""
+    content: dict[str, Any] = safetensors_file.read(path).content
+    return content
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("config.model.cell", []),
+        ("config.model.cell", {}),
+        ("config.data.texts", None),
+        ("config.train.seed", None),
+        ("config.train.batch_size", "auto"),
+        ("config.train.batch_size", 10**9),
+        ("config.train.patience", "auto"),
+        ("vocabulary.seen", 10**17),
+        ("vocabulary.unseen", -1),
+        ("corpus.training", 10**400),
+        ("history.0.step", -1),
+        ("history.0.correct", 10**9),
+        ("position", {}),
+        ("position.warmup", 0),
+        ("position.seconds", float("nan")),
+        ("baselines.counts", [10**6] * 3),
+        ("baselines.validation.order", 11),
+        ("baselines.validation.ngram", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_field_out_of_bounds_is_named(trained: Path, key: str, value: Any) -> None:
+    content = record(trained / "last.safetensors")
+    header_check.check(content)
+    owner, names = content, key.split(".")
+    for name in names[:-1]:
+        owner = owner[int(name) if isinstance(owner, list) else name]
+    owner[names[-1]] = value
+    with pytest.raises(header_check.Garbled):
+        header_check.check(content)
+    del owner[names[-1]]
+    if names[-1] not in {"unseen"}:
+        with pytest.raises(header_check.Garbled):
+            header_check.check(content)

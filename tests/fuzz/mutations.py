@@ -105,7 +105,7 @@ def _length(raw: bytes, draw: random.Random) -> bytes:
         return raw + bytes(draw.choice((1, 4, 8, 4_096)))
     length = struct.unpack("<Q", raw[:8].ljust(8, b"\0"))[0]
     other = draw.choice((0, 1, length - 1, length + 1, length + 8, 2**31, 2**63, 2**64 - 1))
-    return struct.pack("<Q", max(0, other)) + raw[8:]
+    return struct.pack("<Q", min(max(0, other), 2**64 - 1)) + raw[8:]
 
 
 def _bits(raw: bytes, draw: random.Random) -> bytes:

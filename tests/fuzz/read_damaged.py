@@ -26,7 +26,7 @@ import torch
 from click.testing import CliRunner
 
 from charrnn.cli.main import cli
-from tests.fuzz.mutations import mutate
+from tests.fuzz.mutations import File, mutate
 
 SECONDS = 10.0  # for one command on one file
 MEGABYTES = 700  # of address space beyond what is used at the start
@@ -67,14 +67,17 @@ def limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def readings(model: str, text: str, resumable: bool, draw: random.Random) -> Iterator[tuple[str, list[str], str]]:
+def readings(model: str, resumable: bool, draw: random.Random) -> Iterator[tuple[str, list[str], str]]:
     """Yield the commands that read a model: a name, the arguments, what stands on standard input."""
     yield "sample", ["sample", "-m", model, "-n", "5", "--seed", "1", "-p", "字x"], ""
     yield "lines", ["evaluate", "-m", model, "--per-line", "-"], "爱x\n\n"
     yield "info", ["info", "-m", model], ""
+    yield "info as JSON", ["info", "-m", model, "--json"], ""
+    if draw.random() < 0.25:  # the slower ones
+        yield "held out", ["evaluate", "-m", model], ""
     yield "evaluate", ["evaluate", "-m", model, "-"], "爱北京天安门\nabc\n"
     if resumable:
-        yield "resume", ["train", text, "--resume", "-m", str(Path(model).parent), "-q", "-s", "train.steps=61"], ""
+        yield "resume", ["train", "--resume", "-m", str(Path(model).parent), "-q", "-s", "train.steps=61"], ""
     if draw.random() < 0.25:
         # the sizes are the model's own
         given = ["train.steps=1", "train.batch_size=2", "train.sequence_length=8", "train.precision=fp32"]
@@ -116,10 +119,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    files = [(path, path.read_bytes()) for path in options.files]
+    files = [(path, _at_home(path, options.folder)) for path in options.files]
     os.chdir(options.folder)
     broken, outcomes = _read_all(files, options.seed, options.count)
     print(json.dumps({"outcomes": outcomes, "broken": broken}, ensure_ascii=True))
+
+
+def _at_home(path: Path, folder: Path) -> bytes:
+    """Return the bytes of a file whose text is in a folder."""
+    file = File(path.read_bytes())
+    file.content["config"]["data"]["texts"] = [str(folder.absolute() / TEXTS.get(path.parent.name, "text.txt"))]
+    return file.to_bytes()
 
 
 def _read_all(files: list[tuple[Path, bytes]], seed: int, count: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -135,9 +145,7 @@ def _read_all(files: list[tuple[Path, bytes]], seed: int, count: int) -> tuple[l
             mutate(raw, draw) if limited else ("whole", raw)
         )  # the whole files first, to load all that is used
         model.write_bytes(damaged)
-        for name, arguments, stdin in readings(
-            str(model), TEXTS.get(path.parent.name, "text.txt"), path.name == "last.safetensors", draw
-        ):
+        for name, arguments, stdin in readings(str(model), path.name == "last.safetensors", draw):
             outcome, said = judge(name, arguments, stdin)
             outcomes[outcome] += 1
             if outcome not in {"fine", "sentence"} or (kind == "whole" and outcome != "fine" and "n-gram" not in said):
