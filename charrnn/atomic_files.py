@@ -51,9 +51,11 @@ def atomic_writer(path: Path, needed: int) -> Iterator[BinaryIO]:
 
 def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
     """Return the error for a file that could not be written."""
-    previous = f" {path.name} is still the one saved before." if path.exists() else ""
+    previous = (
+        f" {path.name} is still the one saved before." if os.path.exists(path) else ""
+    )  # False where the name is too long
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        saved = (path.parent / "last.safetensors").exists()
+        saved = os.path.exists(path.parent / "last.safetensors")
         action = f"resume with: charrnn train --resume -m {path.parent}" if saved else "start again."
         megabytes = max(needed / 1e6, 1)
         return CharRNNError(

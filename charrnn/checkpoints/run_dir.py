@@ -52,7 +52,7 @@ class Run:
         except OSError as error:
             raise cannot_write(self.folder, error, 0) from error
         if taken:
-            advice = f"Continue it with --resume -m {self.folder}, or" if self.last.exists() else "Move it, or"
+            advice = f"Continue it with --resume -m {self.folder}, or" if is_file(self.last) else "Move it, or"
             raise MisuseError(f"{self.folder} exists already. {advice} name another folder with -o.")
 
     def create(self) -> None:
@@ -91,7 +91,7 @@ class Run:
 
     def discard(self) -> None:
         """Release the lock and, unless a model was saved, remove the folder with all that a run writes before that."""
-        saved = self.best.exists() or self.last.exists()
+        saved = is_file(self.best) or is_file(self.last)
         if not saved:
             self._remove(_BEFORE_FIRST_SAVE - {LOCK})
         # the lock is removed last: while it is there, the other files count as leftovers

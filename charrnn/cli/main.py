@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,6 +66,7 @@ class _Commands(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
         try:
+            _check_folder()
             with _showable_usage():
                 result = super().invoke(ctx)
             sys.stdout.flush()
@@ -93,6 +95,14 @@ def _showable_usage() -> Iterator[None]:
     except click.UsageError as error:
         error.message = showable_message(error.message)  # type: ignore[misc,unused-ignore]
         raise
+
+
+def _check_folder() -> None:
+    """Raise CharRNNError where the current folder was removed: torch's libraries end the process there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise CharRNNError(f"The current folder is gone ({error.strerror}). Change to another one with cd.") from error
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:

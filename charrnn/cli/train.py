@@ -224,6 +224,9 @@ def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) ->
             screen.show(report)
             if isinstance(report, Finished):
                 finished = report
+    except BaseException:
+        run.discard()  # unless something was saved: what is half made would be in the way of another start
+        raise
     finally:
         screen.close()
         run.release()

@@ -58,3 +58,40 @@ def test_messages_are_not_written_into_a_file_that_took_the_place_of_a_closed_st
     assert done.returncode == 0
     for line in (here / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         json.loads(line)
+
+
+def test_a_limit_on_the_size_of_files_is_told_and_leaves_no_folder_in_the_way(here: Path) -> None:
+    arguments = ["train", "text.txt", "-o", "run", *settings("train.steps=6", "model.hidden_size=200")]
+    done = shell('ulimit -f 20; "$@"', *arguments)
+    assert done.returncode == 1
+    assert b"A limit on the size of files is set; raise it (ulimit -f)." in done.stderr
+    assert not (here / "run").exists()
+
+
+def test_a_folder_that_was_removed_is_told(here: Path) -> None:
+    (here / "gone").mkdir()
+    done = shell('cd gone; rmdir ../gone; "$@"', "evaluate", str(here / "text.txt"))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"Error: The current folder is gone")
+
+
+def test_a_pipe_that_does_not_block_loses_nothing(runs: dict[str, Path]) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    program = [sys.executable, "-m", "charrnn", "sample", "-m", str(runs["causal"]), "-n", "100000", "--seed", "1"]
+    with subprocess.Popen(program, stdout=write, stderr=subprocess.DEVNULL) as process:
+        os.close(write)
+        written = 0
+        while piece := os.read(read, 4_096):
+            written += len(piece)
+    os.close(read)
+    assert process.returncode == 0
+    assert written >= 100_000
+
+
+def test_a_name_that_is_too_long_is_a_sentence(here: Path) -> None:
+    for arguments in (["train", "text.txt", "-o", "n" * 300], ["train", "text.txt", "-c", "n" * 300]):
+        done = shell('"$@"', *arguments)
+        assert b"Traceback" not in done.stderr
+        assert done.stderr.startswith(b"Error: ")
+        assert done.returncode in {1, 2}
