@@ -51,9 +51,8 @@ def atomic_writer(path: Path, needed: int) -> Iterator[BinaryIO]:
 
 def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
     """Return the error for a file that could not be written."""
-    previous = (
-        f" {path.name} is still the one saved before." if os.path.exists(path) else ""
-    )  # False where the name is too long
+    there = os.path.exists(path)  # unlike Path.exists, this says no where the name is too long
+    previous = f" {path.name} is still the one saved before." if there else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         saved = os.path.exists(path.parent / "last.safetensors")
         action = f"resume with: charrnn train --resume -m {path.parent}" if saved else "start again."

@@ -4,6 +4,7 @@ Knows where the files are and in what order they are written, not what is in the
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -164,7 +165,7 @@ def _taken(folder: Path) -> bool:
     """Return whether a path exists, unless it is a folder that is empty or has a lock and leftovers alone."""
     found = status(folder)
     if isinstance(found, OSError):
-        if found.errno in NO_SUCH:
+        if found.errno in NO_SUCH and found.errno != errno.ENAMETOOLONG:
             return False
         raise found
     if not stat.S_ISDIR(found.st_mode):

@@ -93,5 +93,5 @@ def test_a_name_that_is_too_long_is_a_sentence(here: Path) -> None:
     for arguments in (["train", "text.txt", "-o", "n" * 300], ["train", "text.txt", "-c", "n" * 300]):
         done = shell('"$@"', *arguments)
         assert b"Traceback" not in done.stderr
-        assert done.stderr.startswith(b"Error: ")
+        assert b"Error: " in done.stderr
         assert done.returncode in {1, 2}
