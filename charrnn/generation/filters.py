@@ -59,6 +59,7 @@ class Filters:
     def __post_init__(self) -> None:
         if not 0.0 < self.temperature < float("inf"):
             rule = "it must be above 0. For the likeliest character use {}."
+            rule = "it must be finite." if self.temperature == float("inf") else rule
             raise ParameterError(f"{{}} is {self.temperature:g}; {rule}", "temperature", "greedy")
         if self.top_k is not None and self.top_k < 1:
             rule = "it must be at least 1. Leave it out to choose from all."

@@ -33,6 +33,7 @@ from charrnn.models.factory import Network, make_model
 from charrnn.models.interface import LanguageModel
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
+from charrnn.training import throughput
 from charrnn.training.events import Evaluated, RolledBack, StepDone
 from charrnn.training.optimizer import clip_gradients, decay_weights, make_optimizer, rate_at
 from charrnn.training.snapshot import (
@@ -121,6 +122,7 @@ class Training:
         self.history: list[EvaluationRecord] = []
         self.lag = GPU_LAG if device.type == "cuda" else 0
         self._pending: deque[_PendingStep] = deque()
+        self._read, self._reading = 0, 0.0  # characters by all steps of this process, and their seconds
         self.last_good = Snapshot({}, self.position)
         self.take_snapshot()
 
@@ -151,8 +153,12 @@ class Training:
             # the last evaluation must fit in, unless it takes more than half; time before the first step is no
             # progress, or the learning rate would not start from its beginning
             left = self.config.train.time - self.position.startup
-            available = max(left - self.position.evaluation_seconds, left / 2)
-            by_time = (self.position.seconds - self.position.startup) / max(available, 1e-9)
+            spent, waiting = self.position.seconds - self.position.startup, self.position.evaluation_seconds
+            if not self.history and self._read:  # the machine may have become busy since the plan
+                speed = self._read / max(self._reading, 1e-9)
+                waiting = max(waiting, throughput.longest_evaluation(self.config.model, len(self.validation), speed))
+            available = max(left - waiting, left / 2)
+            by_time = spent / max(available, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
     @property
@@ -178,7 +184,7 @@ class Training:
         now, and need not wait. If its loss or gradient is not finite, it and the later ones are rolled back.
         Every SNAPSHOT_EVERY steps the state before a step is copied, to roll back to.
         """
-        train, position = self.config.train, self.position
+        train, position, began = self.config.train, self.position, time.perf_counter()
         rate = rate_at(train, position.step, self.progress) * position.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -210,7 +216,9 @@ class Training:
             characters=batch.targets.numel(),
         )
         self._pending.append(_PendingStep(figures, report))
-        return self._report() if len(self._pending) > self.lag else None
+        earlier = self._report() if len(self._pending) > self.lag else None
+        self._read, self._reading = self._read + report.characters, self._reading + time.perf_counter() - began
+        return earlier
 
     def _keep_if_finite(self, tensors: dict[str, Tensor], figures: Readback) -> None:
         """Keep the state before a step, if its figures and those of the steps before it are finite.

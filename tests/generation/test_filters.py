@@ -112,7 +112,7 @@ def test_without_filters_the_probabilities_are_the_models() -> None:
         ({"temperature": 0.0}, "temperature is 0; it must be above 0. For the likeliest character use greedy."),
         ({"temperature": -1.0}, "temperature is -1; it must be above 0. For the likeliest character use greedy."),
         ({"temperature": float("nan")}, "temperature is nan; it must be above 0."),
-        ({"temperature": float("inf")}, "temperature is inf; it must be above 0."),
+        ({"temperature": float("inf")}, "temperature is inf; it must be finite."),
         ({"top_k": 0}, "top_k is 0; it must be at least 1. Leave it out to choose from all."),
         ({"top_p": 0.0}, "top_p is 0; it must be above 0 and at most 1."),
         ({"top_p": 1.5}, "top_p is 1.5; it must be above 0 and at most 1."),

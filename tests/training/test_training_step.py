@@ -776,3 +776,15 @@ def test_an_extension_that_is_killed_before_it_saves_is_not_forgotten(here: Path
     finished = run_until(resume.resume(Run(Path("run")), CPU))[-1]
     assert isinstance(finished, Finished)
     assert finished.step == 12
+
+
+def test_the_first_evaluation_is_expected_to_take_as_long_as_training_shows(here: Path) -> None:
+    """With many characters, on a machine that had become busy, it once took twice the time given."""
+    job = started("run", "train.time=100", "train.steps=null", "train.epochs=null")
+    job.run.release()
+    training, held_out = job.training, len(job.training.validation)
+    training.position = replace(training.position, startup=10.0, seconds=20.0, evaluation_seconds=1.0)
+    training._read, training._reading = held_out, 8.0
+    assert training.progress == pytest.approx(10 / (90 - 4))  # an evaluation takes half of that at most
+    training._read = 100 * held_out
+    assert training.progress == pytest.approx(10 / (90 - 1))  # what was planned
