@@ -85,7 +85,8 @@ def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
 
 
 FULL = (
-    "the disk is full, and the text is long. Free up to six bytes per character there, which it takes while it is read."
+    "the disk is full, and the text is long. Free up to six bytes per character there (ten of standard input), which it"
+    " takes while it is read."
 )
 CLOSED = "cannot be written (Permission denied). A long text is stored there while it is read."
 
