@@ -879,7 +879,13 @@ def test_a_folder_is_read_by_its_globs_and_what_is_left_out_is_told(here: Path, 
     assert "glob: ['*.py', '*.pyi']" in (here / "checkpoints" / "src" / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("options", [[], ["--glob", "*.py"], ["-o", "x" * 300]], ids=str)
+def test_a_run_folder_of_too_long_a_name_is_a_sentence(here: Path, charrnn: Charrnn) -> None:
+    assert_sentence(charrnn("train", "text.txt", "-o", "x" * 300), 1, "xxx: cannot be written (")
+    assert [path.name for path in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows says it in other words")
+@pytest.mark.parametrize("options", [[], ["--glob", "*.py"]], ids=str)
 def test_a_text_in_place_of_a_name_is_no_file(here: Path, charrnn: Charrnn, options: list[str]) -> None:
     for length in (300, 70_000):
         assert_sentence(charrnn("train", "x" * length, *options), 1, "xxx...: ", "Check the name.")
