@@ -15,7 +15,6 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import resource
 import sys
 import time
 
@@ -35,6 +34,8 @@ LEARNED = 1_000_000
 
 def megabytes() -> float:
     """Return the most memory that this process has held."""
+    import resource  # which Windows does not have
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charrnn.errors import CharRNNError
+from charrnn.paths import is_file
 
 _ADVICE = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), " Check the folder's permissions."),
@@ -51,10 +52,9 @@ def atomic_writer(path: Path, needed: int) -> Iterator[BinaryIO]:
 
 def cannot_write(path: Path, error: OSError, needed: int) -> CharRNNError:
     """Return the error for a file that could not be written."""
-    there = os.path.exists(path)  # unlike Path.exists, this says no where the name is too long
-    previous = f" {path.name} is still the one saved before." if there else ""
+    previous = f" {path.name} is still the one saved before." if is_file(path) else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        saved = os.path.exists(path.parent / "last.safetensors")
+        saved = is_file(path.parent / "last.safetensors")
         action = f"resume with: charrnn train --resume -m {path.parent}" if saved else "start again."
         megabytes = max(needed / 1e6, 1)
         return CharRNNError(

@@ -7,7 +7,9 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +54,17 @@ APART = {
     ),
     "startup": ("--rounds 1", r"charrnn --help +[\d,]+"),
 }
+# what a benchmark measures memory by
+LACKS = {
+    "long_samples": pytest.mark.skipif(sys.platform == "win32", reason="Windows has no module resource"),
+    "memory": pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux resets a peak"),
+}
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """Mark what is slow, and what a system lacks."""
+    slow = {"presets": pytest.mark.slow, "startup": pytest.mark.slow}
+    return [pytest.param(name, marks=[each[name] for each in (slow, LACKS) if name in each]) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +89,13 @@ def test_every_benchmark_is_tried() -> None:
     assert scripts == {*SMALLEST, *APART}
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+def test_a_module_that_windows_lacks_is_loaded_only_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    main = runpy.run_path(str(BENCHMARKS / "long_samples.py"))["main"]
+    assert CliRunner().invoke(main, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("name", marked(SMALLEST))
 def test_it_runs(name: str, places: dict[str, str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, row = SMALLEST[name]
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -87,9 +106,7 @@ def test_it_runs(name: str, places: dict[str, str], here: Path, monkeypatch: pyt
     assert re.search(row, ran.output), ran.output
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in {"presets", "startup"} else []) for name in APART]
-)
+@pytest.mark.parametrize("name", marked(APART))
 def test_it_runs_apart(name: str, places: dict[str, str], here: Path) -> None:
     arguments, row = APART[name]
     ran = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from charrnn.checkpoints.model_file import EvaluationRecord
@@ -44,7 +45,9 @@ def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config
     if last.step == 0:
         return "It has not been trained yet."
     if finished.reason == "time" and train.time is not None and finished.startup > train.time / 2:
-        return f"Getting ready took {finished.startup:.0f} seconds of that: try {_longer(config, finished)}."
+        enough = math.ceil(train.time + 2 * finished.startup)  # for as long a training as was wanted, and more
+        advice = f"{enough}s" if enough < 60 else f"{math.ceil(enough / 60)}m"
+        return f"Getting ready took {finished.startup:.0f} seconds of that: try --time {advice}."
     if len(history) < 2:
         return ""
     if top.step == 0:

@@ -30,6 +30,7 @@ from charrnn.cli.options import (
 )
 from charrnn.errors import MisuseError
 from charrnn.messages import Say, silent
+from charrnn.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from charrnn.training.job import TrainingJob
@@ -123,8 +124,6 @@ def train(
     given += [f"data.encoding={encoding}"] if encoding is not None else []
     given += [f"data.encoding_errors={encoding_errors}"] if encoding_errors is not None else []
     given += [f"data.glob={json.dumps(glob, ensure_ascii=False)}"] if glob else []
-    if glob and not any(Path(text).is_dir() for text in texts):
-        raise MisuseError("--glob chooses the files of a folder, and no folder is named.")
     if model is not None and not resume:
         raise MisuseError("-m names the run to --resume. To start from a model's weights use --init-from.")
     say = silent if quiet else note
@@ -177,12 +176,15 @@ def new_job(
         if start is not None and other:  # the settings that do not fit belong to the other model
             raise MisuseError(f"--init-from keeps the architecture of {start}; leave out {other[0]}.") from None
         raise
-    if texts:
-        config = config.with_values(data={"texts": list(texts)})
-    if not config.data.texts:
+    named = texts or tuple(config.data.texts)
+    if not named:
         raise MisuseError("No text to learn. Name one: charrnn train TEXT")
     # before torch, which takes seconds to load, a text that is missing is told, and a folder that is taken
-    TextReader(config.data.texts, config.data.encoding, globs=config.data.glob)
+    TextReader(named, config.data.encoding, globs=config.data.glob)
+    chosen = any(setting.partition("=")[0].strip() == "data.glob" for setting in settings)
+    if chosen and not any(is_folder(Path(name)) for name in named):
+        raise MisuseError("--glob chooses the files of a folder, and no folder is named.")
+    config = config.with_values(data={"texts": list(named)})
     if folder is not None:
         Run(folder).check_free()
     from charrnn.device import choose_device
@@ -231,7 +233,7 @@ def _run(job: TrainingJob[Any], quiet: bool, samples: int, stopper: _Stopper) ->
         screen.close()
         run.release()
     assert finished is not None
-    best = run.best if run.best.exists() else run.last
+    best = run.best if is_file(run.best) else run.last
     if not quiet:
         note(summary.closing(finished, training.config, best))
         if finished.reason == "stopped":

@@ -109,18 +109,18 @@ def _find(source: str) -> Path:
 
 
 class _Given:
-    """Settings as they were given: of each its place in their order and the file that set it last; and of each mistake
-    its place."""
+    """Settings as they were given: of each its position in their order and the file that set it last; and of each
+    mistake its position."""
 
     def __init__(self, base: Mapping[str, Any]) -> None:
         self._tree = {section: dict(values) for section, values in base.items()}
         self._origins: dict[str, tuple[int, str]] = {}
         self._mistakes: list[tuple[int, str]] = []
-        self._places = itertools.count()
+        self._positions = itertools.count()
 
     def add_mistake(self, sentence: str) -> None:
-        """Note a mistake that stands at the current place."""
-        self._mistakes.append((next(self._places), sentence))
+        """Note a mistake at the next position."""
+        self._mistakes.append((next(self._positions), sentence))
 
     def merge(self, new: Mapping[str, Any], where: str) -> None:
         """Override settings with new ones; each unknown name is a mistake, told with the nearest valid one."""
@@ -140,7 +140,7 @@ class _Given:
             for name, value in values.items():
                 if name in fields:
                     self._tree.setdefault(section, {})[name] = value
-                    self._origins[f"{section}.{name}"] = (next(self._places), where)
+                    self._origins[f"{section}.{name}"] = (next(self._positions), where)
                 else:
                     hint = "" if len(self._mistakes) >= _HINTS else _did_you_mean(name, fields, _owners(name))
                     self.add_mistake(f"{where}{section}.{name} is not a setting.{hint}")
@@ -158,8 +158,8 @@ class _Given:
                 break
             except ValidationError as error:
                 found = list(_mistakes(error))
-            # what is said of a default in the place of a wrong value is no mistake
-            self._mistakes += [self._placed(each) for each in found if not wrong & {*each.names, *each.given}]
+            # what is said of a default that stands for a wrong value is no mistake
+            self._mistakes += [self._with_position(each) for each in found if not wrong & {*each.names, *each.given}]
             left = {name for each in found for name in each.names} - wrong
             wrong |= left
             if not left:
@@ -171,11 +171,11 @@ class _Given:
             raise MisuseError(joined(sentence for _, sentence in sorted(self._mistakes, key=lambda each: each[0])))
         return config
 
-    def _placed(self, mistake: Conflict) -> tuple[int, str]:
-        """Return a mistake with its place, and its sentence with the file that it is in."""
-        last = (next(self._places), "")
-        place, where = min((self._origins.get(name, last) for name in mistake.names), default=last)
-        return place, f"{where}{mistake.sentence}."
+    def _with_position(self, mistake: Conflict) -> tuple[int, str]:
+        """Return the position of a mistake, and its sentence with the file that it is in."""
+        last = (next(self._positions), "")
+        position, where = min((self._origins.get(name, last) for name in mistake.names), default=last)
+        return position, f"{where}{mistake.sentence}."
 
 
 def _owners(name: str) -> list[str]:

@@ -13,10 +13,13 @@ from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, O
 from charrnn.config.values import (
     Amount,
     Auto,
+    Glob,
+    Name,
     Positive,
     Rate,
     Seconds,
     Share,
+    SplitShare,
     TimeSkip,
     kernel_name,
     listed,
@@ -64,12 +67,12 @@ class Section(BaseModel):
 class DataConfig(Section):
     """The texts and how to split them."""
 
-    texts: list[str] = setting(
+    texts: list[Name] = setting(
         [],
         allowed="a list of files",
         description="The texts to train on: files, folders, or '-' for standard input; named on the command line.",
     )
-    encoding: str = setting(
+    encoding: Name = setting(
         "utf-8", allowed="the name of an encoding", description="Encoding of the texts, e.g. gb18030."
     )
     encoding_errors: Literal["strict", "replace", "skip"] = setting(
@@ -78,7 +81,7 @@ class DataConfig(Section):
         description="What becomes of bytes that are not in the encoding: strict stops there, replace puts U+FFFD in "
         "their place, skip leaves them out.",
     )
-    glob: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(listed)] = setting(
+    glob: Annotated[list[Glob], Field(min_length=1), BeforeValidator(listed)] = setting(
         ["*.txt"],
         allowed="a pattern such as *.py, or a list of them",
         description="Which files of a folder are read, in any case and also compressed; hidden ones are not.",
@@ -88,7 +91,7 @@ class DataConfig(Section):
         allowed="a positive integer",
         description="A compressed file may expand to this many times its size; more is no text, and has no end.",
     )
-    split: tuple[Amount, Amount, Amount] = setting(
+    split: tuple[SplitShare, SplitShare, SplitShare] = setting(
         (0.9, 0.05, 0.05),
         allowed="three shares that add up to 1, e.g. [0.9,0.05,0.05]",
         description="Shares of the training, validation and test splits; they add up to 1.",
@@ -284,7 +287,7 @@ class TrainConfig(Section):
         description="Decoupled weight decay (L2): each step shrinks every matrix but an untied embedding "
         "by the learning rate times this; auto depends on epochs, steps per epoch, learning rate and optimizer.",
     )
-    init_from: Annotated[str | None, BeforeValidator(optional)] = setting(
+    init_from: Annotated[Name | None, BeforeValidator(optional)] = setting(
         None,
         allowed="a model as -m takes it, or null",
         description="The model to start from, as --init-from names it, which overrides this; null starts from random "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from charrnn.config.limits import LARGEST, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
+from charrnn.config.limits import LARGEST, MAX_GLOB, MAX_NAME, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
 
 Auto = Literal["auto"]
 NULLS = {"null", "none", "~", ""}
@@ -45,6 +46,20 @@ def seconds(value: Any) -> Any:
     return sum(float(number) * unit for number, unit in zip(parts.groups("0"), (3600.0, 60.0, 1.0), strict=True))
 
 
+def without_nul(value: str) -> str:
+    """Refuse a NUL, which no name has."""
+    if "\0" in value:
+        raise ValueError("expected a name without a NUL")
+    return value
+
+
+def pattern(value: str) -> str:
+    """Refuse a pattern of no name, such as "" or "."."""
+    if not PurePosixPath(value).parts:
+        raise ValueError("expected a pattern such as *.py")
+    return value
+
+
 def kernel_name(value: Any) -> Any:
     """Accept the name that the custom kernel has in files of earlier versions."""
     return "custom" if value == "own" else value
@@ -53,6 +68,9 @@ def kernel_name(value: Any) -> Any:
 Positive = Annotated[int, BeforeValidator(number), Field(ge=1, le=LARGEST)]
 Share = Annotated[float, BeforeValidator(number), Field(ge=0.0, lt=1.0)]
 Amount = Annotated[float, BeforeValidator(number), Field(ge=0.0, le=MAX_RATE)]
+SplitShare = Annotated[float, BeforeValidator(number), Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(without_nul)]
+Glob = Annotated[str, Field(max_length=MAX_GLOB), AfterValidator(without_nul), AfterValidator(pattern)]
 TimeSkip = Annotated[int, BeforeValidator(number), Field(ge=2, le=MAX_TIME_SKIP)]
 Rate = Annotated[float, BeforeValidator(number), Field(gt=0.0, le=MAX_RATE)]
 Seconds = Annotated[

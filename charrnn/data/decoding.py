@@ -56,6 +56,9 @@ class FileDecoder:
         self._decoder = codecs.getincrementaldecoder(encoding)(handler)
         # first bytes, until they are enough for a byte order mark; then None
         self._pending: bytes | None = b"" if self._codec in _MARKS else None
+        # Python's decoders hold back 8 bytes, and an unknown escape sequence is known as such after 16
+        self._holds_back = self._codec.startswith("iso2022")
+        self._held, self._last = b"", False
         self._bytes, self._characters = 0, 0  # decoded so far
         self._carriage_returns = ""  # at the end of the last piece: a newline may follow
         self._head, self._has_zero = b"", False  # first three bytes; whether there is a zero among the first _CHUNK
@@ -159,10 +162,11 @@ class FileDecoder:
                 order = "le" if sys.byteorder == "little" else "be"
                 self._decoder = codecs.getincrementaldecoder(f"{self._codec}-{order}")(self._decoder.errors)
             self._pending = None
+        raw, self._held, self._last = self._held + raw, b"", last
         before, invalid, failed = self._decoder.getstate(), self.invalid, self._error is not None
         _decoding.file = self
         try:
-            text = self._decoder.decode(raw, last)
+            text = self._decoder.decode(raw, last or self._holds_back)
         except UnicodeError as error:
             text, located, self._stuck = "", self._locate(before, raw, error), True
             self._count(located)
@@ -175,6 +179,13 @@ class FileDecoder:
             return text, None
         held, _ = self._decoder.getstate()
         return text, (before[0] + raw)[: len(before[0]) + len(raw) - len(held)]
+
+    def _hold_back(self, error: UnicodeDecodeError) -> bool:
+        """Keep what may be the beginning of a sequence for the next piece; return whether it is."""
+        may_go_on = self._holds_back and not self._last and error.reason.startswith("incomplete")
+        if may_go_on:
+            self._held = error.object[error.start :]
+        return may_go_on
 
     def _count(self, error: UnicodeDecodeError) -> None:
         """Count bytes that do not decode, and note where the first of them are."""
@@ -234,36 +245,6 @@ class FileDecoder:
             return text.encode("utf-8", "replace")
 
 
-class FileEncoder:
-    """Encode a text piece by piece so that it decodes to the same with `errors="replace"`: U+FFFD where the encoding
-    has none becomes a byte that does not decode."""
-
-    def __init__(self, encoding: str) -> None:
-        self._encoder = codecs.getincrementalencoder(encoding)()
-        self._invalid = _invalid_byte(encoding)
-
-    def encode(self, text: str, *, last: bool = False) -> bytes:
-        """Encode more of the text."""
-        parts = [text] if self._invalid is None else text.split("\ufffd")
-        return (self._invalid or b"").join(map(self._encoder.encode, parts)) + self._encoder.encode("", last)
-
-
-def _invalid_byte(encoding: str) -> bytes | None:
-    """Return a byte that does not decode, whatever follows; None where U+FFFD is encoded as itself or never arises."""
-
-    def decode(raw: bytes) -> str:
-        return raw.decode(encoding, "replace")
-
-    try:
-        "\ufffd".encode(encoding)
-    except UnicodeEncodeError:
-        singles = [bytes([code]) for code in range(256)]
-        for byte in singles[:127:-1]:
-            if all(decode(byte + after) == "\ufffd" + decode(after) for after in singles):
-                return byte
-    return None
-
-
 def check_characters(text: str, name: str) -> None:
     """Raise CharRNNError for a lone surrogate: it is not a character and cannot be encoded as UTF-8."""
     try:
@@ -287,6 +268,8 @@ _HANDLERS: dict[str, str] = {"replace": "charrnn.replace", "skip": "charrnn.skip
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
+    if _decoding.file._hold_back(error):
+        return "", error.end
     _decoding.file._count(error)
     return "\ufffd", error.end
 

@@ -70,17 +70,17 @@ class EncodingGuess:
         if self._guessed:
             self._check(raw, last=False)
             return
-        room = _SAMPLE - len(self._sample)
-        self._sample += raw[:room]
+        space = _SAMPLE - len(self._sample)  # bytes
+        self._sample += raw[:space]
         if self._ascii and len(self._sample) >= _BLOCK:
             self._ascii = _is_plain(self._sample)
             if self._ascii:
                 self._start += len(self._sample)
                 self._sample.clear()
-        if len(raw) >= room and wrong and not self._gap:
+        if len(raw) >= space and wrong and not self._gap:
             self._guess()
-            self._check(raw[room:], last=False)
-        self._gap = self._gap or len(raw) > room
+            self._check(raw[space:], last=False)
+        self._gap = self._gap or len(raw) > space
 
     def finish(self) -> Guess | None:
         """Return the best guess in which every byte decodes, or None."""
@@ -130,8 +130,8 @@ def _is_noise(text: str) -> bool:
 
 def _lines(sample: bytes) -> bytes:
     """Return the lines that are not ASCII, which say most; of a text in one line its beginning."""
-    whole = sample[: sample.rfind(b"\n") + 1] or sample
-    lines = b"\n".join(line for line in whole.split(b"\n") if not line.isascii()) or sample
+    complete = sample[: sample.rfind(b"\n") + 1] or sample
+    lines = b"\n".join(line for line in complete.split(b"\n") if not line.isascii()) or sample
     return lines if len(lines) <= _EXAMINED else lines[: lines.rfind(b"\n", 0, _EXAMINED) + 1 or _EXAMINED]
 
 
@@ -142,22 +142,24 @@ def _likeliest(lines: bytes) -> tuple[str, ...]:
     import charset_normalizer  # loaded only here: most texts are in the encoding they are read in
 
     for cut in range(4):  # a line that was cut may end inside a character
+        examined = lines[: len(lines) - cut]
         matches = charset_normalizer.from_bytes(
-            lines[: len(lines) - cut],
+            examined,
             steps=16,
             chunk_size=1024,
             cp_isolation=list(_LIKELY),
             preemptive_behaviour=False,  # what a text says of its encoding may be wrong
         )
         names = {
-            name: (round(match.chaos, 2), not _is_multibyte(lines, name), -match.coherence, _LIKELY.index(name))
+            name: (round(match.chaos, 2), not _is_multibyte(examined, name), -match.coherence, _LIKELY.index(name))
             for match in matches
             for name in match.could_be_from_charset  # those that decode it to the same text
             if name in _LIKELY and match.chaos < 0.2
         }
         ranked = sorted(names, key=names.__getitem__)
         if ranked and ranked[0] in _WESTERN:
-            fits = {name: (-_alphabet_share(lines.decode(name)), _LIKELY.index(name)) for name in _WESTERN & set(names)}
+            shares = {name: _alphabet_share(examined.decode(name)) for name in _WESTERN & set(names)}
+            fits = {name: (-share, _LIKELY.index(name)) for name, share in shares.items()}
             ranked = sorted(fits, key=fits.__getitem__)
         if ranked:
             return tuple(ranked[:_GUESSES])
@@ -186,7 +188,7 @@ def _alphabet_share(text: str) -> int:
 
 def _excerpt(text: str) -> str:
     """Return some characters around the first that is not ASCII."""
-    found = next((place for place, character in enumerate(text) if not character.isascii()), 0)
+    found = next((index for index, character in enumerate(text) if not character.isascii()), 0)
     start = max(text.rfind("\n", 0, found) + 1, found - 12)
     end = text.find("\n", found)
     return text[start : min(found + 12, len(text) if end < 0 else end)].strip()

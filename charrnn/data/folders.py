@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from charrnn.paths import status
 
 GLOB = ("*.txt",)
 COMPRESSED = frozenset({".gz", ".bz2", ".xz"})
@@ -65,29 +69,43 @@ def find(folder: Path, globs: Sequence[str] = GLOB) -> Found:
     def failed(_: OSError) -> None:
         found.left_out["unreadable"] += 1
 
-    for root, folders, names in os.walk(folder, onerror=failed):
+    pending = [str(folder)]
+    while pending:  # os.walk itself calls itself before Python 3.12, too often in folders that are nested deeply
+        root, folders, names = next(os.walk(pending.pop(), onerror=failed), ("", [], []))
+        deeper: list[str] = []
         for name in sorted(folders):
-            hidden = name.startswith(".")
-            if hidden or os.path.islink(os.path.join(root, name)):
-                folders.remove(name)
-                found.left_out["hidden" if hidden else "linked folder"] += 1
+            if name.startswith("."):
+                found.left_out["hidden"] += 1
+            elif os.path.islink(os.path.join(root, name)):
+                found.left_out["linked folder"] += 1
+            else:
+                deeper.append(os.path.join(root, name))
         if RUN_MARK in names:
             found.left_out["run folder"] += 1
             continue
+        pending += reversed(deeper)
         for name in sorted(names):
             path = Path(root, name)
             if name.startswith("."):
                 found.left_out["hidden"] += 1
             elif not _matches(path.relative_to(folder), globs):
                 found.endings[path.suffix.lower() or "without ending"] += 1
-            elif not path.is_file():
-                found.left_out["dangling link" if path.is_symlink() else "special file"] += 1
-            elif not os.access(path, os.R_OK):
-                found.left_out["unreadable"] += 1
+            elif reason := _why_left_out(path):
+                found.left_out[reason] += 1
             else:
                 found.files.append(str(path))
     found.files.sort()
     return found
+
+
+def _why_left_out(path: Path) -> str | None:
+    """Say in two words or one why a file is not read, or return None."""
+    there = status(path)
+    if isinstance(there, OSError):
+        return "dangling link" if there.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP} else "unreadable"
+    if not stat.S_ISREG(there.st_mode):
+        return "special file"
+    return None if os.access(path, os.R_OK) else "unreadable"
 
 
 def _matches(path: Path, globs: Sequence[str]) -> bool:

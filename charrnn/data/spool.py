@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from charrnn.config.schema import DataConfig
 from charrnn.data import text_files
-from charrnn.data.text_files import Stamp, TextReader, stamp
+from charrnn.data.text_files import Stamp, Stream, TextReader, stamp
 from charrnn.errors import CharRNNError
 from charrnn.messages import Say
 
@@ -30,7 +32,7 @@ def read(
     data: DataConfig,
     name: str,
     say: Say,
-    stdin: BinaryIO | None = None,
+    stdin: Stream | None = None,
     folder: Path | None = None,
     *,
     longest: int | None = None,
@@ -145,6 +147,47 @@ class TextSpool:
         self.close()
 
 
+class StreamCopy:
+    """A stream, by default standard input, whose bytes are kept as they are read, to be written to a file as they are.
+    Close it after use."""
+
+    def __init__(self, stream: Stream | None, folder: Path | None = None) -> None:
+        """Read nothing yet. Many bytes go to a temporary file in `folder`, or in the system's temporary folder."""
+        self.size = 0  # bytes
+        self._stream, self._folder = stream, folder
+        # closed by close()
+        self._file = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read from the stream. Raises CharRNNError if the disk is full."""
+        raw = (self._stream or sys.stdin.buffer).read(size)
+        try:
+            self._file.write(raw)
+        except OSError as error:
+            raise cannot_store(self._folder, error) from error
+        self.size += len(raw)
+        return raw
+
+    def write(self, file: BinaryIO) -> None:
+        """Write all that was read."""
+        try:
+            self._file.seek(0)
+        except OSError as error:  # seeking flushes what was written last
+            raise cannot_store(self._folder, error) from error
+        shutil.copyfileobj(self._file, file)
+
+    def close(self) -> None:
+        """Free the memory and the file."""
+        with contextlib.suppress(OSError):  # a full disk was reported before
+            self._file.close()
+
+    def __enter__(self) -> StreamCopy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def cannot_store(folder: Path | None, error: OSError) -> CharRNNError:
     """Return the error for a long text that cannot be stored in a folder, by default the system's temporary one."""
     try:
@@ -153,8 +196,8 @@ def cannot_store(folder: Path | None, error: OSError) -> CharRNNError:
         path = "The system's temporary folder"
     elsewhere = " Set TMPDIR to use another folder." if folder is None else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        # up to four bytes per code point, and its tokens beside it
-        needed = "Free up to six bytes per character there, which it takes while it is read."
+        # up to four bytes per code point, its tokens beside it, and up to four of what is kept of a stream
+        needed = "Free up to six bytes per character there (ten of standard input), which it takes while it is read."
         return CharRNNError(f"{path}: the disk is full, and the text is long. {needed}{elsewhere}")
     advice = elsewhere or " Check the folder's permissions."
     return CharRNNError(

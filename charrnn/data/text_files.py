@@ -13,12 +13,13 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from charrnn.data import folders
 from charrnn.data.decoding import INDIVISIBLE, Errors, FileDecoder, check_encoding
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.messages import Say, counted, silent
+from charrnn.paths import is_folder, status
 
 STDIN = "-"
 _PIECE = 1 << 18  # bytes read at a time; these and the text decoded from them fit in a CPU's cache
@@ -35,6 +36,13 @@ _ENDINGS = re.compile(
 MAX_EXPANSION = 1_000  # of a compressed file
 
 
+class Stream(Protocol):
+    """Standard input, or what stands for it."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes, all where that is negative, and none at the end."""
+
+
 class TextReader:
     """Read files, folders (every .txt below, also compressed) and '-' as one text, joined by newlines, in pieces.
 
@@ -46,7 +54,7 @@ class TextReader:
         self,
         names: Sequence[str],
         encoding: str = "utf-8",
-        stdin: BinaryIO | None = None,
+        stdin: Stream | None = None,
         *,
         errors: Errors = "strict",
         globs: Sequence[str] | None = None,
@@ -102,7 +110,7 @@ class TextReader:
 def read(
     names: Sequence[str],
     encoding: str = "utf-8",
-    stdin: BinaryIO | None = None,
+    stdin: Stream | None = None,
     *,
     errors: Errors = "strict",
     say: Say = silent,
@@ -129,11 +137,8 @@ def stamp(name: str) -> Stamp | None:
     """Identify a file without reading it; None for standard input or a missing file."""
     if name == STDIN:
         return None
-    try:
-        status = os.stat(name)
-    except OSError:
-        return None
-    return str(Path(name).absolute()), status.st_size, status.st_mtime_ns
+    found = status(Path(name))
+    return None if isinstance(found, OSError) else (str(Path(name).absolute()), found.st_size, found.st_mtime_ns)
 
 
 def run_name(name: str) -> str:
@@ -151,14 +156,13 @@ def _expand(name: str, globs: Sequence[str] | None, say: Say) -> list[str]:
     if re.match(r"\w+://", name):
         raise CharRNNError(f"{name}: charrnn reads files, not addresses. Download it first, e.g. curl -O {name}")
     path = Path(name)
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+    error = status(path)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         raise CharRNNError(f"{name}: no such file or folder. Check the name.") from error
-    except OSError as error:  # the name is too long, or the folder not accessible
+    if isinstance(error, OSError):  # the name is too long, or the folder not accessible
         shortened = name if len(name) <= 60 else f"{name[:60]}..."
         raise CharRNNError(f"{shortened}: cannot be read ({error.strerror}). Check the name.") from error
-    if path.is_dir():
+    if is_folder(path):
         chosen = folders.GLOB if globs is None else globs
         found = folders.find(path, chosen)
         if not found.files:
@@ -169,7 +173,7 @@ def _expand(name: str, globs: Sequence[str] | None, say: Say) -> list[str]:
     return [name]
 
 
-def _read_bytes(file: str, stdin: BinaryIO | None, size: int, expansion: int) -> Iterator[bytes]:
+def _read_bytes(file: str, stdin: Stream | None, size: int, expansion: int) -> Iterator[bytes]:
     """Yield a file's bytes, `size` at a time; of a compressed one at most `expansion` times as many as it has."""
     if file == STDIN:
         stream = stdin or sys.stdin.buffer

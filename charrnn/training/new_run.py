@@ -23,7 +23,6 @@ from charrnn.data import duplicates, spool, text_files, token_cache
 from charrnn.data.corpus import Corpus, CorpusCard, Split, SplitText
 from charrnn.data.corpus import build as build_corpus
 from charrnn.data.corpus import warnings as corpus_warnings
-from charrnn.data.decoding import FileEncoder
 from charrnn.data.splits import SPLITS
 from charrnn.data.text_files import STDIN
 from charrnn.device import keep_freed_memory
@@ -32,6 +31,7 @@ from charrnn.evaluation import baselines
 from charrnn.messages import Say, counted, silent
 from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
+from charrnn.paths import is_folder
 from charrnn.scores import BaselineScores
 from charrnn.training import auto_config
 from charrnn.training.fine_tuning import compare_with_ngrams
@@ -136,6 +136,7 @@ class _Preparation:
     text: SplitText
     card: CorpusCard
     run: Run
+    stdin: spool.StreamCopy
 
     @cached_property
     def affords_ngrams(self) -> bool:
@@ -156,16 +157,11 @@ class _Preparation:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """Encode the text; of standard input write a copy, to resume from."""
+        """Encode the text; of standard input write a copy, to resume from: its bytes, which decode to the same text."""
         source, data = self.text.source, self.config.data
         if STDIN in source.names:
-            index = source.names.index(STDIN)
-            start, end = (*source.starts, self.text.characters_read + 1)[index : index + 2]
-            encoder = FileEncoder(data.encoding)
-            with atomic_files.atomic_writer(self.run.copy.absolute(), 4 * (end - 1 - start)) as file:
-                for piece in source.pieces(start, end - 1):
-                    file.write(encoder.encode(piece))
-                file.write(encoder.encode("", last=True))
+            with atomic_files.atomic_writer(self.run.copy.absolute(), self.stdin.size) as file:
+                self.stdin.write(file)
         stamps = [stamp or text_files.stamp(path) for path, stamp in zip(data.texts, source.stamps, strict=True)]
         return token_cache.write(self.text, data, resolved(self.config.train.seed), stamps, self.run.tokens)
 
@@ -184,7 +180,11 @@ def _prepared(
     if drawn:
         config = config.with_values(train={"seed": secrets.randbelow(2**31)})
     name, stem = "standard input" if names[0] == STDIN else names[0], text_files.run_name(names[0])
-    with spool.read(config.data, name, say, stdin, writable_parent(folder or run_dir.RUNS / stem)) as source:
+    parent = writable_parent(folder or run_dir.RUNS / stem)
+    with (
+        spool.StreamCopy(stdin, parent) as copy,
+        spool.read(config.data, name, say, copy, parent) as source,
+    ):
         text = build_corpus(source, config.data, resolved(config.train.seed), name, inherited=inherited)
         for warning in corpus_warnings(text, config.data):
             say(warning)
@@ -204,7 +204,7 @@ def _prepared(
             paths = [run.copy if file == STDIN else Path(file) for file in source.names]
             config = config.with_values(data={"texts": [str(path.absolute()) for path in paths]})
             card = CorpusCard(name, source.digest, *text.layout.characters, repeated=repeated)
-            yield _Preparation(config, text, card, run)
+            yield _Preparation(config, text, card, run, copy)
         except BaseException:
             run.discard()
             raise
@@ -248,4 +248,4 @@ def writable_parent(folder: Path) -> Path | None:
     Never the run folder itself: a temporary file that has a name would make it look taken.
     """
     parents = folder.absolute().parents
-    return next((parent for parent in parents if parent.is_dir() and os.access(parent, os.W_OK)), None)
+    return next((parent for parent in parents if is_folder(parent) and os.access(parent, os.W_OK)), None)

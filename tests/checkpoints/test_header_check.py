@@ -28,8 +28,11 @@ VALUES = st.one_of(
     st.sampled_from([10**6, 10**6 + 1, 10**12, 10**12 + 1, 2**63 - 1, 2**63, 10**400]),
     st.sampled_from([0.0, 0.5, 1.0, 1.5, 1e6, 1.1e6, 3.2e8, 3.3e8, 1e308, float("inf"), float("nan"), -0.1]),
     st.sampled_from(
-        ["auto", "", "x", "lstm", "gru", "relu", "line", "skip", "adamw", "linear", "bf16", "custom", "own"]
+        ["auto", "", "x", "lstm", "gru", "relu", "line", "skip", "adamw", "linear", "bf16", "custom", "own", ".", "a\0"]
     ),
+    st.sampled_from([character * count for character in "x." for count in (1_000, 1_001, 65_536, 65_537)]),
+    st.sampled_from([["a\0"], ["a", "x" * 1_001], ["x" * 65_536], ["x" * 65_537], ["."], [""]]),
+    st.sampled_from([[1.0000005, 0.0000003, 0], [1.0000005, -0.0000003, 0], [0.9999995, 0.0000003, 0], [1, 1e-7, 0]]),
     st.sampled_from([[], ["a.txt"], [0.9, 0.05, 0.05], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0], ["*.py", "*.txt"], [1, 2]]),
 )
 
@@ -117,3 +120,30 @@ def test_a_field_out_of_bounds_is_named(trained: Path, key: str, value: Any) -> 
     if names[-1] not in {"unseen"}:
         with pytest.raises(header_check.Garbled):
             header_check.check(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fits"),
+    [
+        ("texts", ["a\0b"], False),
+        ("texts", ["x" * 65_536], True),
+        ("texts", ["x" * 65_537], False),
+        ("encoding", "utf\0", False),
+        ("encoding", "x" * 65_537, False),
+        ("glob", ["*\0"], False),
+        ("glob", ["*.py", "./"], False),
+        ("glob", ["x" * 1_000], True),
+        ("glob", ["x" * 1_001], False),
+        ("split", [1.0000005, 0.0000003, 0.0], False),
+        ("split", [0.9999995, 0.0000003, 0.0], True),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_setting_that_no_file_may_have_is_refused(name: str, value: Any, fits: bool) -> None:
+    """A run was trained and saved, and its files were called damaged."""
+    if fits:
+        assert header_check.DATA[name](value)
+        assert Config.SECTIONS["data"].model_validate({name: value})
+    else:
+        with pytest.raises(ValidationError):
+            Config.SECTIONS["data"].model_validate({name: value})

@@ -153,7 +153,10 @@ def test_init_from_fine_tunes(trained: Path, charrnn: Charrnn) -> None:
         (["train", "nothing"], 1, ["nothing: no .txt file in this folder or below"]),
         (["train", "nothing", "--glob", "*.py"], 1, ["nothing: no file like *.py in this folder or below"]),
         (["train", "text.txt", "--glob", "*.py"], 2, ["--glob chooses the files of a folder"]),
-        (["train", "text.txt", "--glob", ""], 2, ["--glob chooses the files of a folder"]),
+        (["train", "--glob", "*.py"], 2, ["No text to learn"]),
+        (["train", "text.txt", "--glob", ""], 2, ["data.glob is ''", "a pattern such as *.py"]),
+        (["train", "nothing", "--glob", "."], 2, ["data.glob is '.'", "a pattern such as *.py"]),
+        (["train", "nothing", "--glob", "./"], 2, ["data.glob is './'", "a pattern such as *.py"]),
         (["train", "text.txt", "-s", "data.glob="], 2, ["data.glob is ''", "a pattern such as *.py"]),
         (["train", "text.txt", "-s", "data.encoding_errors=drop"], 2, ["it must be strict, replace or skip"]),
         (["train", "giant.txt", "-c", "names"], 1, ["keeps each line whole, and the text is a single line"]),
@@ -874,6 +877,27 @@ def test_a_folder_is_read_by_its_globs_and_what_is_left_out_is_told(here: Path, 
     left_out = "src: 2 files to read. Left out: 1 with other names (1 .md). --glob '*.md' would take others."
     assert left_out in result.stderr
     assert "glob: ['*.py', '*.pyi']" in (here / "checkpoints" / "src" / "config.yaml").read_text()
+
+
+def test_a_run_folder_of_too_long_a_name_is_a_sentence(here: Path, charrnn: Charrnn) -> None:
+    assert_sentence(charrnn("train", "text.txt", "-o", "x" * 300), 1, "xxx: cannot be written (")
+    assert [path.name for path in here.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows says it in other words")
+@pytest.mark.parametrize("options", [[], ["--glob", "*.py"]], ids=str)
+def test_a_text_in_place_of_a_name_is_no_file(here: Path, charrnn: Charrnn, options: list[str]) -> None:
+    for length in (300, 70_000):
+        assert_sentence(charrnn("train", "x" * length, *options), 1, "xxx...: ", "Check the name.")
+
+
+def test_globs_may_be_for_a_folder_that_a_configuration_names(here: Path, charrnn: Charrnn) -> None:
+    """It was once said that no folder is named."""
+    (here / "src").mkdir()
+    (here / "text.txt").rename(here / "src" / "a.py")
+    (here / "mine.yaml").write_text("data: {texts: [src]}\n")
+    result = charrnn("train", "-c", "mine.yaml", "--glob", "*.py", *settings("train.steps=2"))
+    assert result.exit_code == 0, result.output
 
 
 def test_evaluate_tells_that_held_out_lines_also_stand_in_the_training_split(here: Path, charrnn: Charrnn) -> None:

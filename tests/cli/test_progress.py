@@ -84,9 +84,15 @@ def test_who_ran_out_of_patience_is_not_told_to_train_longer() -> None:
 
 
 def test_a_time_that_went_into_getting_ready_is_told() -> None:
+    """After 7 seconds of 4 it was 8 seconds that were advised, which left a single one to train."""
     made = history((4.8, 4.9))
-    for startup, told in ((6.0, " Getting ready took 6 seconds of that: try --time 20s."), (4.0, "")):
-        text = summary.closing(Finished("time", made, 1, startup), settled("train.time=10s"), Path("best"))
+    for budget, startup, told in (
+        ("10s", 6.0, " Getting ready took 6 seconds of that: try --time 22s."),
+        ("4s", 7.0, " Getting ready took 7 seconds of that: try --time 18s."),
+        ("30s", 17.2, " Getting ready took 17 seconds of that: try --time 2m."),
+        ("10s", 4.0, ""),
+    ):
+        text = summary.closing(Finished("time", made, 1, startup), settled(f"train.time={budget}"), Path("best"))
         assert text.endswith(f"in best.{told}")
 
 

@@ -56,6 +56,12 @@ def test_the_encoding_is_guessed_by_what_the_bytes_are(content: str, encoding: s
     assert text_files.read(["-"], expected, io.BytesIO(raw)) == content * 20
 
 
+def test_a_last_byte_of_no_character_is_not_decoded_to_compare_languages() -> None:
+    """The guess was made without it, the last letter may be cut, and then the whole was decoded: a traceback."""
+    raw = b"\xaar\x8c5NR\xe63\xd97\x80\xd8\xfb\xf8\x9d"
+    assert "the first of 9 such bytes. Name its encoding with --encoding, or" in advice(raw)
+
+
 def test_the_advice_shows_how_the_guess_reads_the_text() -> None:
     assert advice(FRENCH.encode("cp1252") * 9) == (
         "standard input: not UTF-8 at byte 4 (0xe9), line 1, the first of 135 such bytes."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,62 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "a.txt")
     assert found(tmp_path) == ["b.txt"]
     assert notes(tmp_path, None) == ["1 file to read. Left out: 1 unreadable."]
+
+
+def test_what_the_system_says_nothing_of_is_unreadable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that may be listed but not searched every file was a traceback, also for Python's own `is_file`."""
+    make(tmp_path, "a.txt", "closed/b.txt", "closed/c.md", "secret/d.txt")
+    scandir, stat = os.scandir, os.stat
+
+    def scan(folder: str) -> Any:
+        if Path(folder).name == "secret":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    def say(path: Any, **options: Any) -> os.stat_result:
+        if Path(path).parent.name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scan)
+        patch.setattr(os, "stat", say)
+        patch.setattr(Path, "stat", say)
+        found = folders.find(tmp_path)
+    assert [Path(file).name for file in found.files] == ["a.txt"]
+    assert (dict(found.left_out), dict(found.endings)) == ({"unreadable": 2}, {".md": 1})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may search every folder")
+def test_a_folder_that_may_be_listed_but_not_searched_is_no_traceback(tmp_path: Path) -> None:
+    make(tmp_path, "a.txt", "closed/b.txt")
+    (tmp_path / "closed").chmod(0o644)
+    try:
+        assert notes(tmp_path, None) == ["1 file to read. Left out: 1 unreadable."]
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="paths are shorter there")
+@pytest.mark.parametrize("name", ["d", "dddd"])
+def test_folders_may_be_nested_deeply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """os.walk calls itself for each before Python 3.12; and a path may become longer than the system allows."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, "a.txt")
+    for depth in range(1_200):
+        os.mkdir(name)
+        os.chdir(name)
+        if depth in {9, 1_199}:
+            Path("b.txt").write_text("b\n")
+    try:
+        found = folders.find(tmp_path)
+    finally:  # pytest could not
+        Path("b.txt").unlink()
+        for _ in range(1_200 - 10):
+            os.chdir("..")
+            os.rmdir(name)
+    assert {str(tmp_path / "a.txt"), str(tmp_path.joinpath(*[name] * 10, "b.txt"))} <= set(found.files)
+    assert len(found.files) + found.left_out["unreadable"] == 3
 
 
 def test_a_folder_without_a_text_says_what_there_is(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -85,7 +86,8 @@ def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
 
 
 FULL = (
-    "the disk is full, and the text is long. Free up to six bytes per character there, which it takes while it is read."
+    "the disk is full, and the text is long. Free up to six bytes per character there (ten of standard input), which it"
+    " takes while it is read."
 )
 CLOSED = "cannot be written (Permission denied). A long text is stored there while it is read."
 
@@ -115,6 +117,24 @@ def test_a_write_error_is_one_sentence_and_leaves_no_file(
         TextSpool.read(TextReader([str(tmp_path / "a.txt")]), folder=tmp_path if own else None)
     assert str(caught.value) == sentence.format(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_copy_of_a_stream_is_its_bytes_or_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 4)
+    with spool.StreamCopy(io.BytesIO(b"ab\xff\r\n\x1b"), tmp_path) as copy:
+        assert [copy.read(4), copy.read(4), copy.read(4)] == [b"ab\xff\r", b"\n\x1b", b""]
+        copy.write(written)
+    assert (written.getvalue(), copy.size) == (b"ab\xff\r\n\x1b", 6)
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", full)
+    with spool.StreamCopy(io.BytesIO(b"ab"), tmp_path) as copy, pytest.raises(CharRNNError) as caught:
+        copy.read()
+    assert str(caught.value) == f"{tmp_path}: {FULL}"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_system_without_a_temporary_folder_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def test_without_a_writable_parent_the_system_temporary_folder_is_used(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing drive once raised StopIteration."""
-    monkeypatch.setattr(Path, "is_dir", lambda _: False)
+    monkeypatch.setattr(new_run, "is_folder", lambda _: False)
     assert new_run.writable_parent(Path("Q:/texts/run")) is None
 
 
@@ -843,11 +843,14 @@ def test_what_becomes_of_invalid_bytes_is_stored_and_done_again(here: Path) -> N
     assert finish(resume.resume(Run(Path("run")), CPU, settings=["train.steps=8"])).training.position.step == 8
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "big5"])
+@pytest.mark.parametrize("encoding", ["utf-8", "big5", "iso2022_jp", "iso2022_kr", "utf-7"])
 def test_the_copy_of_standard_input_with_invalid_bytes_is_read_as_the_same(here: Path, encoding: str) -> None:
-    """Big5 has no U+FFFD: writing the copy would have ended in a traceback."""
-    stdin = io.BytesIO(("天地玄黃，宇宙洪荒。\n" * 30).encode(encoding) + b"\xff\n")
-    finish(fresh(["-"], f"data.encoding={encoding}", "data.encoding_errors=replace", stdin=stdin))
+    """Many encodings have no U+FFFD: a copy encoded anew ended in a traceback, or was read as another text."""
+    raw = ("天地玄, 宇宙.\n" * 30).encode(encoding) + b"ab\x1b\xd3cd\xff\n"
+    finish(fresh(["-"], f"data.encoding={encoding}", "data.encoding_errors=replace", stdin=io.BytesIO(raw)))
+    assert (here / "run" / "corpus.txt").read_bytes() == raw
+    best = here / "run" / "best.safetensors"
+    training_corpus.held_out(model_file.read_header(best), best)
     assert finish(resume.resume(Run(Path("run")), CPU, settings=["train.steps=8"])).training.position.step == 8
 
 
