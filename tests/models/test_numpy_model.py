@@ -284,7 +284,7 @@ def test_a_spurious_flag_of_a_product_warns_of_nothing() -> None:
     same(np.asarray(features), expected.read(tokens, expected.initial_state(B))[0])
     same(np.asarray(reader.logits(features)), expected.logits(features))
     for one in (*stacks, states):
-        one.step(tokens, one.initial_state(B))  # type: ignore[attr-defined]
+        one.step(tokens, one.initial_state(B))
     states.logits(states.read(tokens, states.initial_state(B))[0])
     reader.bidirectional_heads.joint_logits(features, features, 1)
 
