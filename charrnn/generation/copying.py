@@ -42,7 +42,7 @@ class CopyIndex:
         self._length = size - self._stride  # (size - 1) - (stride - 1): a piece fits in wherever the run begins
         pieces = max(0, (len(codes) - 1 - self._length) // self._stride + 1)  # none at the end, which nothing follows
         hashes = np.zeros(pieces, dtype=np.uint64)
-        for offset in range(self._length):
+        for offset in range(self._length if pieces else 0):  # a size above that of the text may be any number
             hashes *= np.uint64(_FACTOR)
             hashes += codes[offset :: self._stride][:pieces]
         order = hashes.argsort()

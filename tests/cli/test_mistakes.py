@@ -106,6 +106,8 @@ def test_every_text_is_found_before_the_first_is_scored(trained: Path, charrnn: 
         (["train", "text.txt", "--epochs=3"], ["-s train.epochs=3"]),
         (["train", "text.txt", "--hidden", "512"], ["-s model.hidden_size=512"]),
         (["train", "text.txt", "--num-layers"], ["-s model.num_layers=VALUE"]),
+        (["train", "text.txt", "-s", "lr=1"], ["e.g. -s train.learning_rate=1"]),
+        (["train", "text.txt", "-s", "train.lr=1"], ["train.lr is not a setting. Did you mean train.learning_rate?"]),
         (["sample", "我爱", "北京"], ["A text to continue follows -p", "charrnn sample -p '我爱 北京'"]),
         (["info", "text"], ["charrnn info -m text"]),
         (["text.txt"], ["text.txt is no command. To learn from it: charrnn train text.txt"]),
