@@ -88,9 +88,9 @@ def train(
     from charrnn.cli.train import new_job, resumed_job
 
     function("say", say)
-    for name, called in {"on_report": on_report, "stop": stop}.items():
+    for argument, called in {"on_report": on_report, "stop": stop}.items():
         if called is not None:
-            function(name, called)
+            function(argument, called)
     names, device = _names(texts), text("device", device)
     given = _assignments({**mapping("settings", settings), **keywords})
     others = {"config": config, "run": run, "init_from": init_from}
