@@ -171,7 +171,19 @@ def test_ngrams_are_counted_once_and_kept_beside_the_run(
     assert not Path(ngram_cache.FILE).exists()
 
 
-@pytest.mark.parametrize("wrong", ["missing", "cut off", "no model", "of another seed", "of another text", "read-only"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "missing",
+        "cut off",
+        "no model",
+        "of another seed",
+        "of another text",
+        "of other counts",
+        "of an earlier version",
+        "read-only",
+    ],
+)
 def test_a_wrong_file_of_ngrams_is_counted_again(
     trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
@@ -189,6 +201,13 @@ def test_a_wrong_file_of_ngrams_is_counted_again(
         rewrite(file, header, content | {"config": content["config"] | {"train": {"seed": 7}}}, tensors)
     elif wrong == "of another text":
         rewrite(file, header, content | {"corpus": content["corpus"] | {"sha256": "0" * 64}}, tensors)
+    elif wrong == "of other counts":  # as a bad disk makes them: the tables are still valid
+        first_count = header["grams/1/counts"]["data_offsets"][0]
+        flipped = bytes([tensors[first_count] ^ 1])
+        rewrite(file, header, content, tensors[:first_count] + flipped + tensors[first_count + 1 :])
+    elif wrong == "of an earlier version":  # nothing to compare its tables with
+        del content["tables_sha256"]
+        rewrite(file, header, content, tensors)
     else:
         file.unlink()
         monkeypatch.setattr(model_file, "write_tables", unwritable)
