@@ -1,5 +1,5 @@
 """The n-gram model of a run's training text, counted once and kept beside the run for later evaluations.
-The file is an n-gram model like any other. It is used only if it names the same text, settings and vocabulary, and if its
+The file is an n-gram model like any other. It is used only if it names the same text, settings and vocabulary, and its
 tables are those that were written: other counts would be other scores, and nobody would look there for the reason."""
 
 from __future__ import annotations
