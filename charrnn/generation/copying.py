@@ -105,7 +105,7 @@ class RepeatTracker:
     """Runs of `size` characters of one sample as it grows, `text` at first.
 
     Kept are the positions where a run ends for the first time, in buckets by the hash of its other characters: some 40
-    bytes a character, whatever the size. Matches are compared with the text itself, so a hash collision forbids nothing.
+    bytes a character, whatever the size. Matches are compared with the text itself, so a collision forbids nothing.
     Raises MisuseError for a size below 2.
     """
 
