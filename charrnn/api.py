@@ -19,8 +19,9 @@ from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
+from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
-from charrnn.generation.stop_texts import Until
+from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models.ngram import Ngram
 from charrnn.models.numpy_model import NumpyHMM
 from charrnn.models.states import States, read_states
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from charrnn.models.factory import Network
 
-_BATCH = 256  # samples drawn side by side; more come in several batches, so that memory is bounded
+_BATCH = 256  # samples drawn side by side, at most, so that memory is bounded
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -118,6 +119,7 @@ class TextModel:
         the first three of `num=10` are those of `num=3`, and the first is what there is without `num`. Raises
         CharRNNError for `no_copy` if the training text is gone.
         """
+        count = 1 if num is None else whole("num", num, 1)
         sampler = self._prepare(
             prime,
             length,
@@ -132,7 +134,6 @@ class TextModel:
             no_repeat=no_repeat,
             seed=seed,
         )
-        count = 1 if num is None else whole("num", num, 1)
         texts: list[str] = []
         for first in range(0, count, _BATCH):
             drawn = sampler(range(first, min(first + _BATCH, count)), True)
@@ -170,9 +171,10 @@ class TextModel:
     ) -> Iterator[str] | Iterator[list[str]]:
         """Yield the text of `sample` as it is generated: each character as soon as it cannot be rolled back.
 
-        With `num`, yield lists of what each of the samples adds, "" where that is nothing. Arguments are checked at
-        once, not when the first text is asked for.
+        With `num`, of at most 256, yield lists of what each of the samples adds, "" where that is nothing. Arguments
+        are checked, and the prime is read, at once, not when the first text is asked for.
         """
+        count = 1 if num is None else whole("num", num, 1, _BATCH)
         sampler = self._prepare(
             prime,
             length,
@@ -187,9 +189,8 @@ class TextModel:
             no_repeat=no_repeat,
             seed=seed,
         )
-        if num is not None:
-            return iter(sampler(range(whole("num", num, 1)), False))
-        return (added for (added,) in sampler(range(1), False) if added)
+        steps = iter(sampler(range(count), False))
+        return steps if num is not None else (added for (added,) in steps if added)
 
     def search(
         self,
@@ -271,7 +272,8 @@ class TextModel:
         no_repeat: int | None,
         seed: int | None,
     ) -> Callable[[range, bool], Sampler]:
-        """Check what to draw; return a function that makes the sampler of some indices, and says if it keeps texts."""
+        """Check what to draw, and read the prime; return a function that makes the sampler of some indices, and says if
+        it keeps texts."""
         prime, length = text("prime", prime), whole("length", length, 1)
         filters = Filters(
             temperature=number("temperature", temperature),
@@ -283,9 +285,11 @@ class TextModel:
         if greedy and filters not in (Filters(min_p=MIN_P, greedy=True), Filters(greedy=True)):
             raise MisuseError("greedy takes the likeliest character; leave out temperature, top_k, top_p and min_p.")
         until, keep_until = stop_texts(until), switch("keep_until", keep_until)
+        StopTexts(until)  # an empty one is told before the prime is read
         no_repeat = None if no_repeat is None else whole("no_repeat", no_repeat, 2)
         seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
         copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
+        read = ReadPrimes(self._model, self._vocabulary, [prime], no_repeat)
 
         def sampler(indices: range, keep_text: bool) -> Sampler:
             return Sampler(
@@ -301,6 +305,7 @@ class TextModel:
                 no_copy=copies,
                 no_repeat=no_repeat,
                 keep_text=keep_text,
+                read=read,
             )
 
         return sampler

@@ -5,11 +5,19 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterable
-from reprlib import repr as shortened
+import reprlib
+from collections.abc import Iterable, Mapping
 
 from charrnn.data.decoding import check_characters
 from charrnn.errors import MisuseError
+
+
+def shortened(value: object) -> str:
+    """Write a value on a short line."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"<{type(value).__name__} of thousands of digits>"
 
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> int:
@@ -23,10 +31,13 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
 
 
 def number(name: str, value: object) -> float:
-    """Check a number of any size."""
+    """Check a number that a float can hold."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise MisuseError(f"{name} is {shortened(value)}; it must be a number.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise MisuseError(f"{name} is {shortened(value)}; it must be a number that a float can hold.") from error
 
 
 def switch(name: str, value: object) -> bool:
@@ -59,3 +70,18 @@ def path(name: str, value: object) -> str:
     if not isinstance(found, str) or not found:
         raise MisuseError(f"{name} is {shortened(value)}; it must be a path, as a str or a pathlib.Path.")
     return found
+
+
+def function(name: str, value: object) -> None:
+    """Check a function."""
+    if not callable(value):
+        raise MisuseError(f"{name} is {shortened(value)}; it must be a function.")
+
+
+def mapping(name: str, value: object) -> dict[str, object]:
+    """Check a mapping from names, empty where it is None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise MisuseError(f"{name} is {shortened(value)}; it must be a dict of names and values.")
+    return dict(value)

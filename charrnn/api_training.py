@@ -13,8 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from charrnn.api import TextModel
-from charrnn.api_arguments import path, text
+from charrnn.api_arguments import function, mapping, path, shortened, text
 from charrnn.errors import MisuseError
 from charrnn.messages import Say, silent
 from charrnn.scores import Score
@@ -85,7 +87,12 @@ def train(
     """
     from charrnn.cli.train import new_job, resumed_job
 
-    names, given, device = _names(texts), _assignments({**(settings or {}), **keywords}), text("device", device)
+    function("say", say)
+    for argument, called in {"on_report": on_report, "stop": stop}.items():
+        if called is not None:
+            function(argument, called)
+    names, device = _names(texts), text("device", device)
+    given = _assignments({**mapping("settings", settings), **keywords})
     others = {"config": config, "run": run, "init_from": init_from}
     paths = {name: None if value is None else path(name, value) for name, value in others.items()}
     if resume is False:
@@ -107,14 +114,17 @@ def _names(texts: object) -> tuple[str, ...]:
 def _assignments(settings: Mapping[str, Any]) -> list[str]:
     """Write settings as the KEY=VALUE of the command; to a name without a section that of the setting is added, or of
     the one that is nearest in spelling, so that the mistake is told with all others."""
+    from charrnn.config.loading import setting_like
     from charrnn.config.schema import Config
 
     owners = {name: section for section, kind in Config.SECTIONS.items() for name in kind.model_fields}
     found = []
     for name, value in settings.items():
-        near = [] if "." in name else difflib.get_close_matches(name, owners, n=1)
-        key = name if "." in name else f"{owners[near[0]] if near else 'train'}.{name}"
-        found.append(f"{key}={_value(value)}")
+        if "." not in name:
+            near = difflib.get_close_matches(name, owners, n=1)
+            meant = setting_like(name) or (owners[near[0]] if near else "train")
+            name = f"{meant.partition('.')[0]}.{name}"
+        found.append(f"{name}={_value(value)}")
     return found
 
 
@@ -122,9 +132,14 @@ def _value(value: object) -> str:
     """Write the value of a setting as YAML has it."""
     from charrnn.config.loading import format_value
 
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, list | tuple):
-        return f"[{', '.join(format_value(each) for each in value)}]"
-    return format_value(value)
+        return f"[{', '.join(_value(each) for each in value)}]"
+    try:
+        return format_value(value)
+    except ValueError:
+        return shortened(value)
 
 
 def _learn(

@@ -58,7 +58,9 @@ def test_a_loaded_model_avoids_copies_and_repeats_as_the_command_does(trained: P
 
 def test_a_loaded_model_scores_as_the_command_does(trained: Path, charrnn: Charrnn) -> None:
     score = package.load(str(trained / "best.safetensors")).score(TEXT)
-    assert f"{score.bits_per_character:.4f}" in charrnn("evaluate", "text.txt", "--exact").stdout
+    printed = json.loads(charrnn("evaluate", "text.txt", "--exact", "--json").stdout)
+    assert score.characters == printed["characters"]
+    assert score.nats == pytest.approx(printed["nats"], rel=1e-5)
 
 
 def test_the_newest_run_is_loaded_by_default(trained: Path) -> None:
@@ -110,6 +112,21 @@ def test_more_samples_than_a_batch_are_drawn_in_several(trained: Path, monkeypat
     assert model.sample("the", 9, num=5, seed=1) == texts
 
 
+def test_the_prime_of_many_samples_is_read_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was once read again for each batch."""
+    monkeypatch.setattr("charrnn.api._BATCH", 2)
+    model, read = TextModel(trained), [0]
+    step = model._model.step
+
+    def counted(tokens: Any, state: Any) -> Any:
+        read[0] += tokens.size
+        return step(tokens, state)
+
+    monkeypatch.setattr(model._model, "step", counted)
+    assert len(model.sample("the quick brown fox", 3, num=5)) == 5
+    assert read[0] == len("\nthe quick brown fox") + 5 * 2  # the first character of a sample needs no step
+
+
 def test_stream_takes_every_keyword_of_sample(trained: Path) -> None:
     keywords = dict(inspect.signature(TextModel.sample).parameters)
     assert inspect.signature(TextModel.stream).parameters == keywords
@@ -147,11 +164,11 @@ def hidden_markov(here: Path) -> TextModel:
 
 def test_the_bits_of_characters_add_up_to_the_score(runs: dict[str, Path], charrnn: Charrnn, here: Path) -> None:
     (here / "line.txt").write_text("the fax 鸟\n", encoding="utf-8")
-    for name, folder in runs.items():
+    for folder in runs.values():
         model = TextModel(folder)
         bits = model.bits("the fax 鸟\n")
         printed = charrnn("evaluate", "-m", str(folder), "--per-char", "line.txt").stdout.splitlines()
-        assert [f"{each:.4f}" for each in bits] == [line.split("\t")[1] for line in printed], name
+        close(bits, np.array([float(line.split("\t")[1]) for line in printed]), 1e-4)  # of torch, to four decimals
         assert bits.sum() == pytest.approx(model.score("the fax 鸟\n").bits)
         assert model.bits("").shape == (0,)
 
@@ -212,7 +229,7 @@ SAMPLE_MISTAKES: dict[str, Any] = {
     "length is -1": {"length": -1},
     "length is '9'": {"length": "9"},
     "length is nan": {"length": float("nan")},
-    "num is 0; it must be a whole number of at least 1": {"num": 0},
+    "num is 0; it must be a whole number": {"num": 0},
     "num is 2.0": {"num": 2.0},
     "seed is -1; it must be a whole number from 0 to 9223372036854775807": {"seed": -1},
     "seed is 9223372036854775808": {"seed": 2**63},
@@ -221,6 +238,15 @@ SAMPLE_MISTAKES: dict[str, Any] = {
     "temperature is nan; it must be above 0": {"temperature": float("nan")},
     "temperature is None; it must be a number": {"temperature": None},
     "temperature is '1'": {"temperature": "1"},
+    "temperature is 1000.*000; it must be a number that a float can hold": {"temperature": 10**400},
+    "temperature is -1000.*000; it must be a number that a float can hold": {"temperature": -(10**400)},
+    "top_p is 1000.*000; it must be a number that a float can hold": {"top_p": 10**400},
+    "top_p is <int .*>; it must be a number that a float can hold": {"top_p": 10**5000},
+    "seed is <int .*>; it must be a whole number from 0 to 9223372036854775807": {"seed": 10**5000},
+    "length is <int .*>; it must be a whole number of at least 1": {"length": -(10**5000)},
+    "prime is <int .*>; it must be a str": {"prime": 10**5000},
+    "until is <int .*>; it must be a str": {"until": [10**5000]},
+    "greedy is <int .*>; it must be True or False": {"greedy": 10**5000},
     "temperature is True": {"temperature": True},
     "top_k is 0; it must be a whole number of at least 1": {"top_k": 0},
     "top_k is 2.5": {"top_k": 2.5},
@@ -245,6 +271,20 @@ def test_a_mistake_in_an_argument_is_told_at_once(message: str, runs: dict[str, 
     for method in (model.sample, model.stream):  # a stream checks before its first text is asked for
         with pytest.raises(MisuseError, match=f"^{message}"):
             method(**SAMPLE_MISTAKES[message])
+
+
+def test_more_texts_than_memory_holds_are_not_streamed_side_by_side(runs: dict[str, Path]) -> None:
+    model = package.load(runs["causal"])
+    with pytest.raises(MisuseError, match="num is 257; it must be a whole number from 1 to 256"):
+        model.stream(num=257)
+    assert len(next(model.stream(num=256, length=1))) == 256
+    assert len(model.sample(num=257, length=1)) == 257
+
+
+def test_a_run_longer_than_any_text_forbids_nothing(trained: Path) -> None:
+    model = package.load(trained)
+    text = model.sample("the", 9, seed=1)
+    assert model.sample("the", 9, seed=1, no_copy=10**5000, no_repeat=10**5000, top_k=10**5000) == text
 
 
 def test_mistakes_are_charrnn_errors(runs: dict[str, Path], here: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from charrnn import (
@@ -219,6 +220,16 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"resume": True, "config": "small", "init_from": "x"},
     ),
     "device is 0; it must be a str": ("text.txt", {"device": 0}),
+    "settings is 5; it must be a dict of names and values": ("text.txt", {"settings": 5}),
+    "settings is {3: 4}; it must be a dict of names and values": ("text.txt", {"settings": {3: 4}}),
+    r"settings is \['train.steps=3'\]; it must be a dict": ("text.txt", {"settings": ["train.steps=3"]}),
+    "on_report is 3; it must be a function": ("text.txt", {"on_report": 3}),
+    "say is 3; it must be a function": ("text.txt", {"say": 3}),
+    "say is None; it must be a function": ("text.txt", {"say": None}),
+    "stop is True; it must be a function": ("text.txt", {"stop": True}),
+    r"train\.seed is '<int .*>'; it must be": ("text.txt", {"seed": 10**5000}),
+    r"^train\.lr is not a setting\. Did you mean train\.learning_rate\?$": ("text.txt", {"lr": 1}),
+    r"^model\.hidden is not a setting\. Did you mean hidden_size\?$": ("text.txt", {"hidden": 1}),
     "No text to learn": ((), {}),
 }
 
@@ -229,6 +240,13 @@ def test_a_mistake_is_told_before_anything_is_made(message: str, here: Path) -> 
     with pytest.raises(MisuseError, match=message):
         train(texts, **given)
     assert [path.name for path in here.iterdir()] == ["text.txt"]
+
+
+def test_arrays_and_numbers_of_numpy_are_settings(here: Path) -> None:
+    given: dict[str, Any] = {"split": np.array([0.8, 0.1, 0.1]), "residual": np.True_, "batch_size": np.int64(3)}
+    text = (train("text.txt", SETTINGS, **given, steps=2).folder / "config.yaml").read_text()
+    for line in ("[0.8, 0.1, 0.1]", "residual: true", "batch_size: 3"):
+        assert line in text
 
 
 def test_mistakes_in_settings_are_told_together(here: Path) -> None:

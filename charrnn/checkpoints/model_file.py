@@ -123,9 +123,11 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
     safetensors_file.write(path, _content(header), tensors, lambda tensor: tensor.detach().cpu().contiguous().numpy())
 
 
-def write_tables(path: Path, header: Header, tables: Mapping[str, ngram.Integers]) -> None:
-    """Write an n-gram model's file; errors as in `write`."""
-    safetensors_file.write(path, _content(header), tables, np.ascontiguousarray)
+def write_tables(
+    path: Path, header: Header, tables: Mapping[str, ngram.Integers], more: Mapping[str, str] | None = None
+) -> None:
+    """Write an n-gram model's file, with `more` in its record; errors as in `write`."""
+    safetensors_file.write(path, {**_content(header), **(more or {})}, tables, np.ascontiguousarray)
 
 
 def _content(header: Header) -> dict[str, Any]:

@@ -1,20 +1,24 @@
-"""The two streams of a command: the product on stdout, the conversation on stderr, and how wide and colourful they are.
-Knows no models."""
+"""The streams of a command: a text on stdin, the product on stdout, the conversation on stderr, and how wide and
+colourful they are. Knows no models."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any
 
 import click
 
+from charrnn.errors import CharRNNError
 from charrnn.showable import showable, showable_message
 
 _LOG_WIDTH = 80  # columns where there is no terminal to ask
+_POLL = 0.02  # seconds
 
 
 def note(text: str, *, wrap: bool = True, **style: Any) -> None:
@@ -40,9 +44,30 @@ def put_page(text: str) -> None:
     put_line(showable(text))
 
 
-def stdin() -> Any:
-    """Return standard input as bytes."""
-    return sys.stdin.buffer
+class _StandardInput(io.RawIOBase):
+    """Standard input, waited for also where another program made it non-blocking. What cannot be read is a sentence."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return bool(self._raw.isatty())
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            while (count := self._raw.readinto(buffer)) is None:  # nothing has come yet
+                time.sleep(_POLL)
+        except OSError as error:
+            raise CharRNNError(f"standard input: cannot be read ({error.strerror}).") from error
+        return int(count)
+
+
+def stdin() -> io.BufferedReader:
+    """Return standard input as bytes. Reading raises CharRNNError where it cannot be read."""
+    return io.BufferedReader(_StandardInput(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)))
 
 
 def stdin_text(what: str) -> str:

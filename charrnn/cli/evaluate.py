@@ -185,8 +185,8 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
             other = given if isinstance(given, str) else None
             found = scorer.score(tokens, other, requested=chosen.baselines is True)
             row |= {"baselines": found.fields()} if found is not None else {}
-            if chosen.baselines and (found is None or not found.complete):
-                note(f"{label}: not all baselines, since the text that it was trained on is gone, changed or too long.")
+            if chosen.baselines and (found is None or not found.complete) and (missing := scorer.missing(found)):
+                note(f"{label}: {missing}")
         if chosen.as_json:
             put(to_json(row) + "\n")
         yield row

@@ -14,7 +14,7 @@ from charrnn.errors import CharRNNError
 
 _BYTES = 1 << 16  # read at a time
 _POLL = 0.2  # seconds: on Windows nothing interrupts a thread that waits without end
-_Arrived = list[bytes] | OSError | None  # None: the end
+_Arrived = list[bytes] | BaseException | None  # None: the end
 
 
 def lines(stdin: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -27,7 +27,7 @@ def batches(stdin: BinaryIO, size: int) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the first line, from 0, and the lines that have arrived since the last time: at least one,
     which is waited for, and at most `size`.
 
-    Raises CharRNNError for what is no text, once the lines before have been answered.
+    Raises CharRNNError for what is no text, and what reading raises, once the lines before have been answered.
     """
     number = 0
     for raw in _arriving(stdin, size):
@@ -52,6 +52,7 @@ def _decoded(number: int, raw: bytes) -> str:
 def _arriving(stdin: BinaryIO, size: int) -> Iterator[list[bytes]]:
     """Yield the lines that have arrived, read by a thread: not every system can say whether a pipe has something."""
     arrived, waiting, ended = Queue[_Arrived](maxsize=4), deque[bytes](), False
+    error: BaseException | None = None
     Thread(target=_read, args=(stdin, arrived), daemon=True).start()
     while waiting or not ended:
         while not ended and len(waiting) < size:
@@ -61,12 +62,14 @@ def _arriving(stdin: BinaryIO, size: int) -> Iterator[list[bytes]]:
                 if waiting:
                     break
                 continue
-            if isinstance(found, OSError):
-                raise found
-            waiting.extend(found or [])
-            ended = found is None
+            if isinstance(found, list):
+                waiting.extend(found)
+            else:
+                ended, error = True, found
         if waiting:
             yield [waiting.popleft() for _ in range(min(size, len(waiting)))]
+    if error is not None:
+        raise error
 
 
 def _read(stdin: Any, arrived: Queue[_Arrived]) -> None:
@@ -80,8 +83,8 @@ def _read(stdin: Any, arrived: Queue[_Arrived]) -> None:
                 arrived.put([line + b"\n" for line in ended])
                 begun.clear()
             begun.append(rest)
-    except OSError as error:
+        if last := b"".join(begun):
+            arrived.put([last])
+        arrived.put(None)
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the other thread, which would wait for ever
         arrived.put(error)
-    if last := b"".join(begun):
-        arrived.put([last])
-    arrived.put(None)

@@ -98,16 +98,23 @@ class SampleOptions(NamedTuple):
         """Say whether characters are drawn, not searched."""
         return not self.fills and self.beam is None
 
-    def with_texts(self) -> SampleOptions:
-        """Read from stdin the text that is '-'. Raises CharRNNError for what is no text, or has no gap to fill."""
+    @property
+    def piped(self) -> list[str]:
+        """Name the options of which standard input is the text: those that are '-' as typed, not as an escape."""
+        return [name for name in ("prime", "infill", "suffix", "adapt") if getattr(self, name) == "-"]
+
+    def with_texts(self, piped: list[str]) -> SampleOptions:
+        """Read from stdin the text that is `piped`. Raises CharRNNError for what is no text, or has no gap to fill."""
         from charrnn.data.decoding import check_characters
         from charrnn.generation import infill
+        from charrnn.generation.stop_texts import StopTexts
 
         texts: dict[str, Any] = {name: getattr(self, name) for name in ("prime", "infill", "suffix")}
-        for name, text in texts.items():
-            if text == "-" and not self.each_line:
+        for name in texts:
+            if name in piped and not self.each_line:
                 texts[name] = stdin_text("primes" if name == "prime" else "texts")
             check_characters(texts[name] or "", name)
+        StopTexts(self.until)
         if self.infill is not None and not self.each_line:
             infill.Gapped.parse(texts["infill"], self.blank or infill.BLANKS)
         return self._replace(**texts)
@@ -194,9 +201,9 @@ def sample(**given: Any) -> None:
         # one text waits for memory, not for arithmetic: more threads gain little, and on a busy machine lose much
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(chosen)
-    chosen = _with_escapes(chosen)
+    piped, chosen = chosen.piped, _with_escapes(chosen)
     path = find_model(chosen.model)
-    chosen = chosen.with_texts()
+    chosen = chosen.with_texts(piped)
     # before a text is adapted to, which takes long
     learned = None if chosen.no_copy is None else _training_codes(path, needed=True)
     if chosen.adapt is None:
@@ -228,8 +235,7 @@ def _check(chosen: SampleOptions) -> None:
         raise MisuseError(f"{kept}; name a larger K, or a smaller -k.")
     if chosen.each_line and chosen.infill not in (None, "-"):
         raise MisuseError("--each-line reads the texts from stdin; leave the text of --infill out.")
-    read = [name for name in ("prime", "infill", "suffix", "adapt") if getattr(chosen, name) == "-"]
-    if len(read) > 1 or (chosen.adapt == "-" and chosen.each_line):
+    if len(chosen.piped) > 1 or (chosen.adapt == "-" and chosen.each_line):
         raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
     if chosen.draws:
         _filters(chosen)

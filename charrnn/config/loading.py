@@ -49,7 +49,7 @@ def load(source: str | None, settings: Iterable[str] = (), base: Mapping[str, An
         key, equals, value = assignment.partition("=")
         section, dot, name = key.strip().partition(".")
         if not equals or not dot:
-            owners = _owners(section)
+            owners = _owners(section) or [key for key in [setting_like(section)] if key]
             example = f"{owners[0]}={value or 'VALUE'}" if owners else "model.hidden_size=512"
             given.add_mistake(f"-s {assignment}: settings are written section.name=value, e.g. -s {example}")
             continue
@@ -127,8 +127,7 @@ class _Given:
         sections = Config.SECTIONS
         for section, values in new.items():
             if section not in sections:
-                hint = "" if len(self._mistakes) >= _HINTS else _did_you_mean(section, sections, _owners(section))
-                self.add_mistake(f"{where}{section} is not a section.{hint}")
+                self.add_mistake(f"{where}{section} is not a section.{self._hint(section, sections)}")
                 continue
             if values in (None, ""):
                 continue
@@ -142,8 +141,12 @@ class _Given:
                     self._tree.setdefault(section, {})[name] = value
                     self._origins[f"{section}.{name}"] = (next(self._positions), where)
                 else:
-                    hint = "" if len(self._mistakes) >= _HINTS else _did_you_mean(name, fields, _owners(name))
-                    self.add_mistake(f"{where}{section}.{name} is not a setting.{hint}")
+                    self.add_mistake(f"{where}{section}.{name} is not a setting.{self._hint(name, fields)}")
+
+    def _hint(self, word: str, choices: Iterable[str]) -> str:
+        """Say what may be meant, unless there are many mistakes."""
+        many = len(self._mistakes) >= _HINTS
+        return "" if many else _did_you_mean(word, choices, _owners(word), setting_like(word))
 
     def validated(self) -> Config:
         """Return the configuration. Raises MisuseError that lists every mistake.
@@ -182,9 +185,10 @@ def _owners(name: str) -> list[str]:
     return [f"{section}.{name}" for section, kind in Config.SECTIONS.items() if name in kind.model_fields]
 
 
-def _did_you_mean(word: str, choices: Iterable[str], exact: Sequence[str] = ()) -> str:
+def _did_you_mean(word: str, choices: Iterable[str], exact: Sequence[str] = (), like: str | None = None) -> str:
     near = exact or difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
+    meant = near[0] if near else like
+    return f" Did you mean {meant}?" if meant else ""
 
 
 def _example(section: str) -> str:

@@ -4,7 +4,6 @@ Shapes: N characters, V vocabulary."""
 
 from __future__ import annotations
 
-import contextlib
 import lzma
 import math
 from collections.abc import Sequence
@@ -132,12 +131,19 @@ class BaselineScorer:
         self.header, self.path, self.say = header, path, say
 
     @cached_property
+    def _corpus(self) -> tuple[Corpus | None, str]:
+        """Read the corpus that the model was trained on, or say why that is impossible or would take too long."""
+        if self.header.corpus.training > MAX_ON_DEMAND:
+            return None, _too_long("training split", self.header.corpus.training)
+        try:
+            return training_corpus.find(self.header, self.path, ""), ""
+        except CharRNNError as error:
+            return None, str(error).strip()
+
+    @property
     def corpus(self) -> Corpus | None:
-        """Read the corpus that the model was trained on; None where that is impossible or would take too long."""
-        if self.header.corpus.training <= MAX_ON_DEMAND:
-            with contextlib.suppress(CharRNNError):
-                return training_corpus.find(self.header, self.path, "")
-        return None
+        """Return the corpus that the model was trained on, if it can be had."""
+        return self._corpus[0]
 
     @cached_property
     def counts(self) -> tuple[int, ...] | None:
@@ -178,3 +184,17 @@ class BaselineScorer:
         if content is None:
             content = (self.corpus.test if len(self.corpus.test) else self.corpus.validation).text
         return measure(vocabulary, self.counts, tokens, self.model, (self.corpus.training, content))
+
+    def missing(self, found: Baselines | None) -> str | None:
+        """Say which baselines of a text were requested but not found, and why; None where nothing more could be had."""
+        corpus, why = self._corpus
+        if found is None:
+            return f"no baselines. {why}"
+        if corpus is not None and found.characters > MAX_ON_DEMAND:
+            why = _too_long("text", found.characters)
+        lost = [name for name, nats in (("xz", found.xz), ("an n-gram model", found.ngram)) if nats is None]
+        return f"no baseline by {' and '.join(lost)}. {why}" if lost and why else None
+
+
+def _too_long(what: str, characters: int) -> str:
+    return f"The {what} has {characters:,} characters, and at most {MAX_ON_DEMAND:,} are read for baselines."

@@ -16,6 +16,7 @@ from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 Nats = npt.NDArray[np.float64]  # negative log-likelihoods
 _WINDOW = 1024
 _Path = tuple["_Path", str] | None  # the hypothesis that another extends, and its last character: no text is copied
+_Finished = tuple[float, _Path, float, Ending]  # mean nats, text, its nats
 
 
 def best_continuations(totals: Nats, nats: Nats, width: int) -> tuple[Tokens, Tokens, Nats]:
@@ -55,9 +56,10 @@ def search(
     """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first.
 
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
-    ones, which `until` ends at different lengths, by their mean nats a character, the stop text included. The search
-    stops when no open hypothesis is better than the worst of `width` finished ones. Raises MisuseError for a width
-    below 1, and what `check_request` and StopTexts raise.
+    ones, which `until` ends at different lengths, by their mean nats a character, the stop text included; of those that
+    several stop texts cut to the same text, only the best counts. The search stops when no open hypothesis is better
+    than the worst of `width` finished ones. Raises MisuseError for a width below 1, and what `check_request` and
+    StopTexts raise.
     """
     check_request([prime], length)
     if width < 1:
@@ -68,7 +70,7 @@ def search(
     nats = likelihood.all_nats(vocabulary, model.logits(features))
     totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
-    finished: list[tuple[float, _Path, float, Ending]] = []  # mean nats, text, its nats
+    finished: list[_Finished] = []
     for step in range(1, length + 1):
         rows, tokens, totals = best_continuations(totals, nats, width)
         added = [vocabulary.characters[token] for token in tokens]
@@ -84,7 +86,7 @@ def search(
                 finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], "until"))
             else:
                 unfinished.append(index)
-        finished = sorted(finished, key=lambda found: found[0])[:width]
+        finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
         if not unfinished or step == length:
             break
         if len(finished) == width and totals[unfinished[0]] / step >= finished[-1][0]:
@@ -102,6 +104,14 @@ def search(
         text = _text(path)
         samples.append(Sample(prime, text, total, None, index, len(text), ended_by))
     return samples
+
+
+def _each_text_once(finished: list[_Finished]) -> list[_Finished]:
+    """Keep the first hypothesis of each text. No two open ones share a text, so equal texts are the same object."""
+    first: dict[int, _Finished] = {}
+    for found in finished:
+        first.setdefault(id(found[1]), found)
+    return list(first.values())
 
 
 def _text(path: _Path) -> str:

@@ -4,6 +4,7 @@ Knows code points, not tokens. Shapes: N characters of the text, B contexts."""
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ _MAX_STRIDE = 16
 _BLOCK = 1 << 16  # positions compared at a time
 _CACHED_ABOVE = 1 << 12  # positions to compare
 _CACHE_SIZE = 1 << 14
+_MASK = (1 << 64) - 1  # hashes are modulo 2^64
+_NONE, _KNOWN = -1, -2  # in the place of a position
 
 
 def check_size(size: int) -> None:
@@ -42,7 +45,7 @@ class CopyIndex:
         self._length = size - self._stride  # (size - 1) - (stride - 1): a piece fits in wherever the run begins
         pieces = max(0, (len(codes) - 1 - self._length) // self._stride + 1)  # none at the end, which nothing follows
         hashes = np.zeros(pieces, dtype=np.uint64)
-        for offset in range(self._length):
+        for offset in range(self._length if pieces else 0):  # a size above that of the text may be any number
             hashes *= np.uint64(_FACTOR)
             hashes += codes[offset :: self._stride][:pieces]
         order = hashes.argsort()
@@ -99,43 +102,84 @@ class CopyIndex:
 
 
 class RepeatTracker:
-    """Runs of `size` characters of one sample as it grows, `text` at first. Raises MisuseError for a size below 2."""
+    """Runs of `size` characters of one sample as it grows, `text` at first.
+
+    Kept are the positions where a run ends for the first time, in buckets by the hash of its other characters: some 40
+    bytes a character, whatever the size. Matches are compared with the text itself, so a collision forbids nothing.
+    Raises MisuseError for a size below 2.
+    """
 
     def __init__(self, size: int, text: str = "") -> None:
         if size < 2:
             raise MisuseError(f"no-repeat is {size}; it must be at least 2, or no character could come twice.")
         self.size = size
-        self._text: list[str] = []
-        self._after: dict[str, str] = {}  # what followed each context, in order
-        self._before: dict[str, str] = {}  # the same of the text that it branched from
+        self._power = pow(_FACTOR, size - 1, 1 << 64)
+        self._codes = array("I")
+        self._hashes = array("Q", [0])  # of the context of each position, the next one's included
+        self._earlier = array("q")  # position before each one in its bucket, or _NONE; _KNOWN where the run came before
+        self._buckets = array("q", [_NONE] * 16)  # last position in each
+        self._before: RepeatTracker | None = None  # of the text that it branched from
         self.add(text)
 
     def branch(self) -> RepeatTracker:
         """Return a tracker of another sample with the same beginning, which must not change any more."""
         other = RepeatTracker(self.size)
-        other._text, other._before = self._text[-(self.size - 1) :], self._after
+        other.add("".join(map(chr, self._codes[-(self.size - 1) :])))
+        other._before = self
         return other
 
     def add(self, text: str) -> None:
         """Append characters."""
-        for character in text:
-            context = self._context()
-            if len(context) == self.size - 1:
-                self._after[context] = self._after.get(context, "") + character
-            self._text.append(character)
+        for code in map(ord, text):
+            position, digest, oldest = len(self._codes), self._hashes[-1], len(self._codes) - (self.size - 1)
+            if oldest < 0 or code in self._after(self):
+                self._earlier.append(_KNOWN)
+            else:
+                if position >= len(self._buckets):
+                    self._double_buckets()
+                bucket = digest & (len(self._buckets) - 1)
+                self._earlier.append(self._buckets[bucket])
+                self._buckets[bucket] = position
+            dropped = 0 if oldest < 0 else self._codes[oldest] * self._power
+            self._codes.append(code)
+            self._hashes.append((digest * _FACTOR + code - dropped) & _MASK)
 
     def remove(self, count: int) -> None:
         """Remove the last characters."""
         for _ in range(count):
-            self._text.pop()
-            context = self._context()
-            if len(context) == self.size - 1:
-                self._after[context] = self._after[context][:-1]
+            self._codes.pop()
+            self._hashes.pop()
+            earlier = self._earlier.pop()
+            if earlier != _KNOWN:  # then it was the last in its bucket
+                self._buckets[self._hashes[-1] & (len(self._buckets) - 1)] = earlier
 
     def completions(self) -> str:
         """Return the characters that would complete a run for the second time."""
-        context = self._context()
-        return self._before.get(context, "") + self._after.get(context, "")
+        codes = self._after(self) + ([] if self._before is None else self._before._after(self))
+        return "".join(map(chr, codes))
 
-    def _context(self) -> str:
-        return "".join(self._text[max(0, len(self._text) - self.size + 1) :])
+    def _after(self, other: RepeatTracker) -> list[int]:
+        """Return the code points that follow here the last `size` - 1 characters of another text, or of this one."""
+        width, digest, found = self.size - 1, other._hashes[-1], list[int]()
+        if len(other._codes) < width:
+            return found
+        position = self._buckets[digest & (len(self._buckets) - 1)]
+        while position != _NONE:
+            if self._hashes[position] == digest:
+                context = other._codes[len(other._codes) - width :]
+                found += [self._codes[position]] if self._codes[position - width : position] == context else []
+            position = self._earlier[position]
+        return found
+
+    def _double_buckets(self) -> None:
+        """Distribute the positions over twice as many buckets, in their order."""
+        buckets = np.full(2 * len(self._buckets), _NONE, dtype=np.int64)
+        earlier, hashes = np.frombuffer(self._earlier, np.int64), np.frombuffer(self._hashes, np.uint64)
+        positions = np.flatnonzero(earlier != _KNOWN)
+        homes = (hashes[positions] & np.uint64(len(buckets) - 1)).astype(np.int64)
+        order = homes.argsort(kind="stable")
+        positions, homes = positions[order], homes[order]
+        earlier[positions[1:]] = np.where(homes[1:] == homes[:-1], positions[:-1], _NONE)
+        earlier[positions[:1]] = _NONE
+        buckets[homes] = positions  # the last of each
+        self._buckets = array("q", buckets.tobytes())

@@ -19,6 +19,13 @@ from charrnn.models.interface import WIDEST, BidirectionalHeads, Floats, Languag
 Weights = Mapping[str, Floats]
 
 
+def _spurious_flags_ignored() -> np.errstate:
+    """Ignore the invalid flag of products: OpenBLAS 0.3.31's AVX-512 kernel for a float32 matrix and one vector also
+    computes with unused lanes of its own stack, never written, where rows have 5 numbers. Results are right all the
+    same, and `likelihood.check_finite` tells what is not finite. Entered once a step, since it costs a microsecond."""
+    return np.errstate(invalid="ignore")
+
+
 class State(NamedTuple):
     """The state of B batch rows between reads: a step state of `cells` for each layer."""
 
@@ -153,6 +160,10 @@ class Stack:
 
     def read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
         """Read tokens (B, T), 0 to V; return the features (B, T, F) after each, and the state after the last."""
+        with _spurious_flags_ignored():
+            return self._read(tokens, state)
+
+    def _read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
         of = self.architecture
         batch, steps = tokens.shape
         ordered = tokens.T.ravel()  # (T B): the first tokens of all rows, then the second ones ...
@@ -194,12 +205,14 @@ class NumpyModel(Stack):
 
     def step(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
-        features, state = self.read(tokens, state)
-        return self.logits(features[:, -1]), state
+        with _spurious_flags_ignored():
+            features, state = self._read(tokens, state)
+            return _affine(features[:, -1], self.head, self.bias), state
 
     def logits(self, features: Floats) -> Floats:
         """Return the logits (..., V) of the next token from features (..., F)."""
-        return _affine(features, self.head, self.bias)
+        with _spurious_flags_ignored():
+            return _affine(features, self.head, self.bias)
 
 
 class NumpyBidirectionalHeads:
@@ -216,9 +229,10 @@ class NumpyBidirectionalHeads:
         """
         trust, width = self.weights["joint_trust"], self.weights["joint_width"]
         row = np.minimum(np.asarray(remaining), WIDEST) - 1
-        mixed = _affine(np.concatenate((before, after), -1), self.weights["joint_hidden.weight"]) + width[row]
-        joint = before + trust[row] * after + _affine(cells.relu(mixed), self.weights["joint_output.weight"])
-        return _affine(joint, self.head, self.weights["joint_bias"])
+        with _spurious_flags_ignored():
+            mixed = _affine(np.concatenate((before, after), -1), self.weights["joint_hidden.weight"]) + width[row]
+            joint = before + trust[row] * after + _affine(cells.relu(mixed), self.weights["joint_output.weight"])
+            return _affine(joint, self.head, self.weights["joint_bias"])
 
 
 class NumpyHMM:
@@ -245,17 +259,19 @@ class NumpyHMM:
 
     def read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
         """Read tokens (B, T), 0 to V; return the features (B, T, S) after each, and the state after the last."""
-        posterior = np.exp(state.layers[0].hidden)
-        predicted, outputs = posterior @ self.transition, []
-        for column in tokens.T:
-            posterior, predicted = cells.hidden_markov(predicted, self.likelihoods[column], self.transition)
-            outputs.append(predicted)
+        posterior, outputs = np.exp(state.layers[0].hidden), []
+        with _spurious_flags_ignored():
+            predicted = posterior @ self.transition
+            for column in tokens.T:
+                posterior, predicted = cells.hidden_markov(predicted, self.likelihoods[column], self.transition)
+                outputs.append(predicted)
         tiny = np.finfo(posterior.dtype).tiny
         return np.stack(outputs, 1), State((cells.StepState(np.log(np.maximum(posterior, tiny))),))
 
     def logits(self, features: Floats) -> Floats:
         """Return the logits (..., V) of the next token from features (..., S): the logarithms of its probabilities."""
-        return np.asarray(np.log(_affine(features, self.emission)))
+        with _spurious_flags_ignored():
+            return np.asarray(np.log(_affine(features, self.emission)))
 
 
 def build(architecture: Architecture, weights: Weights) -> NumpyModel:

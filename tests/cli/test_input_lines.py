@@ -99,13 +99,49 @@ def test_a_batch_is_what_has_arrived_and_no_more_than_its_size() -> None:
     assert list(input_lines.batches(io.BytesIO(), 2)) == []
 
 
-def test_what_cannot_be_read_is_told() -> None:
-    class Broken(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            raise OSError(5, "Input/output error")
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), ValueError("closed")], ids=repr)
+def test_what_ends_the_reading_is_told_after_the_lines_before_it(error: Exception) -> None:
+    """Two good lines were once lost, and of other errors the reader died in silence while the program waited."""
 
-    with pytest.raises(OSError, match="Input/output"):
-        list(input_lines.batches(Broken(), 2))
+    class Breaking(io.BytesIO):
+        pieces = iter([b"a\nb\nc"])
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            for piece in self.pieces:
+                return piece
+            raise error
+
+    batches = input_lines.batches(Breaking(), 1)
+    assert [next(batches), next(batches)] == [(0, ["a"]), (1, ["b"])]
+    with pytest.raises(type(error)):  # c may be half a line
+        next(batches)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a redirection of a POSIX shell")
+@pytest.mark.parametrize(
+    "how", ["sample --each-line", "sample --beam 2 --each-line", "sample -p -", "evaluate -", "train -"]
+)
+def test_an_input_that_cannot_be_read_is_not_an_output_that_cannot_be_written(trained: Path, how: str) -> None:
+    program = [sys.executable, "-m", "charrnn", *how.split()]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" 0>out', "sh", *program], capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.splitlines()[-1] == b"Error: standard input: cannot be read (Bad file descriptor)."
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes that do not block")
+def test_an_empty_pipe_that_does_not_block_is_not_the_end(trained: Path) -> None:
+    output, written = os.pipe()
+    os.set_blocking(output, False)
+    command = [sys.executable, "-m", "charrnn", "sample", "-m", "text", "--each-line", "-n", "5", "--seed", "1"]
+    with subprocess.Popen(command, stdin=output, stdout=subprocess.PIPE) as program, open(written, "wb", 0) as pipe:
+        for line in (b"the", b"fox"):
+            pipe.write(line + b"\n")
+            assert answer(program).startswith(line)
+        pipe.close()
+        assert program.wait(PATIENCE) == 0
+    os.close(output)
 
 
 def test_an_error_comes_after_the_lines_before_it() -> None:

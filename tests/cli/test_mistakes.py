@@ -61,6 +61,8 @@ def test_no_seed_is_drawn_for_a_text_that_cannot_be_learnt(here: Path, charrnn: 
         (["--infill", "no gap"], ""),
         (["--infill"], "no gap"),
         (["-p", "a\udc80"], ""),
+        (["--until", "a\udc80"], ""),
+        (["--until", "a", "-e", "--until", "\\ud800"], ""),
         (["-p", "-"], b"\xff"),
         (["--suffix", "-", "-n", "2"], b"\xff"),
         (["-t", "0"], ""),
@@ -106,6 +108,8 @@ def test_every_text_is_found_before_the_first_is_scored(trained: Path, charrnn: 
         (["train", "text.txt", "--epochs=3"], ["-s train.epochs=3"]),
         (["train", "text.txt", "--hidden", "512"], ["-s model.hidden_size=512"]),
         (["train", "text.txt", "--num-layers"], ["-s model.num_layers=VALUE"]),
+        (["train", "text.txt", "-s", "lr=1"], ["e.g. -s train.learning_rate=1"]),
+        (["train", "text.txt", "-s", "train.lr=1"], ["train.lr is not a setting. Did you mean train.learning_rate?"]),
         (["sample", "我爱", "北京"], ["A text to continue follows -p", "charrnn sample -p '我爱 北京'"]),
         (["info", "text"], ["charrnn info -m text"]),
         (["text.txt"], ["text.txt is no command. To learn from it: charrnn train text.txt"]),
@@ -168,6 +172,15 @@ def test_a_text_that_begins_with_a_dash_is_filled(trained: Path, charrnn: Charrn
     assert re.fullmatch(r"-(?s:.)-\n", result.stdout)
     assert charrnn("sample", "-m", "text", "--infill=-", stdin="-_-\n").stdout == result.stdout
     assert charrnn("sample", "-m", "text", "--infill", "--json", stdin="-_-\n").stdout.startswith("{")
+
+
+def test_a_dash_that_is_an_escape_is_a_dash(trained: Path, charrnn: Charrnn) -> None:
+    """It was once standard input."""
+    common = ["sample", "-m", "text", "-e"]
+    assert charrnn(*common, "-p", r"\u002d", "-n", "3", stdin="the").stdout.startswith("-")
+    assert charrnn(*common, "--suffix", r"\u002d", "-n", "3", stdin="the").stdout.endswith("-\n")
+    assert charrnn(*common, "-p", r"\u002d", "--suffix", r"\u002d", "-n", "3").stdout.startswith("-")
+    assert charrnn(*common, "-p", "-", "-n", "3", stdin=r"a\tb").stdout.startswith(r"a\tb")  # and has no escapes
 
 
 @pytest.mark.parametrize("short", [50_000, 0], ids=["without torch", "with torch"])

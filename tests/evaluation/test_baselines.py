@@ -21,6 +21,8 @@ from charrnn.models import ngram
 from tests.checkpoints.test_model_file import parts, rewrite
 from tests.conftest import TEXT, Charrnn, settings
 
+MODEL = Path("checkpoints", "text", "best.safetensors")
+
 
 def test_uniform_and_unigram_by_hand() -> None:
     vocabulary = Vocabulary.from_text("aaab")  # a, b, and the newline, which does not occur
@@ -114,12 +116,44 @@ def test_xz_and_ngram_of_another_text_need_the_training_text(trained_run: Path, 
     assert set(complete) == {"uniform", "unigram", "xz", "ngram"}
     Path("text.txt").write_text(TEXT + "changed\n", encoding="utf-8")
     result = charrnn("evaluate", "--json", "--baselines", "other.txt")
-    assert "not all baselines, since the text that it was trained on is gone" in result.stderr
+    why = f"{Path('text.txt').absolute()}: the text has changed since {MODEL} was trained on it."
+    assert result.stderr.splitlines()[-1] == f"{MODEL.parent}: no baseline by xz. {why}"
     partial = json.loads(result.stdout)["baselines"]
     assert partial == {name: complete[name] for name in ("uniform", "unigram", "ngram")}  # the last one was kept
     (trained_run / ngram_cache.FILE).unlink()
-    partial = json.loads(charrnn("evaluate", "--json", "--baselines", "other.txt").stdout)["baselines"]
-    assert partial == {name: complete[name] for name in ("uniform", "unigram")}
+    result = charrnn("evaluate", "--json", "--baselines", "other.txt")
+    assert json.loads(result.stdout)["baselines"] == {name: complete[name] for name in ("uniform", "unigram")}
+    assert result.stderr.splitlines()[-1] == f"{MODEL.parent}: no baseline by xz and an n-gram model. {why}"
+    Path("text.txt").unlink()
+    why = f"{Path('text.txt').absolute()}: the text that {MODEL} was trained on is gone."
+    assert charrnn("evaluate", "--baselines", "other.txt").stderr.endswith(f"by xz and an n-gram model. {why}\n")
+
+
+def test_of_a_text_that_is_too_long_the_cause_is_told(
+    trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was once said that the training text was gone, changed or too long."""
+    command = ["evaluate", "-m", "text", "--json", "--baselines", "other.txt"]
+    training = model_file.read_header(MODEL).corpus.training
+    for length, most in ((1200, 1200), (1200, 1199), (120, training - 1)):
+        Path("other.txt").write_text("a dog\n" * (length // 6), encoding="utf-8")
+        monkeypatch.setattr(baselines, "MAX_ON_DEMAND", most)
+        said = charrnn(*command).stderr
+        what = f"training split has {training:,}" if most < training else "text has 1,200"
+        assert said == (
+            f"text: no baseline by xz. The {what} characters, and at most {most:,} are read for baselines.\n"
+            if most != length
+            else ""
+        )
+
+
+def test_where_xz_grows_by_no_byte_nothing_is_said_of_it(
+    trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("other.txt").write_text("the", encoding="utf-8")
+    monkeypatch.setattr(baselines, "xz_bits", lambda *_: None)
+    result = charrnn("evaluate", "-m", "text", "--json", "--baselines", "other.txt")
+    assert (set(json.loads(result.stdout)["baselines"]), result.stderr) == ({"uniform", "unigram", "ngram"}, "")
 
 
 def test_a_short_text_waits_for_xz_and_ngrams_only_where_they_are_requested(
@@ -171,7 +205,19 @@ def test_ngrams_are_counted_once_and_kept_beside_the_run(
     assert not Path(ngram_cache.FILE).exists()
 
 
-@pytest.mark.parametrize("wrong", ["missing", "cut off", "no model", "of another seed", "of another text", "read-only"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "missing",
+        "cut off",
+        "no model",
+        "of another seed",
+        "of another text",
+        "of other counts",
+        "of an earlier version",
+        "read-only",
+    ],
+)
 def test_a_wrong_file_of_ngrams_is_counted_again(
     trained_run: Path, charrnn: Charrnn, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
@@ -189,6 +235,13 @@ def test_a_wrong_file_of_ngrams_is_counted_again(
         rewrite(file, header, content | {"config": content["config"] | {"train": {"seed": 7}}}, tensors)
     elif wrong == "of another text":
         rewrite(file, header, content | {"corpus": content["corpus"] | {"sha256": "0" * 64}}, tensors)
+    elif wrong == "of other counts":  # as a bad disk makes them: the tables are still valid
+        first_count = header["grams/1/counts"]["data_offsets"][0]
+        flipped = bytes([tensors[first_count] ^ 1])
+        rewrite(file, header, content, tensors[:first_count] + flipped + tensors[first_count + 1 :])
+    elif wrong == "of an earlier version":  # nothing to compare its tables with
+        del content["tables_sha256"]
+        rewrite(file, header, content, tensors)
     else:
         file.unlink()
         monkeypatch.setattr(model_file, "write_tables", unwritable)

@@ -91,7 +91,8 @@ def ranked(
 ) -> list[tuple[str, float]]:
     """Return every text of `length` characters or ended by one of `until`, with or without it, and its nats.
 
-    The text with the lowest mean, the one of `until` included, comes first. That may begin in the prime.
+    The text with the lowest mean, the one of `until` included, comes first. That may begin in the prime. A text that
+    several of `until` end comes once.
     """
     found = []
     for size in range(1 if until else length, length + 1):
@@ -102,7 +103,10 @@ def ranked(
                 longest = max((len(stop) for stop in until if (prime + text).endswith(stop)), default=0)
                 end = size if keep_until else max(0, size - longest)
                 found.append((nats.mean(), text[:end], nats[:end].sum()))
-    return [(text, nats) for _, text, nats in sorted(found)]
+    best: dict[str, float] = {}
+    for _, text, nats in sorted(found):
+        best.setdefault(text, nats)
+    return list(best.items())
 
 
 def search(
@@ -224,6 +228,15 @@ def test_with_until_all_texts_are_ranked_by_their_mean_nats(
         full = sample.prime + sample.text
         assert any(full.endswith(stop) for stop in until) or not keep_until or sample.ended_by == "length"
         assert sample.ended_by == "until" or len(sample.text) == LENGTH
+
+
+def test_a_text_that_several_stop_texts_end_comes_once_and_takes_one_place() -> None:
+    # "a" is followed by b, by c, or by a newline, and each of them ends it
+    model = chain(start={"a": 0.8, "b": 0.1}, a={"b": 0.4, "c": 0.35, "\n": 0.2}, b={"b": 0.9})
+    found = search(model, VOCABULARY, "", 3, 2, ["b", "c", "\n"])
+    assert [sample.text for sample in found] == ["a", ""]
+    with_stop = search(model, VOCABULARY, "", 3, 2, ["b", "c", "\n"], keep_until=True)
+    assert [sample.text for sample in with_stop] == ["ab", "ac"]
 
 
 def test_a_longer_text_wins_by_its_mean_although_it_is_less_likely() -> None:

@@ -253,6 +253,42 @@ def test_the_escape_is_read_as_the_mean_character(cell: str, activation: str) ->
     same(features, model.read(torch.tensor([[V, 2, V]]), model.initial_state(1))[0])
 
 
+class Spurious(np.ndarray[Any, Any]):
+    """Weights whose products are right, and yet raise the flag of an invalid operation, as OpenBLAS may."""
+
+    def __matmul__(self, other: Any) -> Any:
+        np.subtract(np.inf, np.inf)
+        return np.asarray(self) @ other
+
+    def __rmatmul__(self, other: Any) -> Any:
+        np.subtract(np.inf, np.inf)
+        return other @ np.asarray(self)
+
+
+def test_a_spurious_flag_of_a_product_warns_of_nothing() -> None:
+    """OpenBLAS computes with unused lanes as well, where it finds whatever was in memory."""
+    model = made("lstm", "tanh", {**SOME, "residual": True, "bidirectional": True})
+    expected, reader = to_numpy(model), to_numpy(model)
+    states = numpy_model.NumpyHMM({"transition": np.eye(H), "emission": np.ones((V, H))})
+    with pytest.warns(RuntimeWarning, match="invalid value"):
+        np.eye(H).view(Spurious) @ np.ones(H)
+    assert reader.bidirectional_heads is not None
+    stacks = [reader, reader.bidirectional_heads.backward]
+    for owner in [*stacks, states, *(layer for stack in stacks for layer in stack.layers)]:  # type: ignore[attr-defined]
+        spoilt = {name: value.view(Spurious) for name, value in vars(owner).items() if isinstance(value, np.ndarray)}
+        vars(owner).update(spoilt)
+    heads = reader.bidirectional_heads.weights  # type: ignore[attr-defined]
+    reader.bidirectional_heads.weights = {name: each.view(Spurious) for name, each in heads.items()}  # type: ignore[attr-defined]
+    tokens = windows()[0].numpy()
+    features, _ = reader.read(tokens, reader.initial_state(B))
+    same(np.asarray(features), expected.read(tokens, expected.initial_state(B))[0])
+    same(np.asarray(reader.logits(features)), expected.logits(features))
+    for one in (*stacks, states):
+        one.step(tokens, one.initial_state(B))
+    states.logits(states.read(tokens, states.initial_state(B))[0])
+    reader.bidirectional_heads.joint_logits(features, features, 1)
+
+
 # Architecture
 
 
