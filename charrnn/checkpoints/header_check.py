@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP, applicable
+from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP, applicable
 from charrnn.models import cells
 
 Check = Callable[[Any], bool]
@@ -87,7 +87,7 @@ MODEL: Fields = {
     "activation": one_of(*cells.ACTIVATIONS),
     "hidden_size": _SIZE,
     "order": either(whole(1, MAX_ORDER), _AUTO),
-    "num_layers": _SIZE,
+    "num_layers": either(whole(1, MAX_LAYERS), _AUTO),
     "embedding_size": _SIZE,
     "bidirectional": _FLAG,
     "dropout": either(_SHARE, _AUTO),

@@ -39,7 +39,8 @@ def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config
     where the evaluations cannot show it.
 
     The gap is judged at the best evaluation; the training score is with dropout, and so too high. Where the rate has
-    annealed the curve is flat whatever the reason: few epochs and no gap mean that more time would have helped.
+    annealed the curve is flat whatever the reason: few epochs and no gap, or very few and the best at the end, mean
+    that more time would have helped.
     """
     train, last = config.train, history[-1]
     if last.step == 0:
@@ -62,7 +63,8 @@ def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config
     earlier = history[-1 - max(1, len(history) // 5)]
     gained = 1 - last.judged_bits / earlier.judged_bits if earlier.judged_bits else 0.0
     # patience would end a longer training, too
-    if finished.reason != "patience" and (gained > 0.005 or (gap < 0.05 and last.epoch < 10)):
+    short = (gap < 0.05 and last.epoch < 10) or (top.step == last.step and last.epoch < 3)
+    if finished.reason != "patience" and (gained > 0.005 or short):
         return f"Validation loss was still falling, or would with a longer schedule: try {_longer(config, finished)}."
     return _after_levelling_off(history, gap, config)
 

@@ -9,6 +9,7 @@ ONLY_SETTING = {"ngram": "order", "hmm": "hidden_size"}  # of a model without re
 
 LARGEST = 10**12  # of counts and sizes
 MAX_ORDER = 10  # of an n-gram model
+MAX_LAYERS = 1_000
 MAX_TIME_SKIP = 1_000_000  # steps: the state holds as many hidden states
 MAX_RATE = 1e6  # of learning rates, weight decay, L1 and clipping
 MAX_SECONDS = 3.2e8  # ten years

@@ -204,7 +204,9 @@ def allowed_values(section: str, name: str) -> str:
 
 def _mistakes(error: ValidationError) -> Iterator[Conflict]:
     """Turn pydantic's errors into sentences that name the settings, their values and the allowed values."""
-    for item in error.errors():
+    errors = error.errors()
+    largest = {item["loc"][:2]: item["ctx"]["le"] for item in errors if item["type"] == "less_than_equal"}
+    for item in errors:
         location = [str(name) for name in item["loc"]]
         key = ".".join(location[:2])
         section = Config.SECTIONS.get(location[0]) if location else None
@@ -214,7 +216,11 @@ def _mistakes(error: ValidationError) -> Iterator[Conflict]:
         elif section is None or len(location) < 2 or location[1] not in section.model_fields:
             yield Conflict(f"{key or 'the configuration'} is not a setting", ())
         else:
-            yield Conflict(f"{key} is {item['input']!r}; it must be {allowed_values(*location[:2])}", (key,))
+            allowed = allowed_values(*location[:2])
+            limit = largest.get(item["loc"][:2], 0)
+            if limit >= 1_000 and f"{limit:,.0f}" not in allowed:  # one that nobody meets but by mistake
+                allowed = f"at most {limit:,.0f}"
+            yield Conflict(f"{key} is {item['input']!r}; it must be {allowed}", (key,))
 
 
 def joined(mistakes: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charrnn.config.conflicts import Conflict, Conflicts
-from charrnn.config.limits import LARGEST, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTING
+from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTING
 from charrnn.config.values import (
     Amount,
     Auto,
@@ -139,7 +139,7 @@ class ModelConfig(Section):
         allowed="an integer from 1 to 10, or auto",
         description="For ngram: characters per n-gram, including the predicted one; auto chooses by validation loss.",
     )
-    num_layers: Positive | Auto = setting(
+    num_layers: Annotated[Positive, Field(le=MAX_LAYERS)] | Auto = setting(
         "auto", allowed="a positive integer, or auto", description="Stacked recurrent layers."
     )
     embedding_size: Positive | Auto = setting(

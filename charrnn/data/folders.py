@@ -51,7 +51,9 @@ class Found:
     def _endings(self) -> str:
         most = self.endings.most_common(_SHOWN)
         others = self.endings.total() - sum(count for _, count in most)
-        named = [f"{count:,} {ending}" for ending, count in most] + [f"{others:,} others"] * (others > 0)
+        named = [f"{count:,} {ending}" for ending, count in most] + [f"{others:,} other{'s' * (others > 1)}"] * (
+            others > 0
+        )
         return ", ".join(named)
 
     def _example(self) -> str:

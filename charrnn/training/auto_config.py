@@ -397,5 +397,5 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
 
 def _minutes(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
+        return counted(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds >= 600 else f"{seconds / 60:.2g} minutes"

@@ -42,6 +42,9 @@ def test_a_value_on_the_command_line_is_bounded_too() -> None:
         ("train.l1=1e308", "a number from 0 to 1,000,000"),
         ("train.learning_rate=inf", "a number above 0, at most 1,000,000, or auto"),
         ("train.time=1e300", "a time such as 90s, 10m or 1h30m, or null"),
+        ("train.time=999999h", "it must be at most 320,000,000."),
+        ("model.num_layers=100000000", "it must be at most 1,000."),
+        ("train.epochs=1000000000000000", "it must be at most 1,000,000,000,000."),
     ],
 )
 def test_extremes_are_refused(setting: str, allowed: str) -> None:
