@@ -15,6 +15,7 @@ from charrnn.errors import CharRNNError
 from charrnn.messages import Say, silent
 from charrnn.paths import NO_SUCH, is_file, status
 
+MAX_BYTES_A_CHARACTER = 16  # of any encoding, marks and carriage returns included
 _INSTEAD = "Name a text to score instead: charrnn evaluate TEXT"
 
 
@@ -69,7 +70,7 @@ def _find_texts(header: Header, path: Path, lost: str) -> list[str]:
         if reason := why_unread(name):
             raise CharRNNError(f"{name}: the text that {path} was trained on {reason}. {lost}")
         size, strict = Path(name).stat().st_size, header.config.data.encoding_errors == "strict"
-        if strict and size > 8 * header.corpus.characters + 4:
+        if strict and size > MAX_BYTES_A_CHARACTER * header.corpus.characters:
             raise CharRNNError(f"{name}: the text has changed since {path} was trained on it. {lost}")
     return texts
 

@@ -51,10 +51,8 @@ class Found:
     def _endings(self) -> str:
         most = self.endings.most_common(_SHOWN)
         others = self.endings.total() - sum(count for _, count in most)
-        named = [f"{count:,} {ending}" for ending, count in most] + [f"{others:,} other{'s' * (others > 1)}"] * (
-            others > 0
-        )
-        return ", ".join(named)
+        named = [f"{count:,} {ending}" for ending, count in most]
+        return ", ".join(named + [f"{others:,} other{'s' * (others > 1)}"] * (others > 0))
 
     def _example(self) -> str:
         ending = next((ending for ending, _ in self.endings.most_common() if ending.startswith(".")), "")

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,9 @@ def read(
     Raises LongerError as soon as there are more than `longest` characters.
     """
     files = text_files.find_files(data.texts, data.glob, say)
+    for file, times in Counter(files).items():
+        if times > 1:
+            say(f"{file} is named {times} times, and read as often.")
     stamps = [stamp(file) for file in files]
     size = sum(each[1] for each in stamps if each is not None)
     if size >= _LARGE:

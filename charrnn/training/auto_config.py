@@ -57,8 +57,7 @@ MAX_GENTLE_LEARNING_RATE = 8e-3  # where larger steps do harm
 HMM_LEARNING_RATE = 0.1  # of logits, which go far: a character that a hidden state never emits
 LEARNING_RATE_FACTOR_BY_OPTIMIZER = {"adamw": 1.0, "rmsprop": 0.5, "sgd": 100.0}  # of AdamW's rate
 MAX_WEIGHT_DECAY_BY_EPOCHS = {0: 0.1, 3: 0.3}  # AdamW's
-# epochs (or times the whole training, if that is less) in which decay shrinks a step's effect to 1/e: weights are an
-# average over the steps of that time (Wang and Aitchison 2024)
+# epochs, or times the whole training, in which decay shrinks a step's effect to 1/e (Wang and Aitchison 2024)
 WEIGHT_DECAY_EPOCHS = 1.2
 LOW_WEIGHT_DECAY = 0.01  # of logits, which go far; of a recurrence without gates, which struggles to remember anyway
 
@@ -383,8 +382,8 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
         network += f", {'tied ' if model.tied else ''}embedding {model.embedding_size}, dropout {model.dropout:g}"
     kernel = " (custom kernel)" if train.kernel == "custom" else ""
     seconds = (length.steps / length.per_epoch if length.steps else length.epochs or 0) * task.training / speed
-    unit = "step" if length.steps else "epoch"
-    duration = f"{counted(length.steps or length.epochs or 0, unit)}, about {_minutes(seconds)}"
+    amount = counted(length.steps or length.epochs or 0, "step" if length.steps else "epoch")
+    duration = f"{amount}, about {_minutes(seconds)}"
     if train.time and 0 < seconds < 0.9 * train.time:
         duration += f" of the {_minutes(train.time)} given"
     elif train.time:

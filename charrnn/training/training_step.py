@@ -107,8 +107,7 @@ class Training:
             LOOKAHEAD if config.model.bidirectional else 0,
         )
         self.load_batch = make_loader(self.batches, device)
-        self.state = self.model.initial_state(batch_size)
-        self.teacher: losses.Teacher | None = None
+        self.state, self.teacher = self.model.initial_state(batch_size), None
         if teacher is not None:
             teacher.to(device).eval().requires_grad_(False).use_custom_kernel(custom)
             self.teacher = losses.Teacher(teacher, resolved(train.distillation), teacher.initial_state(batch_size))

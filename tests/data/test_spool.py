@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charrnn.config.schema import DataConfig
 from charrnn.data import spool, text_files
 from charrnn.data.spool import TextSpool
 from charrnn.data.text_files import TextReader
@@ -145,3 +146,12 @@ def test_a_system_without_a_temporary_folder_is_reported_in_one_sentence(monkeyp
     message = str(spool.cannot_store(None, FileNotFoundError(errno.ENOENT, "No usable temporary directory found")))
     assert message.startswith("The system's temporary folder: cannot be written (No usable temporary directory found).")
     assert message.endswith("Set TMPDIR to use another folder.")
+
+
+def test_a_text_that_is_named_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+    said: list[str] = []
+    name = str(tmp_path / "a.txt")
+    with spool.read(DataConfig(texts=[name, name]), "a.txt", said.append) as text:
+        assert text.length == 7
+    assert said == [f"{name} is named 2 times, and read as often."]
