@@ -249,6 +249,8 @@ def _with_escapes(chosen: SampleOptions) -> SampleOptions:
     """Read the escapes of the texts that were typed, or give a hint where some may be meant."""
     given: dict[str, str | None] = {"prime": chosen.prime, "infill": chosen.infill, "suffix": chosen.suffix}
     typed = {name: text for name, text in given.items() if text is not None and text != "-"}
+    if chosen.escapes and not typed and not chosen.until:
+        raise MisuseError("-e reads escapes of --prime, --until, --suffix and --infill; name one, or leave it out.")
     if chosen.escapes:
         read: dict[str, Any] = {name: unescaped(dashed(name), text) for name, text in typed.items()}
         return chosen._replace(until=tuple(unescaped("--until", text) for text in chosen.until), **read)

@@ -98,7 +98,10 @@ def search(
         logits, state = model.step(tokens[:, None], state.select(rows))
         nats = likelihood.all_nats(vocabulary, logits)
     finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]
-    best = sorted(finished, key=lambda found: found[0])[:width]
+    return _samples(prime, sorted(finished, key=lambda found: found[0])[:width])
+
+
+def _samples(prime: str, best: list[_Finished]) -> list[Sample]:
     samples = []
     for index, (_, path, total, ended_by) in enumerate(best):
         text = _text(path)

@@ -63,15 +63,7 @@ def start(
     """
     began = time.perf_counter() if began is None else began
     init_from = init_from or base_model.find(config, say)
-    if init_from is None and config.train.distillation not in ("auto", 0.0):
-        raise MisuseError(
-            f"train.distillation={config.train.distillation:g} needs a model to learn from: name it with --init-from,"
-            " or set train.distillation=0."
-        )
-    inherited = ""
-    if init_from is not None:
-        inherited = model_file.read_header(init_from).vocabulary.characters
-        config = config.with_values(train={"init_from": base_model.reference(init_from)})
+    config, inherited = _name_base(config, init_from)
     with _prepared(config, folder, stdin, say, inherited) as ready:
         card, vocabulary = ready.card, ready.text.vocabulary
         say(_what_was_read(ready.text))
@@ -113,6 +105,19 @@ def start(
             teacher=base if plan.config.train.distillation else None,
         )
         return TrainingJob(training, ready.run)
+
+
+def _name_base(config: Config, base: Path | None) -> tuple[Config, str]:
+    """Return the configuration with the name of its base model, and the characters of that model's vocabulary."""
+    if base is not None:
+        config = config.with_values(train={"init_from": base_model.reference(base)})
+        return config, model_file.read_header(base).vocabulary.characters
+    if config.train.distillation not in ("auto", 0.0):
+        raise MisuseError(
+            f"train.distillation={config.train.distillation:g} needs a model to learn from: name it with --init-from,"
+            " or set train.distillation=0."
+        )
+    return config, ""
 
 
 def start_counting(

@@ -999,3 +999,7 @@ def test_memory_that_others_have_filled_is_a_sentence(
     result = charrnn("evaluate", "-m", str(trained), "text.txt")
     told = "There is not enough memory. Close other programs, ask for less, or name another --device."
     assert_sentence(result, 1, told)
+
+
+def test_escapes_need_a_text_to_read_them_in(trained: Path, charrnn: Charrnn) -> None:
+    assert_sentence(charrnn("sample", "-m", "text", "-e", "-n", "3"), 2, "-e reads escapes of --prime, --until")
