@@ -249,7 +249,7 @@ def _with_escapes(chosen: SampleOptions) -> SampleOptions:
     """Read the escapes of the texts that were typed, or give a hint where some may be meant."""
     given: dict[str, str | None] = {"prime": chosen.prime, "infill": chosen.infill, "suffix": chosen.suffix}
     typed = {name: text for name, text in given.items() if text is not None and text != "-"}
-    if chosen.escapes and not typed and not chosen.until:
+    if chosen.escapes and not chosen.until and all(text is None for text in given.values()):
         raise MisuseError("-e reads escapes of --prime, --until, --suffix and --infill; name one, or leave it out.")
     if chosen.escapes:
         read: dict[str, Any] = {name: unescaped(dashed(name), text) for name, text in typed.items()}

@@ -110,8 +110,8 @@ def start(
 def _name_base(config: Config, base: Path | None) -> tuple[Config, str]:
     """Return the configuration with the name of its base model, and the characters of that model's vocabulary."""
     if base is not None:
-        config = config.with_values(train={"init_from": base_model.reference(base)})
-        return config, model_file.read_header(base).vocabulary.characters
+        characters = model_file.read_header(base).vocabulary.characters
+        return config.with_values(train={"init_from": base_model.reference(base)}), characters
     if config.train.distillation not in ("auto", 0.0):
         raise MisuseError(
             f"train.distillation={config.train.distillation:g} needs a model to learn from: name it with --init-from,"

@@ -108,7 +108,8 @@ def restore(training: Training, path: Path, header: Header, position: Position, 
 
     Raises CharRNNError for tensors or a position that do not fit.
     """
-    check_tensors(path, tensors, training.tensors(), training.model, training.config.train.optimizer, position.device)
+    optimizer, same = training.config.train.optimizer, position.device == training.device.type
+    check_tensors(path, tensors, training.tensors(), training.model, optimizer, same_device=same)
     if position.window >= training.batches.windows:
         raise safetensors_file.damaged(path, "its position is beyond the end of an epoch")
     training.history = list(header.history)

@@ -21,7 +21,6 @@ from charrnn.models.layers import State
 
 _MOMENTS = EXTRA + "optimizer/"
 GENERATOR = EXTRA + "generator"
-_CUDA_STATE = 16  # bytes
 # what each optimizer keeps for each weight, by torch's names
 MOMENTS = {
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
@@ -98,16 +97,19 @@ def check_tensors(
     expected: Mapping[str, Tensor],
     model: Network,
     optimizer: str,
-    device: str,
+    *,
+    same_device: bool,
 ) -> None:
-    """Raise CharRNNError where tensors of a file are not those of a training, `expected`, by an optimizer on a type of
-    device. It may have made no moments yet: those that are there must be complete and fit their weights."""
+    """Raise CharRNNError where tensors of a file are not those of a training, `expected`, by an optimizer, on the same
+    type of device or another. It may have made no moments yet: those that are there must be complete and fit."""
     expected = {name: tensor for name, tensor in expected.items() if not name.startswith(_MOMENTS)}
     sizes = [weights.shape for weights in model.parameters()]
     found: dict[int, set[str]] = {}  # the moments of each weight
     for name, tensor in tensors.items():
         if name in expected:
-            fits = _fits_generator(tensor, device) if name == GENERATOR else expected[name].shape == tensor.shape
+            fits = expected[name].shape == tensor.shape
+            if name == GENERATOR:
+                fits = _fits_generator(tensor, expected[name], same_device)
         else:
             index, _, key = name.removeprefix(_MOMENTS).partition("/")
             fits = name.startswith(_MOMENTS) and index.isascii() and index.isdigit() and int(index) < len(sizes)
@@ -120,14 +122,17 @@ def check_tensors(
         raise safetensors_file.damaged(path, "its training state is incomplete")
 
 
-def _fits_generator(state: Tensor, device: str) -> bool:
-    """Say whether bytes are the state of a generator of a type of device; only that of the CPU is used elsewhere."""
-    if state.dtype != torch.uint8 or state.dim() != 1:
+def _fits_generator(state: Tensor, expected: Tensor, same_device: bool) -> bool:
+    """Say whether bytes are the state of a generator; of one of another type of device they are not used."""
+    if not same_device:
+        return state.dtype == torch.uint8
+    if state.dtype != torch.uint8 or state.shape != expected.shape:
         return False
-    if device != "cpu":
-        return device != "cuda" or len(state) == _CUDA_STATE
+    generator = Generator()
+    if state.shape != generator.get_state().shape:  # not that of the CPU, which alone checks its bytes
+        return True
     try:
-        Generator().set_state(state)
+        generator.set_state(state)
     except RuntimeError:
         return False
     return True
