@@ -135,12 +135,16 @@ class FileDecoder:
         others = "--encoding-errors replace (by U+FFFD) or skip"
         if self._guess.binary and not wide:
             return f"{where}; {_BINARY}"
-        # sequences of UTF-8 stand in another encoding by chance: rarely, or in some scripts often
+        # sequences of UTF-8 stand in another encoding by chance: rarely, or in some scripts often; those of an East
+        # Asian encoding in any text
+        unicode = self._codec.startswith("utf")
         valid = (self._characters if wide else self._beyond_ascii - 2 * self._replaced) / self.invalid
         valid = math.inf if self._head.startswith(codecs.BOM_UTF8) else valid
-        guess = None if valid > (1 if self._codec.startswith("utf") else 50) else self._guess.finish()
-        if guess is None or (guess.western and valid > 0.05):
-            rest = f"The rest is {name}:" if valid > 0.05 else "Name its encoding with --encoding, or"
+        guess = None if valid > (1 if unicode else 50) else self._guess.finish()
+        if guess is None or (unicode and guess.western and valid > 0.05):
+            rest = (
+                f"The rest is {name}:" if valid > (0.05 if unicode else 50) else "Name its encoding with --encoding, or"
+            )
             return f"{where}. {rest} add {others}."
         few = self.invalid < FEW
         advice = f"{guess.name}, which reads {guess.excerpt!r} there: add --encoding {guess.name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,13 @@ def test_a_text_that_decodes_loads_no_library_to_guess(monkeypatch: pytest.Monke
     assert text_files.read(["-"], stdin=io.BytesIO(CHINESE.encode())) == CHINESE
     with pytest.raises(ImportError):
         advice((CHINESE * 20).encode("gb18030"))
+
+
+@pytest.mark.parametrize("named", ["gb18030", "big5", "shift_jis", "euc_kr"])
+def test_an_east_asian_encoding_named_for_english_is_told_to_be_wrong(tmp_path: Path, named: str) -> None:
+    """Most pairs of a curly apostrophe and a letter are characters there, and the rest was to be replaced."""
+    path = tmp_path / "letters.txt"
+    lines = "It’s what we’d say: “don’t ask”, they’ll know – we’re sure.\n" * 40
+    path.write_bytes(lines.encode("cp1252"))
+    with pytest.raises(CharRNNError, match="add --encoding cp1252"):
+        text_files.read([str(path)], named)
