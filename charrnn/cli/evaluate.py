@@ -209,7 +209,7 @@ def _row(
             score, mode = result.score, {"mode": "static"}
             if both:
                 sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=shown.update)
-    check_finite(score.nats)
+    check_finite(score.nats + (sides.backward.nats + sides.cloze.nats if sides else 0.0))
     if evaluator is None and result.needs_single_pass:
         note(f"{label} does not forget what it read, so parallel segments would not agree: it was scored in one pass.")
     return {

@@ -17,9 +17,9 @@ _NUMBERS: dict[str, Callable[[Scores], str]] = {
     "perplexity": lambda row: "-" if math.isinf(row["perplexity"]) else f"{row['perplexity']:.3f}",
 }
 _BOTH_SIDES: dict[str, Callable[[Scores], str]] = {
-    "given both sides": lambda row: f"{row['cloze_bits_per_character']:.4f}",
+    "given both sides": lambda row: _bits(row["cloze_bits_per_character"]),
     "right": lambda row: f"{row['cloze_accuracy']:.2%}",
-    "backwards": lambda row: f"{row['backward_bits_per_character']:.4f}",
+    "backwards": lambda row: _bits(row["backward_bits_per_character"]),
 }
 _LEAST_NAME = 12  # columns
 
