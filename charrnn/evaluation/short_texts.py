@@ -43,7 +43,10 @@ def score(
 def score_batch(
     model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Tokens], progress: Progress = no_progress
 ) -> list[Score]:
-    """Score texts, given as tokens, in one batch, each exactly and from the initial state."""
+    """Score texts, given as tokens, in one batch, each exactly and from the initial state.
+
+    Raises CharRNNError for scores that are not finite.
+    """
     lengths = np.array([len(tokens) for tokens in texts])
     nats, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     first = 0
@@ -53,13 +56,16 @@ def score_batch(
         nats += (likelihood.target_nats(vocabulary, logits, targets) * inside).sum(1)
         correct += ((logits.argmax(-1) == targets) & inside).sum(1)
         progress(int(inside.sum()))
+    likelihood.check_finite(nats)
     return [Score(float(each), int(n), int(right)) for each, n, right in zip(nats, lengths, correct, strict=True)]
 
 
 def character_nats(model: LanguageModel, vocabulary: Vocabulary, text: Tokens) -> npt.NDArray[np.float64]:
     """Compute the negative log-likelihood of each of N tokens, in nats (N), exactly and from the initial state."""
     found = [likelihood.target_nats(vocabulary, logits, row)[0] for row, logits in _windows(model, vocabulary, [text])]
-    return np.concatenate([np.empty(0), *found])
+    nats = np.concatenate([np.empty(0), *found])
+    likelihood.check_finite(nats)
+    return nats
 
 
 def _windows(
