@@ -163,7 +163,7 @@ def plan(
             "weight_decay": _choose_decay(sized.model, span, rate) / factor,
         },
     )
-    evaluation_seconds = validation / (speed * _scoring_speedup(sized.model))
+    evaluation_seconds = throughput.longest_evaluation(sized, validation, speed)
     if limit is not None and evaluation_seconds > task.seconds / 2:
         notes.append(throughput.SLOW_EVALUATION.format(_minutes(evaluation_seconds)))
     return TrainingPlan(sized, (*notes, _describe(sized, task, span, speed)), evaluation_seconds)

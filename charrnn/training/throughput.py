@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import torch
 
-from charrnn.config.schema import Config, ModelConfig, resolved
+from charrnn.config.schema import Config, resolved
 from charrnn.data.loader import Batch
 from charrnn.device import Bf16, is_out_of_memory, tf32
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.factory import Network, make_model
 
-MIN_SCORING_SPEEDUP = 2.0  # an evaluation reads at least so many times as fast as training
+# an evaluation reads at least so many times as fast as training; what trains in bf16 may be scored in fp32
+SLOWEST_SCORING = {"fp32": 2.0, "bf16": 1.2}
 ROUNDS = 4  # the first is a warm-up
 MAX_SHARE = 0.02  # of a time budget, after which a benchmark has no further round
 MAX_SLOWDOWN = 3  # a variant this many times slower than the fastest is not timed again
@@ -62,9 +63,10 @@ def fastest_variant(
     return config.with_values(train=variants[best]), speeds[best]
 
 
-def longest_evaluation(model: ModelConfig, characters: int, speed: float) -> float:
+def longest_evaluation(config: Config, characters: int, speed: float) -> float:
     """Return the seconds that an evaluation of so many characters takes at the most, given training's speed."""
-    return characters / (speed * (1.0 if model.bidirectional else MIN_SCORING_SPEEDUP))
+    times = SLOWEST_SCORING["bf16" if config.train.precision == "bf16" else "fp32"]
+    return characters / (speed * times / (2 if config.model.bidirectional else 1))
 
 
 def shorten_windows(config: Config) -> Config:

@@ -155,7 +155,7 @@ class Training:
             spent, waiting = self.position.seconds - self.position.startup, self.position.evaluation_seconds
             if not self.history and self._read:  # the machine may have become busy since the plan
                 speed = self._read / max(self._reading, 1e-9)
-                waiting = max(waiting, throughput.longest_evaluation(self.config.model, len(self.validation), speed))
+                waiting = max(waiting, throughput.longest_evaluation(self.config, len(self.validation), speed))
             available = max(left - waiting, left / 2)
             by_time = spent / max(available, 1e-9)
         return min(1.0, max(by_steps, by_time))

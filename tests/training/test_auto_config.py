@@ -316,14 +316,22 @@ def test_weights_average_about_the_last_epoch_however_many_steps_it_has(
     assert train.weight_decay == pytest.approx(decay)
 
 
-@pytest.mark.parametrize(("model", "slower"), [((), 3.0), (("model.bidirectional=true",), 1.5)])
-def test_an_evaluation_is_estimated_to_read_faster_than_training(model: tuple[str, ...], slower: float) -> None:
+@pytest.mark.parametrize(
+    ("settings", "faster"),
+    [
+        (("train.precision=fp32",), 2.0),
+        (("train.precision=bf16",), 2 * 1.2),  # in which training is twice as fast here
+        (("train.precision=fp32", "model.bidirectional=true"), 1.0),
+    ],
+)
+def test_an_evaluation_is_estimated_to_read_faster_than_training(settings: tuple[str, ...], faster: float) -> None:
+    """With 6,000 characters, trained in bf16, it takes nearly as long: twice the time given was taken."""
     result = planned(
-        900_000, "model.hidden_size=256", "model.num_layers=1", "train.precision=fp32", "train.kernel=torch", *model,
+        900_000, "model.hidden_size=256", "model.num_layers=1", "train.kernel=torch", *settings,
         rate=1e9, validation=50_000,
     )  # fmt: skip
     rate = 1e9 / products(result.config.model, 65)
-    assert result.evaluation_seconds == pytest.approx(50_000 / (rate * slower))
+    assert result.evaluation_seconds == pytest.approx(50_000 / (rate * faster))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "hmm"])
