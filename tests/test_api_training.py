@@ -21,7 +21,7 @@ from charrnn import (
     TrainedRun,
     train,
 )
-from charrnn.checkpoints import safetensors_file
+from charrnn.checkpoints import model_file, safetensors_file
 from tests.conftest import TINY, Charrnn
 
 SETTINGS = dict(setting.split("=") for setting in TINY)
@@ -254,3 +254,16 @@ def test_mistakes_in_settings_are_told_together(here: Path) -> None:
         train("text.txt", hiden_size=5, foo=3)
     with pytest.raises(CharRNNError, match=r"nothing\.txt: no such file"):
         train("nothing.txt", steps=5)
+
+
+def test_a_base_model_that_has_changed_is_told_to_the_caller_and_to_nobody_else(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old = train("text.txt", SETTINGS, steps=5, run="old").path
+    train("text.txt", SETTINGS, steps=5, run="tuned", init_from="old")
+    header, tensors = model_file.read(old)
+    model_file.write(old, header, {name: tensor * 1.01 for name, tensor in tensors.items()})
+    said: list[str] = []
+    train(config="tuned/config.yaml", run="again", say=said.append)
+    assert any("has changed since these settings were written" in message for message in said)
+    assert capfd.readouterr() == ("", "")

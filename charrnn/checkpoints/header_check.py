@@ -6,14 +6,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP, applicable
+from charrnn.config.limits import (
+    LARGEST,
+    MAX_LAYERS,
+    MAX_NAME,
+    MAX_ORDER,
+    MAX_RATE,
+    MAX_SECONDS,
+    MAX_TIME_SKIP,
+    applicable,
+)
 from charrnn.models import cells
 
 Check = Callable[[Any], bool]
 Fields = Mapping[str, Check]
 
 MAX_COUNT = 2**53  # characters, steps, bytes: above, a float no longer holds every number
-_MAX_NAME = 1 << 16  # characters
 
 
 class Garbled(ValueError):
@@ -47,7 +55,7 @@ def either(*checks: Check) -> Check:
 
 def name(value: Any) -> bool:
     """Accept a string that can be a file's name: no NUL, not endless."""
-    return type(value) is str and len(value) <= _MAX_NAME and "\0" not in value
+    return type(value) is str and len(value) <= MAX_NAME and "\0" not in value
 
 
 def names(value: Any) -> bool:
@@ -188,9 +196,9 @@ def check(content: Mapping[str, Any]) -> None:
     _check_settings(data, DATA, "data.", ("texts",))
     _check_settings(model, MODEL, "model.", ("cell",))
     _check_settings(train, TRAIN, "train.", ("seed",) if counted else ("seed", *_RESOLVED))
-    for name, value in [*model.items(), *((name, train.get(name)) for name in _RESOLVED)]:
-        if value == "auto":
-            raise Garbled(f"{'model' if name in model else 'train'}.{name}")
+    for section, key in [*(("model", key) for key in model), *(("train", key) for key in _RESOLVED)]:
+        if config[section].get(key) == "auto":
+            raise Garbled(f"{section}.{key}")
     vocabulary, corpus = _part(content, "vocabulary", ""), _part(content, "corpus", "")
     _check_vocabulary(vocabulary)
     _check_fields(corpus, CORPUS, "corpus.")
@@ -209,8 +217,9 @@ def check(content: Mapping[str, Any]) -> None:
 
 
 def _check_settings(values: Mapping[str, Any], fields: Fields, prefix: str, needed: Sequence[str]) -> None:
-    for key in [*(key for key in values if key not in fields), *(key for key in needed if key not in values)]:
-        raise Garbled(f"{prefix}{key}")
+    wrong = [key for key in values if key not in fields] + [key for key in needed if key not in values]
+    if wrong:
+        raise Garbled(f"{prefix}{wrong[0]}")
     _check_fields(values, {key: valid for key, valid in fields.items() if key in values}, prefix)
 
 

@@ -132,7 +132,7 @@ def train(
         if resume:
             job = resumed_job(texts, model, given, device, say, began)
         else:
-            job = new_job(texts, config, given, folder, init_from, device, say, stdin(), began)
+            job = new_job(texts, config, given, folder, init_from, device, say, stdin(), began, warn=note)
         stopper.saves = job.saves
         code = _run(job, quiet, samples, stopper)
     if code:
@@ -149,10 +149,13 @@ def new_job(
     say: Say,
     stdin: BinaryIO | None = None,
     began: float | None = None,
+    *,
+    warn: Say | None = None,
 ) -> TrainingJob[Any]:
     """Start a run as the options say: of `texts`, by a preset or file `source` and KEY=VALUE `settings`.
 
-    A time budget counts from `began` (of time.perf_counter), by default from now.
+    A time budget counts from `began` (of time.perf_counter), by default from now. Warnings go to `warn`, by default to
+    `say` like all messages.
     """
     began = time.perf_counter() if began is None else began
     from charrnn.checkpoints import base_model
@@ -164,7 +167,7 @@ def new_job(
     if init_from is not None:
         start: Path | None = find_model(init_from)
     else:
-        start = base_model.find(loading.load(source, settings), note)
+        start = base_model.find(loading.load(source, settings), warn or say)
     if start is not None:
         from charrnn.training.fine_tuning import fine_tuning_base
 
