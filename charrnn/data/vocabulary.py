@@ -24,13 +24,15 @@ class Vocabulary:
 
     `characters` are the V known ones, most frequent first. `seen` is N, the characters of the training split, and
     `novel` how many of them occur once or are left out (the Good-Turing count). The last `unseen` characters do not
-    occur in the training split: they are inherited from the model that training started from.
+    occur in the training split: they are inherited from the model that training started from. The `boundary` is the text
+    that ends each document; the models read it before a text, to predict its first character from.
     """
 
     characters: str
     seen: int
     novel: int
     unseen: int = 0
+    boundary: str = "\n"
     _table: _Tokens = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
