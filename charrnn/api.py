@@ -217,7 +217,7 @@ class TextModel:
         return infill.fill(self._model, self._vocabulary, gapped, num, width)
 
     def score(self, content: str) -> Score:
-        """Score a text exactly, in a single pass that starts after a newline."""
+        """Score a text exactly, in a single pass that starts after the boundary of documents."""
         tokens = self._vocabulary.encode(text("text", content))
         return short_texts.score_batch(self._model, self._vocabulary, [tokens])[0]
 
@@ -229,7 +229,8 @@ class TextModel:
     def encode(self, content: str) -> npt.NDArray[np.int64]:
         """Return the N tokens of a text of N characters: positions in `characters`, or V for any other character.
 
-        A model reads a newline before every text, to predict its first character from.
+        A model reads the boundary of its documents before every text, to predict the first character from: a newline,
+        unless it was trained on documents.
         """
         return self._vocabulary.encode(text("text", content)).astype(np.int64)
 
@@ -241,7 +242,7 @@ class TextModel:
         """
         if isinstance(self._model, Ngram):
             raise MisuseError(f"{self.path} is an n-gram model and has no states; load a network or an hmm.")
-        return read_states(self._model, self.encode(content), self._vocabulary.newline)
+        return read_states(self._model, self.encode(content), self._vocabulary.boundary_tokens)
 
     def torch_module(self) -> Network:
         """Load the model once more, as a torch.nn.Module in evaluation mode, on the CPU and in fp32.

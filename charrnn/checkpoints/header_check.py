@@ -13,8 +13,10 @@ from charrnn.config.limits import (
     MAX_ORDER,
     MAX_RATE,
     MAX_SECONDS,
+    MAX_SEPARATOR,
     MAX_TIME_SKIP,
     applicable,
+    boundary,
 )
 from charrnn.models import cells
 
@@ -87,7 +89,8 @@ DATA: Fields = {
     "glob": names,
     "max_expansion": _POSITIVE,
     "split": shares,
-    "documents": one_of("none", "line", "blank-line", "file"),
+    "documents": one_of("none", "line", "blank-line", "file", "separator"),
+    "separator": either(_NONE, lambda value: name(value) and 0 < len(value) <= MAX_SEPARATOR and value != "\n"),
     "min_count": _POSITIVE,
 }
 MODEL: Fields = {
@@ -201,6 +204,7 @@ def check(content: Mapping[str, Any]) -> None:
             raise Garbled(f"{section}.{key}")
     vocabulary, corpus = _part(content, "vocabulary", ""), _part(content, "corpus", "")
     _check_vocabulary(vocabulary)
+    _check_boundary(content, data, vocabulary["characters"])
     _check_fields(corpus, CORPUS, "corpus.")
     _check_repeated(corpus.get("repeated"))
     if vocabulary["seen"] != corpus["training"]:
@@ -240,6 +244,19 @@ def _check_vocabulary(vocabulary: Mapping[str, Any]) -> None:
         raise Garbled("vocabulary.novel")
     if vocabulary.get("unseen", 0) >= len(characters):
         raise Garbled("vocabulary.unseen")
+
+
+def _check_boundary(content: Mapping[str, Any], data: Mapping[str, Any], characters: str) -> None:
+    """Refuse a boundary that is not that of the settings, or cannot be written; earlier versions had none."""
+    documents, separator = data.get("documents", "none"), data.get("separator")
+    if (documents == "separator") != (separator is not None):
+        raise Garbled("data.separator")
+    if ("boundary" in content or documents == "separator") and content.get("boundary") != boundary(
+        documents, separator
+    ):
+        raise Garbled("boundary")
+    if not set(content.get("boundary", "\n")) <= set(characters):
+        raise Garbled("boundary")
 
 
 def _check_repeated(repeated: Any) -> None:

@@ -131,8 +131,11 @@ def write_tables(
 
 
 def _content(header: Header) -> dict[str, Any]:
+    boundary = header.vocabulary.boundary
+    named = {} if boundary == "\n" else {"boundary": boundary}  # else an earlier version can read it
     return {
-        "format": FORMAT,
+        "format": FORMAT if named else FORMAT - 1,
+        **named,
         "config": loading.to_dict(header.config),
         "vocabulary": {
             "characters": header.vocabulary.characters,

@@ -22,7 +22,7 @@ from charrnn.checkpoints import header_check
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
-FORMAT = 2
+FORMAT = 3  # of a file that names the boundary of its documents; of any other, the one before
 EXTRA = "training/"  # prefix of the tensors that only resuming needs
 TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
 GRAMS = "grams/"  # prefix of an n-gram model's tables
@@ -57,7 +57,8 @@ class Contents:
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary."""
         recorded = self.content["vocabulary"]
-        return Vocabulary(recorded["characters"], recorded["seen"], recorded["novel"], recorded.get("unseen", 0))
+        counts = recorded["seen"], recorded["novel"], recorded.get("unseen", 0)
+        return Vocabulary(recorded["characters"], *counts, self.content.get("boundary", "\n"))
 
 
 def write(

@@ -47,7 +47,8 @@ def find(header: Header, path: Path, lost: str, *, say: Say = silent) -> Corpus:
         return cached
     changed = CharRNNError(f"{texts[0]}: the text has changed since {path} was trained on it. {lost}")
     try:
-        with spool.read(data, header.corpus.name, say, longest=header.corpus.characters) as source:
+        boundary, longest = vocabulary.boundary, header.corpus.characters
+        with spool.read(data, header.corpus.name, say, boundary=boundary, longest=longest) as source:
             if source.digest != header.corpus.sha256:
                 raise changed
             built = corpus.build(source, data, seed, header.corpus.name, vocabulary=vocabulary)

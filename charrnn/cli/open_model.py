@@ -63,7 +63,8 @@ def adapted_model(
 
     header, model = open_model(path, device)
     check_trainable("--adapt", header)
-    content = text_files.read([name], encoding, stdin(), errors=errors, say=note)
+    boundary = header.vocabulary.boundary
+    content = text_files.read([name], encoding, stdin(), errors=errors, boundary=boundary, say=note)
     rule = dynamic_tuning.load_rule(path) or dynamic.UpdateRule()
     rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
     with bar(len(content)) as shown:

@@ -15,6 +15,17 @@ MAX_RATE = 1e6  # of learning rates, weight decay, L1 and clipping
 MAX_SECONDS = 3.2e8  # ten years
 MAX_NAME = 1 << 16  # characters of the name of a file or an encoding
 MAX_GLOB = 1_000  # characters
+MAX_SEPARATOR = 1_000  # characters
+FILE_BOUNDARY = "\0"  # ends each file: no text has it, since decoding refuses it
+
+
+def boundary(documents: str, separator: str | None) -> str:
+    """Return the text that ends each document, given data.documents and data.separator; of a text without documents,
+    the newline that stands before it."""
+    if documents == "separator":
+        assert separator is not None
+        return separator
+    return {"blank-line": "\n\n", "file": FILE_BOUNDARY}.get(documents, "\n")
 
 
 def applicable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def dump(config: Config) -> str:
 
 
 def _scalar(value: str) -> Any:
-    return yaml_text.parse(value) if value.lstrip().startswith("[") else value.strip()
+    """Read a value as YAML where it is a list or in double quotes, in which \\n is a newline; else as it stands, but
+    for spaces around it."""
+    return yaml_text.parse(value) if value.lstrip().startswith(("[", '"')) else value.strip(" ")
 
 
 def _find(source: str) -> Path:

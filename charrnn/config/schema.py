@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charrnn.config.conflicts import Conflict, Conflicts
-from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTING
+from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTING, boundary
 from charrnn.config.values import (
     Amount,
     Auto,
@@ -18,6 +18,7 @@ from charrnn.config.values import (
     Positive,
     Rate,
     Seconds,
+    Separator,
     Share,
     SplitShare,
     TimeSkip,
@@ -96,11 +97,17 @@ class DataConfig(Section):
         allowed="three shares that add up to 1, e.g. [0.9,0.05,0.05]",
         description="Shares of the training, validation and test splits; they add up to 1.",
     )
-    documents: Literal["none", "line", "blank-line", "file"] = setting(
+    documents: Literal["none", "line", "blank-line", "file", "separator"] = setting(
         "none",
-        allowed="none, line, blank-line or file",
-        description="What a document is. Documents are assigned to the splits at random and shuffled every epoch; "
-        "none cuts the text in order instead.",
+        allowed="none, line, blank-line, file or separator",
+        description="What a document is: a line, what an empty line ends, a file, or what data.separator ends. "
+        "Documents are assigned to the splits at random and shuffled every epoch, and the model learns where they "
+        "begin and end; none cuts the text in order instead.",
+    )
+    separator: Annotated[Separator | None, BeforeValidator(optional)] = setting(
+        None,
+        allowed='the exact text that ends each document, e.g. "\\n%\\n" with its quotes',
+        description="The text that ends each document where data.documents=separator.",
     )
     min_count: Positive = setting(
         1,
@@ -114,6 +121,17 @@ class DataConfig(Section):
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
             rule = "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]"
             yield Conflict(rule, ("data.split",))
+        if self.documents == "separator" and self.separator is None:
+            rule = "data.documents=separator needs the text that ends each document, e.g. -s 'data.separator="
+            yield Conflict(rule + '"\\n%\\n"' + "'", ("data.documents",))
+        if self.documents != "separator" and self.separator is not None:
+            rule = "data.separator is for data.documents=separator; set that, or leave it out"
+            yield Conflict(rule, ("data.separator",), ("data.documents",))
+
+    @property
+    def boundary(self) -> str:
+        """The text that ends each document; of a text without documents, the newline that stands before it."""
+        return boundary(self.documents, self.separator)
 
 
 class ModelConfig(Section):

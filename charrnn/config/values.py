@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from charrnn.config.limits import LARGEST, MAX_GLOB, MAX_NAME, MAX_RATE, MAX_SECONDS, MAX_TIME_SKIP
+from charrnn.config.limits import LARGEST, MAX_GLOB, MAX_NAME, MAX_RATE, MAX_SECONDS, MAX_SEPARATOR, MAX_TIME_SKIP
 
 Auto = Literal["auto"]
 NULLS = {"null", "none", "~", ""}
@@ -53,6 +53,13 @@ def without_nul(value: str) -> str:
     return value
 
 
+def separator(value: str) -> str:
+    """Refuse what no text has, and the newline alone, which ends a line."""
+    if "\0" in value or value == "\n" or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("expected a text that can stand between two documents")
+    return value
+
+
 def pattern(value: str) -> str:
     """Refuse a pattern of no name, such as "" or "."."""
     if not PurePosixPath(value).parts:
@@ -71,6 +78,7 @@ Amount = Annotated[float, BeforeValidator(number), Field(ge=0.0, le=MAX_RATE)]
 SplitShare = Annotated[float, BeforeValidator(number), Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(without_nul)]
 Glob = Annotated[str, Field(max_length=MAX_GLOB), AfterValidator(without_nul), AfterValidator(pattern)]
+Separator = Annotated[str, Field(min_length=1, max_length=MAX_SEPARATOR), AfterValidator(separator)]
 TimeSkip = Annotated[int, BeforeValidator(number), Field(ge=2, le=MAX_TIME_SKIP)]
 Rate = Annotated[float, BeforeValidator(number), Field(gt=0.0, le=MAX_RATE)]
 Seconds = Annotated[

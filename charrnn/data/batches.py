@@ -3,6 +3,7 @@ Shapes: N characters, D documents, B batch rows, T steps."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ class ContiguousBatches:
 
     tokens: Tokens
     starts: npt.NDArray[np.int64]
-    newline: int
+    boundary: Sequence[int]  # tokens (K), of which the last stands before the split, and the first after it
     batch_size: int
     sequence_length: int
     seed: int
@@ -94,17 +95,17 @@ class ContiguousBatches:
         self.row_length, self.windows = self.rows.length, self.rows.windows
 
     def window(self, epoch: int, index: int) -> Window:
-        """Return one window of an epoch; a newline stands before the split's first character and after its last."""
+        """Return one window of an epoch; the boundary stands before the split's first character and after its last."""
         order, (first, last, end), size = self.order(epoch), self.span(epoch, index), len(self.tokens)
         rows = order.offset + self.row_length * np.arange(self.batch_size)[:, None]  # (B, 1)
         positions = (rows + np.arange(first - 1, last)) % size  # (B, 1 + T)
         tokens = self._tokens_at(positions, order)
         targets = np.ascontiguousarray(tokens[:, 1:])
-        inputs = np.where(positions[:, 1:] == 0, self.newline, tokens[:, :-1])
+        inputs = np.where(positions[:, 1:] == 0, self.boundary[-1], tokens[:, :-1])
         if end is None:
             return Window(inputs, targets)
         positions = (rows + np.arange(first + 1, end + 1)) % size  # (B, T + lookahead)
-        return Window(inputs, targets, np.where(positions == 0, self.newline, self._tokens_at(positions, order)))
+        return Window(inputs, targets, np.where(positions == 0, self.boundary[0], self._tokens_at(positions, order)))
 
     def span(self, epoch: int, index: int) -> Span:
         """Return which part of each row a window covers.

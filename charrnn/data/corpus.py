@@ -121,7 +121,7 @@ class Layout:
 class SplitText:
     """A text with its splits and vocabulary, ready to be encoded.
 
-    `characters_read` excludes the newlines that were appended to the last document.
+    `characters_read` excludes what was appended to end the last document.
     """
 
     source: TextSpool
@@ -200,11 +200,15 @@ def build(
     only = next(source.pieces(0, 1))
     if all((codes == ord(only)).all() for codes in source.chunks()):
         raise CharRNNError(f"{name} is one character over and over ({only!r}); there is nothing to learn.")
-    plan = plan_split(source, data, seed)
+    boundary = data.boundary if vocabulary is None else vocabulary.boundary
+    plan = plan_split(source, data, boundary, seed)
     counts = [empty_counts() for _ in SPLITS]
     for split, codes in plan.split_text(source):
         add_counts(codes, counts[split])
     training, validation, test = (int(each.sum()) for each in counts)
+    if data.documents == "separator" and len(plan.splits) == 1:
+        example = "In double quotes \\n is a newline: -s 'data.separator=" + '"\\n%\\n"' + "'"
+        raise CharRNNError(f"{name}: data.separator {data.separator!r} stands between no two texts in it. {example}")
     if (not validation or training < 10) and data.documents != "none":
         raise CharRNNError(f"{name}: {_longest(plan, data)}. {_CUT_ANYWHERE}")
     if not training or not validation:
@@ -218,7 +222,7 @@ def build(
             " Give the training split a larger share."
         )
     if vocabulary is None:
-        vocabulary = Vocabulary.from_counts(counts[0], data.min_count, inherited)
+        vocabulary = Vocabulary.from_counts(counts[0], data.min_count, inherited, boundary)
         _check_vocabulary(vocabulary, counts[0], data, name)
     unknown = vocabulary.encode_codes(np.arange(len(counts[0]), dtype=np.uint32)) == vocabulary.escape
     layout = Layout(
@@ -231,12 +235,14 @@ def build(
 
 
 def _check_vocabulary(vocabulary: Vocabulary, counts: Counts, data: DataConfig, name: str) -> None:
-    """Raise CharRNNError if no character of the training split but the newline is known."""
-    if vocabulary.characters[: len(vocabulary) - vocabulary.unseen] != "\n":
+    """Raise CharRNNError if no character of the training split but those of its boundaries is known."""
+    ends = {"\n", *vocabulary.boundary}
+    if not set(vocabulary.characters[: len(vocabulary) - vocabulary.unseen]) <= ends:
         return
-    most = int(np.delete(counts, ord("\n")).max())
+    most = int(np.delete(counts, [ord(character) for character in ends]).max())
     if not most:
-        raise CharRNNError(f"{name}: the training split is nothing but newlines; there is nothing to learn.")
+        what = "newlines" if ends == {"\n"} else "ends of documents"
+        raise CharRNNError(f"{name}: the training split is nothing but {what}; there is nothing to learn.")
     raise CharRNNError(
         f"{name}: data.min_count={data.min_count} leaves no character to learn: the most frequent occurs {most:,}"
         f" time{'s' * (most > 1)} in the training split. Set a smaller one; 1 keeps all."

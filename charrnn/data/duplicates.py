@@ -9,10 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.splits import BLOCK, SPLITS, SplitPlan
 from charrnn.data.spool import Codes, TextSpool
 
-NOUNS = {"none": "text", "line": "line", "blank-line": "piece", "file": "file"}  # of a document, by data.documents
+NOUNS = {
+    "none": "text",
+    "line": "line",
+    "blank-line": "piece",
+    "file": "file",
+    "separator": "document",
+}  # of a document, by data.documents
 TOLD = 0.01  # share from which on training tells it
 _Hashes = npt.NDArray[np.uint64]
 _BLOCK = 1 << 15  # characters hashed at a time, to stay in a CPU's cache
@@ -67,9 +74,10 @@ def _count_among(held_out: _Hashes, hashes: _Hashes, chosen: npt.NDArray[np.bool
 
 
 def hash_documents(source: TextSpool, bounds: npt.NDArray[np.int64]) -> _Hashes:
-    """Hash documents that start and end at bounds (D+1); 0 if all is newlines. The newlines at an end do not count.
+    """Hash documents that start and end at bounds (D+1); 0 if all is newlines. They do not count, nor does the NUL
+    that ends a file.
 
-    A hash is the sum over a document's characters, but newlines, of a mixed (position, character), so that a document
+    A hash is the sum over a document's characters, but those, of a mixed (position, character), so that a document
     may come in pieces.
     """
     hashes = np.zeros(len(bounds) - 1, dtype=np.uint64)
@@ -90,7 +98,7 @@ def _add(codes: Codes, first: int, bounds: npt.NDArray[np.int64], hashes: _Hashe
     lengths = np.diff(np.append(starts, len(codes)))
     positions = np.arange(first, last) - np.repeat(bounds[begin:end], lengths)
     mixed = _mixed((positions.astype(np.uint64) << np.uint64(21)) | codes)
-    mixed[codes == ord("\n")] = 0
+    mixed[(codes == ord("\n")) | (codes == ord(FILE_BOUNDARY))] = 0
     hashes[begin:end] += np.add.reduceat(mixed, starts)
 
 

@@ -84,11 +84,11 @@ class DeviceBatches:
         positions = self._positions(order.offset, first - 1, last)  # (B, 1 + T)
         tokens = self._tokens_at(positions)
         targets = tokens[:, 1:].contiguous()
-        inputs = tokens[:, :-1].masked_fill(positions[:, 1:] == 0, self.batches.newline)
+        inputs = tokens[:, :-1].masked_fill(positions[:, 1:] == 0, self.batches.boundary[-1])
         if end is None:
             return Batch(inputs, targets)
         positions = self._positions(order.offset, first + 1, end + 1)  # (B, T + lookahead)
-        return Batch(inputs, targets, self._tokens_at(positions).masked_fill(positions == 0, self.batches.newline))
+        return Batch(inputs, targets, self._tokens_at(positions).masked_fill(positions == 0, self.batches.boundary[0]))
 
     def _positions(self, offset: int, first: int, last: int) -> Tensor:
         steps = torch.arange(first + offset, last + offset, device=self.device)

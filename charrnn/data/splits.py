@@ -4,6 +4,7 @@ Shapes: N characters, D documents."""
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from charrnn.config.schema import DataConfig
 from charrnn.data.spool import Codes, TextSpool
+from charrnn.data.text_files import missing_end
 
 SplitName = Literal["training", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -57,15 +59,15 @@ class SplitPlan:
             end = int(ends[-1]) if len(ends) else end
 
 
-def plan_split(source: TextSpool, data: DataConfig, seed: int) -> SplitPlan:
-    """Assign a text to its three splits, in order or by documents at random, as `data` says."""
+def plan_split(source: TextSpool, data: DataConfig, boundary: str, seed: int) -> SplitPlan:
+    """Assign a text to its three splits, in order or by documents at random, as `data` says; see `find_documents`."""
     train, validation, test = data.split
     if data.documents == "none":
         first = int(source.length * train + 1e-6)
         second = source.length if test == 0.0 else int(source.length * (train + validation) + 1e-6)
         return SplitPlan(np.arange(3, dtype=np.uint8), np.array([0, first, second, source.length], dtype=np.int64))
 
-    bounds = find_documents(source, data.documents)
+    bounds = find_documents(source, data.documents, boundary)
     order = np.random.default_rng([seed, _ASSIGNMENT]).permutation(len(bounds) - 1)
     # shares are of characters: a few long documents must not make up for many short ones
     ends = ends_in_order(bounds[:-1], source.length, order)
@@ -85,16 +87,20 @@ def plan_split(source: TextSpool, data: DataConfig, seed: int) -> SplitPlan:
     return SplitPlan(splits, bounds)
 
 
-def find_documents(source: TextSpool, kind: str) -> npt.NDArray[np.int64]:
-    """Return where documents start, and where the last one ends (D+1); each includes the newlines that end it.
+def find_documents(source: TextSpool, kind: str, boundary: str) -> npt.NDArray[np.int64]:
+    """Return where documents start, and where the last one ends (D+1); each includes the boundary that ends it, and all
+    newlines that end it.
 
-    Those that the last document lacks are appended to the text, so that shuffling never joins two documents.
+    What the last document lacks of its end is appended to the text, so that shuffling never joins two documents.
     """
     if kind == "file":
-        source.append("\n")
+        source.append(boundary)
         return np.array([*source.starts, source.length], dtype=np.int64)
-    required = 1 if kind == "line" else 2
-    source.append("\n" * (required - (len(source.tail) - len(source.tail.rstrip("\n")))))
+    end = boundary if kind == "separator" else "\n" if kind == "line" else "\n\n"
+    tail = "".join(source.pieces(max(0, source.length - len(end)), source.length))
+    source.append(missing_end(tail, end))
+    if kind == "separator":
+        return _after_each(source, end)
     newlines = sum(int(np.count_nonzero(codes == ord("\n"))) for codes in source.chunks())
     bounds, found, first = np.zeros(newlines + 1, dtype=np.int64), 1, 0  # at most one document per newline
     before = np.zeros(2, dtype=bool)  # whether the last two characters were newlines
@@ -106,6 +112,18 @@ def find_documents(source: TextSpool, kind: str) -> npt.NDArray[np.int64]:
         found, first, before = found + len(starts), first + len(codes), newline[-2:]
     bounds[found] = source.length
     return bounds[: found + 1]
+
+
+def _after_each(source: TextSpool, separator: str) -> npt.NDArray[np.int64]:
+    """Return 0, and where each occurrence of a separator ends (D+1): at the end of the text, too."""
+    bounds, first, rest = [np.zeros(1, dtype=np.int64)], 0, ""
+    for codes in source.chunks():
+        text = rest + codes.astype("<u4").tobytes().decode("utf-32-le")
+        ends = [match.end() for match in re.finditer(re.escape(separator), text)]
+        bounds.append(np.array(ends, dtype=np.int64) + first)
+        begin = max(ends[-1] if ends else 0, len(text) - len(separator) + 1)  # where the next one may begin
+        first, rest = first + begin, text[begin:]
+    return np.concatenate(bounds)
 
 
 def ends_in_order(starts: npt.NDArray[np.int64], size: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

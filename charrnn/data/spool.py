@@ -36,10 +36,12 @@ def read(
     stdin: Stream | None = None,
     folder: Path | None = None,
     *,
+    boundary: str | None = None,
     longest: int | None = None,
 ) -> TextSpool:
     """Read the configured texts, and announce them by `name` if they are large.
 
+    Files are joined by the `boundary` of documents, by default the configured one.
     Raises LongerError as soon as there are more than `longest` characters.
     """
     files = text_files.find_files(data.texts, data.glob, say)
@@ -51,7 +53,15 @@ def read(
     if size >= _LARGE:
         say(f"Reading {name} ({size / 1e6:,.0f} MB) ...")
     expansion = data.max_expansion
-    reader = TextReader(files, data.encoding, stdin, errors=data.encoding_errors, expansion=expansion, say=say)
+    reader = TextReader(
+        files,
+        data.encoding,
+        stdin,
+        errors=data.encoding_errors,
+        expansion=expansion,
+        boundary=data.boundary if boundary is None else boundary,
+        say=say,
+    )
     return TextSpool.read(reader, folder, longest=longest)
 
 
@@ -70,7 +80,7 @@ class TextSpool:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Start empty. The temporary file of a long text is in `folder`, or in the system's temporary folder."""
-        self.length, self.tail = 0, ""  # characters; the last two of them
+        self.length = 0  # characters
         self.names: tuple[str, ...] = ()
         self.starts: tuple[int, ...] = ()
         self.stamps: tuple[Stamp | None, ...] = ()
@@ -117,7 +127,6 @@ class TextSpool:
         else:
             self._runs.append((width, len(piece)))
         self.length += len(piece)
-        self.tail = (self.tail + piece[-2:])[-2:]
 
     def chunks(self) -> Iterator[Codes]:
         """Yield all code points in order; only one such iteration may run at a time."""

@@ -44,10 +44,11 @@ class Stream(Protocol):
 
 
 class TextReader:
-    """Read files, folders (every .txt below, also compressed) and '-' as one text, joined by newlines, in pieces.
+    """Read files, folders (every .txt below, also compressed) and '-' as one text, in pieces.
 
-    `errors` says what becomes of bytes that are not in the encoding. `names` are the files; `starts`, `length` and
-    `digest` are those of the text read so far.
+    Between two files stands the `boundary` of documents, or as much of it as the first file lacks at its end: a newline
+    by default, even after a file that ends with one. `errors` says what becomes of bytes that are not in the encoding.
+    `names` are the files; `starts`, `length` and `digest` are those of the text read so far.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class TextReader:
         errors: Errors = "strict",
         globs: Sequence[str] | None = None,
         expansion: int = MAX_EXPANSION,
+        boundary: str = "\n",
         say: Say = silent,
     ) -> None:
         """Find the files. Raises CharRNNError if one is missing or its name is not UTF-8."""
@@ -67,7 +69,7 @@ class TextReader:
         if self.names.count(STDIN) > 1:
             raise MisuseError("Standard input (-) is named twice; it can be read once.")
         self.encoding, self.stdin, self.errors, self.say = encoding, stdin, errors, say
-        self.expansion = expansion
+        self.expansion, self.boundary, self._tail = expansion, boundary, ""  # the last characters
         self.starts: list[int] = []  # of each file, in characters
         self.length = 0
         self._sha = hashlib.sha256()
@@ -78,7 +80,8 @@ class TextReader:
         empty, invalid = True, 0
         for file in self.names:
             if self.starts:
-                yield self._count("\n", b"\n")
+                end = self.boundary if len(self.boundary) == 1 else missing_end(self._tail, self.boundary)
+                yield self._count(end, end.encode())
             self.starts.append(self.length)
             decoder = FileDecoder(self.encoding, "standard input" if file == STDIN else file, errors=self.errors)
             size = -1 if codecs.lookup(self.encoding).name in INDIVISIBLE else _PIECE
@@ -104,7 +107,13 @@ class TextReader:
     def _count(self, piece: str, encoded: bytes) -> str:
         self._sha.update(encoded)
         self.length += len(piece)
+        self._tail = (self._tail + piece[-len(self.boundary) :])[-len(self.boundary) :]
         return piece
+
+
+def missing_end(text: str, end: str) -> str:
+    """Return what a text lacks to end with `end`."""
+    return next(end[have:] for have in range(len(end), -1, -1) if text.endswith(end[:have]))
 
 
 def read(
@@ -113,10 +122,11 @@ def read(
     stdin: Stream | None = None,
     *,
     errors: Errors = "strict",
+    boundary: str = "\n",
     say: Say = silent,
 ) -> str:
     """Read files, folders and '-' into memory as one text; see `TextReader`."""
-    return "".join(TextReader(names, encoding, stdin, errors=errors, say=say).pieces())
+    return "".join(TextReader(names, encoding, stdin, errors=errors, boundary=boundary, say=say).pieces())
 
 
 def find_files(names: Sequence[str], globs: Sequence[str] | None = None, say: Say = silent) -> list[str]:

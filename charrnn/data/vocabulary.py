@@ -24,8 +24,8 @@ class Vocabulary:
 
     `characters` are the V known ones, most frequent first. `seen` is N, the characters of the training split, and
     `novel` how many of them occur once or are left out (the Good-Turing count). The last `unseen` characters do not
-    occur in the training split: they are inherited from the model that training started from. The `boundary` is the text
-    that ends each document; the models read it before a text, to predict its first character from.
+    occur in the training split: they are inherited from the model that training started from. The `boundary` ends
+    each document; models read it before a text, to predict the first character from.
     """
 
     characters: str
@@ -43,15 +43,16 @@ class Vocabulary:
         object.__setattr__(self, "_table", table)
 
     @classmethod
-    def from_text(cls, text: str, min_count: int = 1) -> Vocabulary:
-        """Collect the characters that occur at least min_count times in a training text, and always the newline."""
+    def from_text(cls, text: str, min_count: int = 1, boundary: str = "\n") -> Vocabulary:
+        """Collect the characters that occur at least min_count times in a training text, and always the newline and
+        those of the boundary."""
         counts = empty_counts()
         for start in range(0, len(text), _CHUNK):
             add_counts(_codes(text[start : start + _CHUNK]), counts)
-        return cls.from_counts(counts, min_count)
+        return cls.from_counts(counts, min_count, boundary=boundary)
 
     @classmethod
-    def from_counts(cls, counts: Counts, min_count: int = 1, inherited: str = "") -> Vocabulary:
+    def from_counts(cls, counts: Counts, min_count: int = 1, inherited: str = "", boundary: str = "\n") -> Vocabulary:
         """Collect the characters of a training text from their counts by code point.
 
         `inherited` characters are included however rare they are, and are not novel if they occur once.
@@ -59,7 +60,7 @@ class Vocabulary:
         included = counts >= min_count
         included[_codes(inherited)] = True
         included &= counts > 0
-        included[ord("\n")] = True
+        included[_codes("\n" + boundary)] = True
         novel = counts == 1
         novel |= ~included
         novel[_codes(inherited)] = False
@@ -68,7 +69,7 @@ class Vocabulary:
         characters = codes[order].astype("<u4").tobytes().decode("utf-32-le")
         occurring = set(characters)
         unseen = "".join(character for character in inherited if character not in occurring)
-        return cls(characters + unseen, int(counts.sum()), int(counts[novel].sum()), len(unseen))
+        return cls(characters + unseen, int(counts.sum()), int(counts[novel].sum()), len(unseen), boundary)
 
     def without_inherited(self, counts: Sequence[int]) -> Vocabulary:
         """Return the vocabulary without inherited characters; `counts` are those of the training split (V).
@@ -76,7 +77,8 @@ class Vocabulary:
         Token t becomes min(t, V'), since unseen characters become the escape.
         """
         own = self.characters[: len(self) - self.unseen]
-        return Vocabulary(own, self.seen, self.seen - sum(times for times in counts[: len(own)] if times > 1))
+        novel = self.seen - sum(times for times in counts[: len(own)] if times > 1)
+        return Vocabulary(own, self.seen, novel, boundary=self.boundary)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -87,9 +89,9 @@ class Vocabulary:
         return len(self.characters)
 
     @property
-    def newline(self) -> int:
-        """The token of the newline, which stands before the first character of every text."""
-        return int(self._table[ord("\n")])
+    def boundary_tokens(self) -> npt.NDArray[np.int64]:
+        """The tokens of the boundary (K), which stand before the first character of every text and after its last."""
+        return self.encode(self.boundary).astype(np.int64)
 
     @property
     def escape_probability(self) -> float:

@@ -57,7 +57,7 @@ def best_ngram(corpus: Corpus, order: int | None = None) -> ngram.Ngram:
     if vocabulary.unseen:
         vocabulary = vocabulary.without_inherited(count(corpus))
         training, validation = _restrict(vocabulary, training), _restrict(vocabulary, validation)
-    for model in ngram.grow(training, vocabulary.newline, len(vocabulary)):
+    for model in ngram.grow(training, int(vocabulary.boundary_tokens[-1]), len(vocabulary)):
         if order is None:
             nats = model.nats(vocabulary, validation)
             if nats >= least:

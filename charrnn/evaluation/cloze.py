@@ -19,6 +19,7 @@ from charrnn.evaluation.scoring import WARMUP
 from charrnn.evaluation.segments import join, segment_count
 from charrnn.messages import Progress, no_progress
 from charrnn.models.bidirectional import BidirectionalRNN
+from charrnn.models.factory import start_state
 from charrnn.models.layers import State
 from charrnn.models.losses import target_nats
 from charrnn.scores import Score
@@ -57,13 +58,16 @@ def score(
     warmup: int = WARMUP,
     progress: Progress = no_progress,
 ) -> TwoSided:
-    """Score N tokens as one text between two newlines, given its forward evaluation.
+    """Score N tokens as one text between two boundaries, given its forward evaluation.
 
     The backward score is that of `scoring.evaluate` on the reversed text. The cloze score is computed in segments only
     if both halves agreed with a single pass in segments, with warm-ups as long as each half was found to need.
     """
     half = model.backward_half
-    backward = scoring.evaluate(half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, progress=progress)
+    after = vocabulary.boundary_tokens[::-1]
+    backward = scoring.evaluate(
+        half, vocabulary, tokens[::-1], exact=exact, warmup=warmup, boundary=after, progress=progress
+    )
     scorer = _ClozeScorer(model, vocabulary, tokens, progress)
     warmups = [found.memory for found in (forward, backward) if found.memory is not None]
     count = min(segment_count(len(tokens), WARMUP), len(tokens) // max(warmups)) if len(warmups) == 2 else 1
@@ -72,11 +76,13 @@ def score(
 
 
 class _ClozeScorer:
-    """Reads windows of one text with both halves of one model. Position p is character p - 1: 0 is a newline."""
+    """Reads windows of one text with both halves of one model. Position p is character p - 1: 0 is the last token of
+    the boundary before the text, and after the text stands the first one of the boundary that follows it."""
 
     def __init__(self, model: BidirectionalRNN, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
         self.model, self.vocabulary, self.tokens, self.progress = model.eval(), vocabulary, tokens, progress
-        self.size = len(tokens) + 2  # with a newline at each end
+        self.size = len(tokens) + 2  # with a token of the boundary at each end
+        self.boundary = vocabulary.boundary_tokens
 
     def score(self, count: int, forward_warmup: int, backward_warmup: int) -> Score:
         """Score each character once, in `count` segments.
@@ -117,7 +123,8 @@ class _ClozeScorer:
 
     def _inputs(self, positions: npt.NDArray[np.int64]) -> Tensor:
         tokens = self.tokens[np.clip(positions - 1, 0, len(self.tokens) - 1)].astype(np.int64)
-        framed = np.where((positions == 0) | (positions == self.size - 1), self.vocabulary.newline, tokens)
+        framed = np.where(positions == 0, self.boundary[-1], tokens)
+        framed = np.where(positions == self.size - 1, self.boundary[0], framed)
         return torch.from_numpy(framed).to(self.model.embedding.device)
 
     def _read_after(self, starts: npt.NDArray[np.int64], first: int, last: int, state: State) -> tuple[Tensor, State]:
@@ -125,23 +132,23 @@ class _ClozeScorer:
         return self.model.read_back(self._inputs(starts[:, None] + np.arange(first, last)[None] + 2), state)
 
     def _warm_up_forward(self, starts: npt.NDArray[np.int64], warmup: int) -> State:
-        """Return the forward states at the starts of segments: the first is the initial state."""
-        state = self.model.initial_state(len(starts))
+        """Return the forward states at the starts of segments: the first is that before the text."""
+        state = start_state(self.model, self.boundary)
         if len(starts) > 1:
             warmed = self.model.initial_state(len(starts) - 1)
             for first in range(-warmup, 0, _WINDOW):
                 positions = starts[1:, None] + np.arange(first, min(first + _WINDOW, 0))[None]
                 _, warmed = self.model.read(self._inputs(np.maximum(positions, 0)), warmed)
-            state = join(state.select(slice(0, 1)), warmed)
+            state = join(state, warmed)
         return state
 
     def _warm_up_backward(self, ends: npt.NDArray[np.int64], warmup: int) -> State:
-        """Return the backward states at the ends of segments: the last is the initial state."""
-        state = self.model.backward_stack.initial_state(len(ends))
+        """Return the backward states at the ends of segments: the last is that after the text."""
+        state = start_state(self.model.backward_half, self.boundary[::-1])
         if len(ends) > 1:
             warmed = self.model.backward_stack.initial_state(len(ends) - 1)
             for last in range(warmup, 0, -_WINDOW):
                 positions = ends[:-1, None] + np.arange(max(last - _WINDOW, 0), last)[None] + 2
                 _, warmed = self.model.read_back(self._inputs(np.minimum(positions, self.size - 1)), warmed)
-            state = join(warmed, state.select(slice(0, 1)))
+            state = join(warmed, state)
         return state

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from charrnn.generation.sampling import Sampler
 from charrnn.messages import Progress, no_progress
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.char_rnn import CharRNN
+from charrnn.models.factory import start_state
 from charrnn.models.layers import State
 from charrnn.models.losses import Losses, compute_losses, target_nats
 from charrnn.models.torch_model import TorchModel
@@ -74,7 +76,7 @@ class DynamicEvaluator:
         return {"mode": "dynamic", "dynamic_rate": self.rule.rate, "dynamic_decay": self.rule.decay}
 
     def evaluate(self, tokens: Tokens, progress: Progress = no_progress) -> Score:
-        """Score N tokens as one text that follows a newline. Raises CharRNNError where the weights diverge."""
+        """Score N tokens as one text that follows the boundary. Raises CharRNNError where the weights diverge."""
         score = Score()
         for block in self.characters(tokens, progress):
             score += Score(float(block.nats.sum()), len(block.nats), int((block.ranks == 1).sum()))
@@ -84,9 +86,9 @@ class DynamicEvaluator:
         """Score N tokens character by character; yield one segment at a time, in order."""
         model, vocabulary = copy.deepcopy(self.model), self.vocabulary
         updater = _Updater(model, self.rms, self.rule)
-        state, device = model.initial_state(1), model.embedding.device
+        state, device = start_state(model, vocabulary.boundary_tokens), model.embedding.device
         for first in range(0, len(tokens), SEGMENT):
-            window = _window(tokens[None], first, vocabulary.newline)
+            window = _window(tokens[None], first, vocabulary.boundary_tokens)
             inputs, targets = (torch.from_numpy(array).to(device) for array in window[:2])  # (1, T)
             logits, state = model(inputs, state)
             losses = target_nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
@@ -144,9 +146,9 @@ def adapt(
     """
     model = copy.deepcopy(model)
     updater = _Updater(model, gradient_rms(model, vocabulary), rule)
-    state, generator, score = model.initial_state(1), _generator(model), Score()
+    state, generator, score = start_state(model, vocabulary.boundary_tokens), _generator(model), Score()
     for first in range(0, len(tokens), SEGMENT):
-        window = _window(tokens[None], first, vocabulary.newline)
+        window = _window(tokens[None], first, vocabulary.boundary_tokens)
         losses, state = _losses(model, vocabulary, window, state, generator)
         length, nats = window.targets.size, float(losses.forward.detach())
         score += Score(length * nats, length)
@@ -181,9 +183,9 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
     tokens = np.stack([vocabulary.encode(sample.text) for sample in sampler.samples])  # (B, N)
     weights, generator = list(model.parameters()), _generator(model)
     squares = [torch.zeros_like(weight) for weight in weights]
-    state = model.initial_state(_SAMPLES)
+    state = start_state(model, vocabulary.boundary_tokens, _SAMPLES)
     for first in range(0, length, SEGMENT):
-        window = _window(tokens, first, vocabulary.newline)
+        window = _window(tokens, first, vocabulary.boundary_tokens)
         losses, state = _losses(model, vocabulary, window, state, generator)
         state = state.detach()
         for square, gradient in zip(squares, torch.autograd.grad(losses.total(), weights), strict=True):
@@ -222,16 +224,16 @@ class _Updater:
                 weight.addcmul_(gradient, step, value=-1)
 
 
-def _window(tokens: Tokens, first: int, newline: int) -> Window:
-    """Cut a segment out of rows (B, N) that follow a newline and end with one: inputs and targets (B, T), and what
+def _window(tokens: Tokens, first: int, boundary: npt.NDArray[np.int64]) -> Window:
+    """Cut a segment out of rows (B, N) that stand between two boundaries (K): inputs and targets (B, T), and what
     follows each target (B, T + lookahead)."""
     last = min(first + SEGMENT, tokens.shape[1])
-    edge = np.full((len(tokens), 1), newline, dtype=np.int64)
+    edges = np.tile(boundary, (len(tokens), 1))  # (B, K)
     targets = tokens[:, first:last].astype(np.int64)
-    before = tokens[:, first - 1 : first].astype(np.int64) if first else edge
+    before = tokens[:, first - 1 : first].astype(np.int64) if first else edges[:, -1:]
     after = tokens[:, first + 1 : last + 1 + LOOKAHEAD].astype(np.int64)
     if last + 1 + LOOKAHEAD > tokens.shape[1]:
-        after = np.concatenate((after, edge), 1)
+        after = np.concatenate((after, edges[:, :1]), 1)
     return Window(np.concatenate((before, targets[:, :-1]), 1), targets, after)
 
 

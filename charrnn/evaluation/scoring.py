@@ -52,9 +52,10 @@ def evaluate(
     *,
     exact: bool = False,
     warmup: int = WARMUP,
+    boundary: npt.NDArray[np.int64] | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Score N tokens as one text that follows a newline.
+    """Score N tokens as one text that follows the boundary, by default the vocabulary's.
 
     The text is cut into segments that are scored in parallel, each after a warm-up on the `warmup` characters before
     it. Where they do not agree with the states carried across segment boundaries, to within 0.0005 bits per character
@@ -67,7 +68,8 @@ def evaluate(
     if isinstance(model, Ngram):
         return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
     model.eval()
-    scorer = SegmentScorer(WindowScorer(model, vocabulary, tokens, progress))
+    before = vocabulary.boundary_tokens if boundary is None else boundary
+    scorer = SegmentScorer(WindowScorer(model, vocabulary, tokens, before, progress))
     warmup = max(WARMUP, min(warmup, len(tokens) // (MIN_WARMUPS * _FEWEST)))
     count = segment_count(len(tokens), warmup)
     if exact or count < 2:
@@ -92,8 +94,8 @@ def characters(
             yield Characters(likelihood.target_nats(vocabulary, predicted, given), found)
         return
     model.eval()
-    scorer = WindowScorer(model, vocabulary, tokens, progress)
-    state = model.initial_state(1)
+    scorer = WindowScorer(model, vocabulary, tokens, vocabulary.boundary_tokens, progress)
+    state = scorer.start()
     for first in range(0, len(tokens), WINDOW):
         positions = np.arange(first, min(first + WINDOW, len(tokens)))[None]
         features, targets, state = scorer.read(positions, state)

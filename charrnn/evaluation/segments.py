@@ -44,7 +44,7 @@ class SegmentScorer:
 
     def single_pass(self) -> Score:
         """Score the text in one pass, in full precision."""
-        score, _ = self._sweep(np.zeros(1, dtype=np.int64), self.length, self.model.initial_state(1))
+        score, _ = self._sweep(np.zeros(1, dtype=np.int64), self.length, self.scorer.start())
         return score
 
     def parallel(self, count: int, warmup: int) -> tuple[Score, int] | None:
@@ -61,7 +61,7 @@ class SegmentScorer:
         """
         n = -(-self.length // count)
         starts = n * np.arange(count)
-        state = join(self.model.initial_state(1), self._warm_up(starts[1:], warmup))
+        state = join(self.scorer.start(), self._warm_up(starts[1:], warmup))
         previous, memory = math.inf, 3 * warmup
         for _ in range(_ROUNDS):
             warmed = torch.zeros(2, count, 2 * warmup, dtype=torch.float64)
@@ -79,7 +79,7 @@ class SegmentScorer:
                 if not self.bf16.accepted:
                     return None
                 self.bf16.accepted, error = False, math.inf
-            state, previous, memory = join(self.model.initial_state(1), carried), error, memory + n
+            state, previous, memory = join(self.scorer.start(), carried), error, memory + n
         return None
 
     def _window(self, segments: int) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.messages import Progress, no_progress
 from charrnn.models import likelihood
-from charrnn.models.interface import Floats, LanguageModel
+from charrnn.models.interface import Floats, LanguageModel, start_state
 from charrnn.scores import Score
 
 _MAX_BATCH = 256
@@ -78,8 +78,9 @@ def _windows(
     targets = np.zeros((len(texts), longest), dtype=np.int64)
     for row, tokens in enumerate(texts):
         targets[row, : len(tokens)] = tokens
-    last = np.full((len(texts), 1), vocabulary.newline)  # the character before each window
-    state = model.initial_state(len(texts))
+    boundary = vocabulary.boundary_tokens
+    last = np.full((len(texts), 1), boundary[-1])  # the character before each window
+    state = start_state(model, boundary, len(texts))
     steps = _MAX_FLOATS // (batch_size * max(len(vocabulary), model.gates))
     steps = max(1, min(_WINDOW * max(1, _MAX_BATCH // batch_size), steps))
     for first in range(0, longest, steps):

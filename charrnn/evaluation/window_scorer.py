@@ -16,7 +16,7 @@ from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.device import bf16_may_pay, tf32
 from charrnn.messages import Progress
-from charrnn.models.factory import Causal
+from charrnn.models.factory import Causal, start_state
 from charrnn.models.layers import State
 from charrnn.models.losses import target_nats
 from charrnn.scores import NATS_PER_BIT
@@ -30,18 +30,26 @@ _TIMED_STEPS = 32
 
 
 class WindowScorer:
-    """Scores characters of one text, given their positions and the states before them."""
+    """Scores characters of one text, given their positions and the states before them. Before the text stands the
+    boundary (K)."""
 
-    def __init__(self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, progress: Progress) -> None:
+    def __init__(
+        self, model: Causal, vocabulary: Vocabulary, tokens: Tokens, boundary: npt.NDArray[np.int64], progress: Progress
+    ) -> None:
+        self.boundary = boundary
         self.model, self.vocabulary, self.tokens, self.progress = model, vocabulary, tokens, progress
         self.device = model.embedding.device
+
+    def start(self) -> State:
+        """Return the state before the first character's input."""
+        return start_state(self.model, self.boundary)
 
     def read(self, positions: npt.NDArray[np.int64], state: State, bf16: bool = False) -> tuple[Tensor, Tensor, State]:
         """Return features (K, T, F) to predict the characters at `positions` (K, T), these characters (K, T), and the
         state after; with `bf16`, matrix products are taken in bf16."""
         targets = self.tokens[positions].astype(np.int64)
         inputs = self.tokens[np.maximum(positions - 1, 0)].astype(np.int64)
-        inputs[positions[:, 0] == 0, 0] = self.vocabulary.newline
+        inputs[positions[:, 0] == 0, 0] = self.boundary[-1]
         features, state = self.features(torch.from_numpy(inputs).to(self.device), state, bf16)
         self.progress(positions.size)
         return features, torch.from_numpy(targets).to(self.device), state

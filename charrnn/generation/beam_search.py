@@ -65,7 +65,7 @@ def search(
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
     stops = StopTexts(until)
-    start = np.concatenate(([vocabulary.newline], vocabulary.encode(prime).astype(np.int64)))
+    start = vocabulary.encode(vocabulary.boundary + prime).astype(np.int64)
     features, state = read(model, start, model.initial_state(1))
     nats = likelihood.all_nats(vocabulary, model.logits(features))
     totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]

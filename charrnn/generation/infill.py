@@ -121,7 +121,7 @@ def fill(
     """Return the `count` best fillings, best first.
 
     They are ranked by the probability of all gaps and of the known text after them under the forward model,
-    log P(gaps, suffix | prefix). A newline precedes the text; nothing is assumed to follow it.
+    log P(gaps, suffix | prefix). The boundary precedes the text; nothing is assumed to follow it.
 
     Candidates for a gap come from a forward beam search that keeps `width` hypotheses, and four times as many at the
     gap's last character. A bidirectional model adds those of its joint head, which sees what follows the gap and how
@@ -154,8 +154,9 @@ class _Search:
     def __init__(self, model: LanguageModel, vocabulary: Vocabulary, gapped: Gapped, count: int, width: int) -> None:
         self.model, self.vocabulary, self.gapped = model, vocabulary, gapped
         self.count, self.width = count, width
-        self.tokens = np.concatenate(([vocabulary.newline], vocabulary.encode(gapped.text).astype(np.int64)))
-        self.gaps = [(start + 1, end + 1) for start, end in gapped.gaps]  # in `tokens`
+        self.tokens = vocabulary.encode(vocabulary.boundary + gapped.text).astype(np.int64)
+        before = len(vocabulary.boundary)
+        self.gaps = [(start + before, end + before) for start, end in gapped.gaps]  # in `tokens`
         for start, end in self.gaps:
             self.tokens[start:end] = vocabulary.escape
         self.end = min(len(self.tokens), self.gaps[-1][1] + _SUFFIX)

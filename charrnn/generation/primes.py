@@ -31,7 +31,7 @@ class ReadPrimes:
         self, model: LanguageModel, vocabulary: Vocabulary, primes: Sequence[str], no_repeat: int | None = None
     ) -> None:
         self.rows = {prime: row for row, prime in enumerate(dict.fromkeys(primes))}
-        texts = [vocabulary.encode("\n" + prime) for prime in self.rows]
+        texts = [vocabulary.encode(vocabulary.boundary + prime) for prime in self.rows]
         self.last: Tokens = np.array([tokens[-1] for tokens in texts], dtype=np.int64)
         self.before = _read(model, [tokens[:-1] for tokens in texts])
         self.logits, self.state = step(model, self.last[:, None], self.before)

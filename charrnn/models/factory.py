@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from charrnn.config.schema import ModelConfig
 from charrnn.models.bidirectional import BackwardHalf, BidirectionalRNN
 from charrnn.models.char_rnn import BY_CHARACTER, CharRNN
 from charrnn.models.hmm import HiddenMarkov
+from charrnn.models.layers import State
 
 Network = CharRNN | HiddenMarkov  # trained by gradients
 Causal = Network | BackwardHalf  # reads a text in one direction, from the initial state
@@ -18,6 +21,17 @@ def make_model(config: ModelConfig, vocabulary_size: int) -> Network:
     if config.cell == "hmm":
         return HiddenMarkov(config, vocabulary_size)
     return (BidirectionalRNN if config.bidirectional else CharRNN)(config, vocabulary_size)
+
+
+@torch.no_grad()
+def start_state(model: Causal, boundary: npt.NDArray[np.int64], batch_size: int = 1) -> State:
+    """Return the state before the last token of a boundary (K), which is the first input of every text: zeros that have
+    read the tokens before it."""
+    state = model.initial_state(batch_size)
+    if len(boundary) > 1:
+        tokens = torch.from_numpy(np.tile(boundary[:-1], (batch_size, 1))).to(model.embedding.device)
+        _, state = model.read(tokens, state)
+    return state
 
 
 @torch.no_grad()

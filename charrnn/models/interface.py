@@ -44,6 +44,15 @@ class LanguageModel(Protocol):
         """Return the logits (..., V) of the next token from features (..., F)."""
 
 
+def start_state(model: LanguageModel, boundary: Tokens, batch_size: int = 1) -> ModelState:
+    """Return the state before the last token of a boundary (K), which is the first input of every text: zeros that have
+    read the tokens before it."""
+    state = model.initial_state(batch_size)
+    if len(boundary) > 1:
+        _, state = model.read(np.tile(boundary[:-1], (batch_size, 1)), state)
+    return state
+
+
 class BidirectionalHeads(Protocol):
     """The other two heads of a bidirectional model: one reads backwards, one joins both directions."""
 

@@ -220,7 +220,7 @@ class Ngram:
     def predicted(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]
     ) -> Iterator[tuple[Doubles, Tokens]]:
-        """Predict each of N tokens of a text that follows a newline; yield the logits (T, V) and the tokens (T) of a
+        """Predict each of N tokens of a text that follows the boundary; yield the logits (T, V) and the tokens (T) of a
         block at a time."""
         for numbers, targets in self._read_blocks(vocabulary, tokens, max(1, _PROBABILITIES // self.size)):
             yield np.log(self.distribution(numbers)), targets
@@ -228,8 +228,10 @@ class Ngram:
     def _read_blocks(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger], block: int
     ) -> Iterator[tuple[Tokens, Tokens]]:
-        """Read N tokens that follow a newline; yield the contexts (T, n) and the tokens (T) of a block at a time."""
-        state, before = self.initial_state(1), np.array([vocabulary.newline])
+        """Read N tokens that follow the boundary; yield the contexts (T, n) and the tokens (T) of a block at a time."""
+        state, before = self.initial_state(1), vocabulary.boundary_tokens
+        state = Contexts(self.last_grams(before[None, :-1], state)[0, -1:]) if len(before) > 1 else state
+        before = before[-1:]
         for first in range(0, len(tokens), block):
             targets = tokens[first : first + block].astype(np.int64)
             numbers = self.last_grams(np.concatenate((before, targets[:-1]))[None], state)[0]
@@ -239,7 +241,7 @@ class Ngram:
     def score(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger], progress: Progress = no_progress
     ) -> Score:
-        """Score N tokens as one text that follows a newline, in a single pass."""
+        """Score N tokens as one text that follows the boundary, in a single pass."""
         total = Score()
         for numbers, targets in self._read_blocks(vocabulary, tokens, _BLOCK):
             likeliest = np.zeros(len(targets), dtype=np.int64)

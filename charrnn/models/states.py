@@ -26,22 +26,22 @@ class States:
     backward: States | None = None
 
 
-def read_states(model: NumpyModel | NumpyHMM, tokens: Tokens, newline: int) -> States:
-    """Read tokens (N) as a text between two newlines; return the states after each of them."""
-    forward = _read(model, tokens, newline)
+def read_states(model: NumpyModel | NumpyHMM, tokens: Tokens, boundary: Tokens) -> States:
+    """Read tokens (N) as a text between two boundaries (K); return the states after each of them."""
+    forward = _read(model, tokens, boundary)
     if model.bidirectional_heads is None:
         return forward
     half = model.bidirectional_heads.backward
     assert isinstance(half, NumpyModel)
-    back = _read(half, tokens[::-1], newline)
+    back = _read(half, tokens[::-1], boundary[::-1])
     return States(
         forward.hidden, forward.cell, States(back.hidden[::-1], None if back.cell is None else back.cell[::-1])
     )
 
 
-def _read(model: NumpyModel | NumpyHMM, tokens: Tokens, newline: int) -> States:
-    """Read tokens (N) after a newline, in one direction and one at a time: a model keeps its last state only."""
-    _, state = model.read(np.array([[newline]]), model.initial_state(1))
+def _read(model: NumpyModel | NumpyHMM, tokens: Tokens, boundary: Tokens) -> States:
+    """Read tokens (N) after a boundary (K), in one direction and one at a time: a model keeps its last state only."""
+    _, state = model.read(boundary[None], model.initial_state(1))
     first = state.layers[0].hidden  # (1, H)
     hidden = np.empty((len(tokens), len(state.layers), first.shape[1]), first.dtype)
     cell = None if state.layers[0].cell is None else np.empty_like(hidden)

@@ -18,6 +18,7 @@ import torch
 from charrnn import atomic_files
 from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.run_dir import Run
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.config.schema import Config, resolved
 from charrnn.data import duplicates, spool, text_files, token_cache
 from charrnn.data.corpus import Corpus, CorpusCard, Split, SplitText
@@ -111,6 +112,8 @@ def _name_base(config: Config, base: Path | None) -> tuple[Config, str]:
     """Return the configuration with the name of its base model, and the characters of that model's vocabulary."""
     if base is not None:
         characters = model_file.read_header(base).vocabulary.characters
+        if config.data.boundary != FILE_BOUNDARY:  # then no text has it
+            characters = characters.replace(FILE_BOUNDARY, "")
         return config.with_values(train={"init_from": base_model.reference(base)}), characters
     if config.train.distillation not in ("auto", 0.0):
         raise MisuseError(
@@ -222,7 +225,8 @@ def _head(split: Split, share: float) -> Split:
 def _what_was_read(text: SplitText) -> str:
     """Say how long a text is, and with what its last document was ended."""
     added = sum(text.layout.characters) - text.characters_read
-    ended = f", and added {counted(added, 'newline')} to end the last document" if added else ""
+    what = "newline" if set(text.vocabulary.boundary) == {"\n"} else "character"
+    ended = f", and added {counted(added, what)} to end the last document" if added else ""
     return f"Read {counted(text.characters_read, 'character')}{ended}."
 
 

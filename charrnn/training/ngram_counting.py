@@ -81,7 +81,7 @@ def _count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
     history: list[EvaluationRecord] = []
     best: Ngram | None = None
     reached = 0
-    for model in ngram.grow(tokens, vocabulary.newline, len(vocabulary)):
+    for model in ngram.grow(tokens, int(vocabulary.boundary_tokens[-1]), len(vocabulary)):
         reached = model.order
         if wanted not in ("auto", reached):
             continue

@@ -144,8 +144,9 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
         f" Restore it, or train on the new text with --init-from {run.folder}"
     )
     longest, folder = header.corpus.characters, writable_parent(run.folder)
+    boundary = header.vocabulary.boundary  # an earlier version joined files by newlines
     try:
-        with spool.read(data, name, say, folder=folder, longest=longest) as source:
+        with spool.read(data, name, say, folder=folder, boundary=boundary, longest=longest) as source:
             if source.digest != header.corpus.sha256:
                 raise changed
             text = build_corpus(source, data, seed, name, vocabulary=header.vocabulary)

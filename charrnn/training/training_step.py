@@ -99,7 +99,7 @@ class Training:
         self.batches = ContiguousBatches(
             corpus.training.tokens,
             corpus.training.starts,
-            self.vocabulary.newline,
+            self.vocabulary.boundary_tokens.tolist(),
             batch_size,
             train.sequence_length,
             seed,

@@ -23,6 +23,7 @@ from charrnn import atomic_files
 from charrnn.checkpoints import inference, model_file, safetensors_file
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
+from tests.conftest import Charrnn, settings
 
 
 def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
@@ -98,7 +99,7 @@ def test_a_newer_format_is_refused_with_advice(trained: Path) -> None:
     path = trained / "best.safetensors"
     header, content, tensors = parts(path)
     rewrite(path, header, content | {"format": 99}, tensors)
-    with pytest.raises(CharRNNError, match=r"newer charrnn \(format 99; .* 2\).*pip install --upgrade"):
+    with pytest.raises(CharRNNError, match=r"newer charrnn \(format 99; .* 3\).*pip install --upgrade"):
         model_file.read_header(path)
 
 
@@ -289,3 +290,78 @@ def test_advice_does_not_lead_from_one_damaged_file_to_another(trained: Path) ->
     for name in ("best.safetensors", "last.safetensors"):
         with pytest.raises(CharRNNError, match=r"is damaged \(.*\)\. Copy it again, or train again\."):
             model_file.read_header(trained / name)
+
+
+# Boundaries
+
+
+def write_pieces(folder: Path) -> None:
+    for index in range(12):
+        (folder / f"{index}.txt").write_text(f"a bird {'sings ' * index}\n\nand\n%\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("settings_given", "boundary"),
+    [
+        ((), "\n"),
+        (("data.documents=line",), "\n"),
+        (("data.documents=blank-line",), "\n\n"),
+        (("data.documents=file",), "\0"),
+        (("data.documents=separator", 'data.separator="\\n%\\n"'), "\n%\n"),
+    ],
+    ids=str,
+)
+def test_a_file_names_the_boundary_of_its_documents(
+    settings_given: tuple[str, ...], boundary: str, here: Path, charrnn: Charrnn
+) -> None:
+    write_pieces(here)
+    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", *settings_given))
+    assert result.exit_code == 0, result.output
+    for file in ("best.safetensors", "last.safetensors"):
+        content = safetensors_file.read(here / "run" / file).content
+        assert content.get("boundary", "\n") == boundary
+        assert content["format"] == (2 if boundary == "\n" else 3)
+        assert model_file.read_header(here / "run" / file).vocabulary.boundary == boundary
+    assert inference.load(here / "run" / "best.safetensors")[1].boundary == boundary
+    resumed = charrnn("train", "--resume", "-m", "run", "-q", "-s", "train.steps=9")
+    assert resumed.exit_code == 0, resumed.output
+    scored = charrnn("evaluate", "-m", "run", "--json")
+    assert scored.exit_code == 0, scored.output
+
+
+@pytest.mark.parametrize("wrong", ["\n", "", "\n\n\n", "x", 1, None, ["\n", "\n"]], ids=repr)
+def test_another_boundary_than_that_of_its_documents_is_refused(wrong: Any, here: Path, charrnn: Charrnn) -> None:
+    write_pieces(here)
+    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", "data.documents=blank-line"))
+    assert result.exit_code == 0, result.output
+    path = here / "run" / "best.safetensors"
+    header, content, tensors = parts(path)
+    rewrite(path, header, content | {"boundary": wrong}, tensors)
+    for read in (model_file.read_header, inference.load):
+        with pytest.raises(CharRNNError, match="lacks or garbles boundary"):
+            read(path)
+
+
+def test_files_of_documents_without_a_boundary_keep_their_meaning(here: Path, charrnn: Charrnn) -> None:
+    """Earlier versions joined files by newlines, and began every text after one."""
+    write_pieces(here)
+    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", "data.documents=blank-line"))
+    assert result.exit_code == 0, result.output
+    path = here / "run" / "best.safetensors"
+    header, content, tensors = parts(path)
+    del content["boundary"]
+    rewrite(path, header, content, tensors)
+    assert model_file.read_header(path).vocabulary.boundary == "\n"
+    assert charrnn("evaluate", "-m", "run", "--json").exit_code == 0
+
+
+def test_fine_tuning_on_a_text_forgets_the_boundary_of_files(here: Path, charrnn: Charrnn) -> None:
+    write_pieces(here)
+    result = charrnn("train", ".", "-q", "-o", "files", *settings("train.steps=5", "data.documents=file"))
+    assert result.exit_code == 0, result.output
+    (here / "one.txt").write_text("a bird sings\n" * 20, encoding="utf-8")
+    result = charrnn(
+        "train", "one.txt", "--init-from", "files", "-q", "-o", "plain", "-s", "train.steps=5", "--seed", "1"
+    )
+    assert result.exit_code == 0, result.output
+    assert "\0" not in model_file.read_header(here / "plain" / "best.safetensors").vocabulary.characters

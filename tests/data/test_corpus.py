@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charrnn.config.limits import boundary
 from charrnn.config.schema import DataConfig
-from charrnn.data import corpus, splits
+from charrnn.data import corpus, splits, spool
 from charrnn.data.batches import ContiguousBatches, Rows
 from charrnn.data.corpus import Corpus
 from charrnn.data.splits import SPLITS
@@ -39,9 +40,10 @@ def one(content: str) -> Text:
     return Text(content, (0,))
 
 
-def several(*contents: str) -> Text:
+def several(*contents: str, kind: str = "none") -> Text:
+    """Join files as reading them does, where documents are of this kind, each ending with a newline or with a NUL."""
     starts = np.cumsum([0, *(len(content) + 1 for content in contents[:-1])])
-    return Text("\n".join(contents), tuple(int(i) for i in starts))
+    return Text(("\0" if kind == "file" else "\n").join(contents), tuple(int(i) for i in starts))
 
 
 def spooled(text: Text) -> TextSpool:
@@ -62,7 +64,7 @@ class Part(NamedTuple):
 def split(text: Text, data: DataConfig, seed: int) -> tuple[Part, Part, Part]:
     """Split a text, however short, and return its splits."""
     with spooled(text) as source:
-        plan = splits.plan_split(source, data, seed)
+        plan = splits.plan_split(source, data, data.boundary, seed)
         contents = ["", "", ""]
         for index, codes in plan.split_text(source):
             contents[index] += "".join(chr(code) for code in codes)
@@ -79,7 +81,7 @@ def build(text: Text, data: DataConfig, seed: int, name: str) -> Corpus:
 def documents(text: Text, kind: str) -> tuple[str, npt.NDArray[np.int64]]:
     """Return a text with the newlines that its last document lacked, and where documents start."""
     with spooled(text) as source:
-        bounds = splits.find_documents(source, kind)
+        bounds = splits.find_documents(source, kind, boundary(kind, None))
         return "".join(source.pieces(0, source.length)), bounds[:-1]
 
 
@@ -180,8 +182,44 @@ def test_a_document_includes_the_newlines_that_end_it(kind: str, content: str, e
 
 
 def test_files_are_documents_whatever_their_lines() -> None:
-    content, starts = documents(several("a\n\nb\n", "c", "d\n"), "file")
-    assert documents_of(Part(content, starts)) == ["a\n\nb\n\n", "c\n", "d\n\n"]
+    content, starts = documents(several("a\n\nb\n", "c", "d\n", kind="file"), "file")
+    assert documents_of(Part(content, starts)) == ["a\n\nb\n\0", "c\0", "d\n\0"]
+
+
+@given(
+    st.text("ab\n%", max_size=60),
+    st.sampled_from(["%", "\n%\n", "%%", "aba", "\n\n"]),
+    st.sampled_from([1, 2, 5, 1 << 20]),
+)
+def test_a_separator_ends_each_document(content: str, separator: str, chunk: int) -> None:
+    """Wherever the pieces that the text is read in are cut, and however occurrences would overlap."""
+    with pytest.MonkeyPatch.context() as patch, spooled(one(content)) as source:
+        patch.setattr(spool, "_CHUNK", chunk)
+        bounds = splits.find_documents(source, "separator", separator)
+        found = "".join(source.pieces(0, source.length))
+    *whole, rest = found.split(separator)
+    assert rest == ""
+    assert found.startswith(content)
+    assert len(found) <= len(content) + len(separator)
+    assert [found[start:end] for start, end in pairwise(bounds)] == [document + separator for document in whole]
+
+
+def test_a_separator_that_is_not_in_the_text_is_told_and_how_to_write_a_newline() -> None:
+    told = rejection(one("a joke\n%\n" * 30), documents="separator", separator=r"\n%\n")
+    assert told == (
+        r"notes.txt: data.separator '\\n%\\n' stands between no two texts in it."
+        r""" In double quotes \n is a newline: -s 'data.separator="\n%\n"'"""
+    )
+
+
+def test_the_boundary_is_in_the_vocabulary_however_rare_it_is() -> None:
+    text = several(*("ab" * 9 for _ in range(20)), kind="file")
+    made = build(text, DataConfig(documents="file", min_count=20), SEED, "any")
+    assert set(made.vocabulary.characters) >= {"\0", "\n"}
+    assert made.vocabulary.boundary == "\0"
+    text = one("aaaaaaaaaa<|end|>" * 20)
+    made = build(text, DataConfig(documents="separator", separator="<|end|>", min_count=100), SEED, "any")
+    assert set(made.vocabulary.characters) == {"\n", *"a<|end>"}
 
 
 def names(count: int) -> Text:
@@ -226,8 +264,8 @@ def test_shares_are_of_characters_not_of_documents() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_of_two_documents_one_is_for_training_and_one_for_validation(seed: int) -> None:
-    training, validation, test = split(several("a" * 300, "b" * 5), DataConfig(documents="file"), seed)
-    assert {training.text, validation.text} == {"a" * 300 + "\n", "b" * 5 + "\n"}
+    training, validation, test = split(several("a" * 300, "b" * 5, kind="file"), DataConfig(documents="file"), seed)
+    assert {training.text, validation.text} == {"a" * 300 + "\0", "b" * 5 + "\0"}
     assert test.text == ""
 
 
@@ -317,7 +355,7 @@ def distinct(length: int) -> npt.NDArray[np.unsignedinteger]:
 
 
 def batches_of(length: int = N, rows: int = B, steps: int = T, seed: int = SEED) -> ContiguousBatches:
-    return ContiguousBatches(distinct(length), np.zeros(1, dtype=np.int64), length, rows, steps, seed)
+    return ContiguousBatches(distinct(length), np.zeros(1, dtype=np.int64), [length], rows, steps, seed)
 
 
 Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -426,7 +464,7 @@ def shuffled_batches() -> tuple[ContiguousBatches, list[list[int]]]:
     """Return batches of one row of five documents of 2 to 6 characters, and the tokens of each document."""
     starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
     documents = [list(range(start, end)) for start, end in pairwise([*starts.tolist(), 20])]
-    return ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True), documents
+    return ContiguousBatches(distinct(20), starts, [99], 1, 50, SEED, shuffled=True), documents
 
 
 def ring(batches: ContiguousBatches, epoch: int) -> list[int]:
@@ -450,7 +488,7 @@ def test_documents_are_shuffled_every_epoch_and_stay_in_one_piece() -> None:
 def test_a_shuffled_epoch_is_its_documents_joined() -> None:
     """A text larger than memory cannot be joined; looking up its tokens must give the same."""
     starts = np.array([0, 2, 5, 9, 14, 15], dtype=np.int64)
-    batches = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True)
+    batches = ContiguousBatches(distinct(20), starts, [99], 3, 4, SEED, shuffled=True)
     for epoch in range(4):
         order = np.random.default_rng([SEED, 2, epoch]).permutation(6)
         stream = np.concatenate([np.arange(start, end) for start, end in ([*starts, 20][i : i + 2] for i in order)])
@@ -460,7 +498,7 @@ def test_a_shuffled_epoch_is_its_documents_joined() -> None:
 
 
 def test_a_text_in_one_piece_is_never_shuffled() -> None:
-    batches = ContiguousBatches(distinct(20), np.zeros(1, dtype=np.int64), 99, 1, 50, SEED)
+    batches = ContiguousBatches(distinct(20), np.zeros(1, dtype=np.int64), [99], 1, 50, SEED)
     assert [ring(batches, epoch) for epoch in range(3)] == [list(range(20))] * 3
 
 
@@ -469,7 +507,7 @@ def test_a_text_in_one_piece_is_never_shuffled() -> None:
 
 def test_a_small_lookahead_is_read_as_computed_by_hand() -> None:
     """5 characters in 2 rows of 2, with up to 6 more after each: the ring must not come round to the window."""
-    batches = ContiguousBatches(distinct(5), np.zeros(1, dtype=np.int64), 9, 2, 2, SEED, lookahead=6)
+    batches = ContiguousBatches(distinct(5), np.zeros(1, dtype=np.int64), [9], 2, 2, SEED, lookahead=6)
     after = {0: 1, 1: 2, 2: 3, 3: 4, 4: 9}
     lengths = set()
     for epoch in range(40):
@@ -490,7 +528,7 @@ def test_following_characters_go_on_beyond_the_window(
 ) -> None:
     length, count = size
     batches = ContiguousBatches(
-        distinct(length), np.zeros(1, dtype=np.int64), length, count, steps, seed, lookahead=lookahead
+        distinct(length), np.zeros(1, dtype=np.int64), [length], count, steps, seed, lookahead=lookahead
     )
     plain = batches_of(length, count, steps, seed)
     for index in range(batches.windows):
@@ -506,8 +544,8 @@ def test_following_characters_go_on_beyond_the_window(
 
 def test_following_characters_are_in_the_order_of_the_same_epoch() -> None:
     starts = np.array([0, 2, 5, 9, 14], dtype=np.int64)
-    single = ContiguousBatches(distinct(20), starts, 99, 1, 50, SEED, shuffled=True)
-    batches = ContiguousBatches(distinct(20), starts, 99, 3, 4, SEED, shuffled=True, lookahead=7)
+    single = ContiguousBatches(distinct(20), starts, [99], 1, 50, SEED, shuffled=True)
+    batches = ContiguousBatches(distinct(20), starts, [99], 3, 4, SEED, shuffled=True, lookahead=7)
     ends, lengths = set(), set()
     for epoch in range(6):
         text = ring(single, epoch)
@@ -529,7 +567,7 @@ def test_a_windows_lookahead_does_not_depend_on_the_order_of_reading() -> None:
     """A resumed run starts in the middle of an epoch; and another seed draws other lengths."""
 
     def lengths(seed: int, order: list[int]) -> dict[int, int]:
-        batches = ContiguousBatches(distinct(90), np.zeros(1, dtype=np.int64), 99, 1, 9, seed, lookahead=40)
+        batches = ContiguousBatches(distinct(90), np.zeros(1, dtype=np.int64), [99], 1, 9, seed, lookahead=40)
         windows = {index: batches.window(2, index).following for index in order}
         return {index: following.shape[1] for index, following in windows.items() if following is not None}
 

@@ -18,7 +18,7 @@ from tests.data.test_corpus import SEED, Text, documents_of, one, several, split
 
 def count(text: Text, data: DataConfig) -> dict[str, Repeated]:
     with spooled(text) as source:
-        return duplicates.count(source, splits.plan_split(source, data, SEED))
+        return duplicates.count(source, splits.plan_split(source, data, data.boundary, SEED))
 
 
 @given(
@@ -30,13 +30,13 @@ def count(text: Text, data: DataConfig) -> dict[str, Repeated]:
 def test_they_are_those_that_a_comparison_of_all_documents_finds(
     contents: list[str], kind: Any, block: int, chunk: int
 ) -> None:
-    text, data = several(*contents, "ab\n\n"), DataConfig(split=(0.4, 0.3, 0.3), documents=kind)
+    text, data = several(*contents, "ab\n\n", kind=kind), DataConfig(split=(0.4, 0.3, 0.3), documents=kind)
     training, *held_out = split(text, data, SEED)
-    known = {document.rstrip("\n") for document in documents_of(training)}
+    known = {document.rstrip("\n\0") for document in documents_of(training)}
     expected = {}
     for name, part in zip(SPLITS[1:], held_out, strict=True):
         whole = documents_of(part) if len(part.starts) else []
-        stripped = [document.rstrip("\n") for document in whole if document.strip("\n")]
+        stripped = [document.rstrip("\n\0") for document in whole if document.strip("\n\0")]
         if stripped:
             expected[name] = Repeated(len(stripped), sum(document in known for document in stripped))
     with pytest.MonkeyPatch.context() as patch:
@@ -60,9 +60,9 @@ def test_empty_lines_are_no_documents_that_repeat() -> None:
 
 def test_the_order_of_characters_counts() -> None:
     contents = ["ab", "ba", "aab", "aba", "baa", "ab\n\nab", "abab", "\nab"]
-    text = several(*contents)
+    text = several(*contents, kind="file")
     with spooled(text) as source:
-        bounds = splits.find_documents(source, "file")
+        bounds = splits.find_documents(source, "file", "\0")
         hashes = duplicates.hash_documents(source, bounds)
     assert len(set(hashes.tolist())) == len(contents)
 
@@ -71,7 +71,7 @@ def test_hashes_differ_in_a_million_short_lines() -> None:
     """Seven digits each: a hash of fewer bits would meet itself."""
     text = "\n".join(str(number) for number in range(1_000_000, 2_000_000))
     with spooled(one(text)) as source:
-        hashes = duplicates.hash_documents(source, splits.find_documents(source, "line"))
+        hashes = duplicates.hash_documents(source, splits.find_documents(source, "line", "\n"))
     assert len(np.unique(hashes)) == 1_000_000
 
 

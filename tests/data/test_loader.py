@@ -25,7 +25,7 @@ def batches_of(
     if documents is not None:
         starts = np.unique(np.random.default_rng(documents).integers(0, length, documents)).astype(np.int64)
         starts[0] = 0
-    return ContiguousBatches(tokens, starts, NEWLINE, rows, steps, SEED, documents is not None, lookahead)
+    return ContiguousBatches(tokens, starts, [NEWLINE], rows, steps, SEED, documents is not None, lookahead)
 
 
 def assert_same(left: Batch, right: Batch) -> None:

@@ -106,6 +106,23 @@ def test_several_files_are_joined_by_a_newline_in_the_order_named(tmp_path: Path
     assert [content[start:] for start in reader.starts] == ["bb\n\n\n月", "\n月", "月"]
 
 
+@pytest.mark.parametrize(
+    ("boundary", "expected"),
+    [
+        ("\n", "a\n\nb\n\n\n\nc"),
+        ("\n\n", "a\n\nb\n\nc"),
+        ("\n\n\n", "a\n\n\nb\n\n\nc"),
+        ("\0", "a\n\0b\n\n\0\0c"),
+        ("\n%\n", "a\n%\nb\n\n%\nc"),
+    ],
+)
+def test_files_of_documents_are_joined_by_what_the_first_lacks_of_their_boundary(
+    boundary: str, expected: str, tmp_path: Path
+) -> None:
+    files = [written(tmp_path / f"{index}", content) for index, content in enumerate(["a\n", "b\n\n", "", "c"])]
+    assert text_files.read(files, boundary=boundary) == expected
+
+
 def test_a_dash_is_standard_input(tmp_path: Path) -> None:
     name = written(tmp_path / "a.txt", "a")
     content, reader = read_through([name, "-"], io.BytesIO(POEM.encode()))

@@ -76,7 +76,7 @@ def assert_same(one: Corpus, other: Corpus) -> None:
         assert left.text == right.text
     shape = 3, 7, SEED
     batches = [
-        ContiguousBatches(each.training.tokens, each.training.starts, each.vocabulary.newline, *shape, each.shuffled, 5)
+        ContiguousBatches(each.training.tokens, each.training.starts, [0], *shape, each.shuffled, 5)
         for each in (one, other)
     ]
     for epoch, index in product((0, 2), range(0, batches[0].windows, 3)):

@@ -23,7 +23,7 @@ def test_characters_are_sorted_by_frequency_then_code_point() -> None:
     assert vocabulary.characters == "cab月\n😀"
     assert vocabulary.encode("c月😀\n").tolist() == [0, 3, 5, 4]
     assert vocabulary.decode([0, 3, 5, 4]) == "c月😀\n"
-    assert (len(vocabulary), vocabulary.escape, vocabulary.newline) == (6, 6, 4)
+    assert (len(vocabulary), vocabulary.escape, vocabulary.boundary_tokens[0]) == (6, 6, 4)
 
 
 def test_the_newline_is_in_every_vocabulary() -> None:

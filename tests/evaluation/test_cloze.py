@@ -79,7 +79,7 @@ def by_hand(one: BidirectionalRNN, content: str) -> tuple[float, float, int]:
 
     For each character, everything before it is read anew, newline first, and so is everything after it."""
     one.eval()
-    tokens, newline = VOCABULARY.encode(content).tolist(), VOCABULARY.newline
+    tokens, newline = VOCABULARY.encode(content).tolist(), VOCABULARY.boundary_tokens[0]
     backward = cloze_nats = 0.0
     correct = 0
     for position, target in enumerate(tokens):

@@ -136,7 +136,7 @@ def test_the_rate_is_how_much_an_update_lowers_the_loss_of_an_average_segment() 
     for first in range(0, 2000, dynamic.SEGMENT):
         moved = small()
         updater = dynamic._Updater(moved, rms, UpdateRule(rate, 0.0))
-        window = dynamic._window(tokens[None], first, VOCABULARY.newline)
+        window = dynamic._window(tokens[None], first, VOCABULARY.boundary_tokens)
         generator = torch.Generator()
         loss, after = dynamic._losses(moved, VOCABULARY, window, state, generator)
         updater.update(loss.total())
@@ -219,7 +219,7 @@ def test_a_bidirectional_model_adapts_all_of_its_heads() -> None:
     adapted, score = dynamic.adapt(model, VOCABULARY, tokens, UpdateRule(0.3))
     assert_same(model, before)
     assert score.characters == len(OTHER)
-    window = dynamic._window(tokens[None], 0, VOCABULARY.newline)
+    window = dynamic._window(tokens[None], 0, VOCABULARY.boundary_tokens)
 
     @torch.no_grad()
     def losses(of: CharRNN) -> Losses:

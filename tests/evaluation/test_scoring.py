@@ -39,7 +39,7 @@ def text(length: int, seed: int = 0) -> str:
 
 def by_hand(one: CharRNN, content: str) -> float:
     """Sum the nats of a text one character at a time, straight from the definition."""
-    state, total, token = one.initial_state(1), 0.0, VOCABULARY.newline
+    state, total, token = one.initial_state(1), 0.0, VOCABULARY.boundary_tokens[0]
     one.eval()
     with torch.no_grad():
         for target in VOCABULARY.encode(content).tolist():
@@ -288,7 +288,7 @@ def test_the_trial_detects_a_disagreement(
     monkeypatch.setattr(window_scorer, "bf16_may_pay", lambda weights: True)
     monkeypatch.setattr(Bf16Trial, "is_faster", lambda self, state: True)
     monkeypatch.setattr(window_scorer, "TOLERANCE", 1e-9 if off == 0.0 else window_scorer.TOLERANCE)
-    trial = Bf16Trial(WindowScorer(one, VOCABULARY, tokens, no_progress))
+    trial = Bf16Trial(WindowScorer(one, VOCABULARY, tokens, VOCABULARY.boundary_tokens, no_progress))
     positions = np.arange(0, 20_000, 1_000)[:, None] + np.arange(100)
     with torch.inference_mode():
         answers = [trial.agrees(positions, one.initial_state(20), 1_000) for _ in range(windows)]
@@ -305,7 +305,8 @@ def test_bf16_is_used_only_on_processors_where_it_is_faster(
 ) -> None:
     """Some have bf16 instructions and are slower with them; the first call in each precision does not count."""
     one = model()
-    trial = Bf16Trial(WindowScorer(one, VOCABULARY, VOCABULARY.encode(text(900)), no_progress))
+    tokens = VOCABULARY.encode(text(900))
+    trial = Bf16Trial(WindowScorer(one, VOCABULARY, tokens, VOCABULARY.boundary_tokens, no_progress))
     now = 0.0
     seen: list[bool] = []
 

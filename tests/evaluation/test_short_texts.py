@@ -24,7 +24,7 @@ every_cell = pytest.mark.parametrize(("cell", "activation"), CELLS)
 @torch.no_grad()
 def by_torch(one: CharRNN, content: str) -> Score:
     """Score a text in a single forward pass."""
-    tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(content).tolist()]])
+    tokens = torch.tensor([[VOCABULARY.boundary_tokens[0], *VOCABULARY.encode(content).tolist()]])
     logits, _ = one.eval()(tokens[:, :-1], one.initial_state(1))
     targets = tokens[0, 1:]
     known = VOCABULARY.known_nats - torch.log_softmax(logits[0].double(), -1)

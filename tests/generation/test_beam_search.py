@@ -76,7 +76,7 @@ def chain(**following: Mapping[str, float]) -> CharRNN:
 @torch.no_grad()
 def nats_of(model: CharRNN, prime: str, texts: list[str]) -> Tensor:
     """Score each character (R, T) of texts of one length in a single plain pass, in nats."""
-    tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(prime + text).tolist()] for text in texts])
+    tokens = torch.tensor([VOCABULARY.encode(f"\n{prime}{text}").tolist() for text in texts])
     logits, _ = model.eval()(tokens[:, :-1], model.initial_state(len(texts)))
     logits, targets = logits[:, len(prime) :], tokens[:, len(prime) + 1 :]
     return -torch.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0] + VOCABULARY.known_nats

@@ -62,7 +62,7 @@ def filled(text: str, characters: str) -> str:
 @torch.no_grad()
 def nats_of(model: CharRNN, texts: list[str], first: int, last: int | None = None) -> npt.NDArray[np.float64]:
     """Score characters `first` to `last` of texts (R) of one length in a single plain pass, in nats (R)."""
-    tokens = torch.tensor([[VOCABULARY.newline, *VOCABULARY.encode(text).tolist()] for text in texts])
+    tokens = torch.tensor([[VOCABULARY.boundary_tokens[0], *VOCABULARY.encode(text).tolist()] for text in texts])
     logits, _ = model.eval()(tokens[:, :-1], model.initial_state(len(texts)))
     targets = tokens[:, 1:]
     nats = -torch.log_softmax(logits, -1).gather(-1, targets.clamp(max=len(VOCABULARY) - 1)[..., None])[..., 0]

@@ -193,7 +193,7 @@ def test_a_streamed_sample_takes_no_more_memory_the_longer_it_is(
     monkeypatch.setattr(sampling, "_MAX_UNSCORED", 64)
     learned = np.frombuffer(b"abcabbcaacb" * 9, dtype=np.uint8)
     sampler = Sampler(
-        next(ngram.grow(VOCABULARY.encode("aabbcc" * 9), VOCABULARY.newline, len(VOCABULARY))),
+        next(ngram.grow(VOCABULARY.encode("aabbcc" * 9), VOCABULARY.boundary_tokens[0], len(VOCABULARY))),
         VOCABULARY,
         [""],
         3_080,
@@ -271,7 +271,7 @@ def test_an_empty_prime_follows_a_newline() -> None:
     model = contextual()
     state = model.initial_state(1)
     with torch.no_grad():
-        logits, _ = model.eval()(torch.tensor([[VOCABULARY.newline]]), state)
+        logits, _ = model.eval()(torch.tensor([[VOCABULARY.boundary_tokens[0]]]), state)
     (sample,) = write(model, [""], 1, filters=Filters(greedy=True))
     assert sample.text == VOCABULARY.characters[int(logits[0, -1].argmax())]
 

@@ -30,7 +30,7 @@ every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS,
 def a_window(batches: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Batch:
     """Return the second window of a text with some escapes (V) in it; the newline is token 2."""
     tokens = np.random.default_rng(3).integers(0, V + 1, 3 * batches * steps + 1).astype(np.uint8)
-    cut = ContiguousBatches(tokens, np.zeros(1, dtype=np.int64), 2, batches, steps, 5, lookahead=lookahead)
+    cut = ContiguousBatches(tokens, np.zeros(1, dtype=np.int64), [2], batches, steps, 5, lookahead=lookahead)
     return load_batch(cut, 0, 1, torch.device("cpu"))
 
 

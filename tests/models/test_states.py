@@ -37,7 +37,7 @@ def test_states_are_those_after_each_prefix_and_each_suffix(
 ) -> None:
     model = made(cell, activation, {**options, "num_layers": 2, "bidirectional": True})
     assert isinstance(model, BidirectionalRNN)
-    found = read_states(to_numpy(model), TOKENS, NEWLINE)
+    found = read_states(to_numpy(model), TOKENS, np.array([NEWLINE]))
     assert found.hidden.shape == (6, 2, 5)
     check(found, model, TOKENS.tolist())
     assert found.backward is not None

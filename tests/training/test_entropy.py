@@ -173,7 +173,7 @@ def one_sided_bits(model: Causal, vocabulary: Vocabulary, text: str) -> np.ndarr
 def cloze_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
     """Return the bits of each character of a text (length) given all others; both halves read it in one window."""
     tokens = torch.from_numpy(vocabulary.encode(text).astype(np.int64))[None]
-    frame = torch.full((1, 1), vocabulary.newline)
+    frame = torch.full((1, 1), int(vocabulary.boundary_tokens[0]))
     before, _ = model.eval().read(torch.cat((frame, tokens[:, :-1]), 1), model.initial_state(1))
     after, _ = model.read_back(torch.cat((tokens[:, 1:], frame), 1), model.backward_stack.initial_state(1))
     nats = target_nats(model.joint_logits(before, after), tokens, vocabulary.known_nats, vocabulary.escape_nats)
@@ -183,9 +183,8 @@ def cloze_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np
 @torch.inference_mode()
 def training_bits(model: BidirectionalRNN, vocabulary: Vocabulary, text: str) -> np.ndarray:
     """Return the bits per character of windows as in training (windows, 3): forward, backward, gaps of all widths."""
-    batches = ContiguousBatches(
-        vocabulary.encode(text), np.zeros(1, dtype=np.int64), vocabulary.newline, 50, 16, 0, False, LOOKAHEAD
-    )
+    start, boundary = np.zeros(1, dtype=np.int64), vocabulary.boundary_tokens.tolist()
+    batches = ContiguousBatches(vocabulary.encode(text), start, boundary, 50, 16, 0, False, LOOKAHEAD)
     state, generator, bits = model.eval().initial_state(50), torch.Generator().manual_seed(0), []
     for index in range(batches.windows):
         window = load_batch(batches, 0, index, torch.device("cpu"))
