@@ -36,6 +36,23 @@ def value(setting: str) -> Any:
     return getattr(getattr(loading.load(None, [setting]), section), name)
 
 
+def test_a_separator_and_documents_that_it_ends_need_each_other() -> None:
+    (told,) = rejection(None, "data.documents=separator")
+    assert told.startswith("data.documents=separator needs the text that ends each document, e.g. -s 'data.separator=")
+    (told,) = rejection(None, "data.separator=%")
+    assert told == "data.separator is for data.documents=separator; set that, or leave it out."
+    for wrong in ("\n", "", "x" * 1_001):
+        assert len(rejection(None, f'data.separator="{wrong}"')) == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [('"\\n%\\n"', "\n%\n"), ("\n%\n", "\n%\n"), ('"  "', "  "), (" % ", "%"), (r"\n", r"\n")]
+)
+def test_a_separator_is_the_exact_text(written: str, meant: str) -> None:
+    config = loading.load(None, ["data.documents=separator", f"data.separator={written}"])
+    assert config.data.separator == config.data.boundary == meant
+
+
 def test_no_settings_are_the_defaults() -> None:
     defaults = loading.load(None)
     assert defaults == Config()
