@@ -52,8 +52,10 @@ def search(
     until: Until = None,
     *,
     keep_until: bool = False,
+    document: bool = False,
 ) -> list[Sample]:
-    """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first.
+    """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first; or of
+    a `document` up to the boundary that ends it.
 
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
     ones, which `until` ends at different lengths, by their mean nats a character, the stop text included; of those that
@@ -64,26 +66,30 @@ def search(
     check_request([prime], length)
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
-    stops = StopTexts(until)
+    stops = StopTexts(until, vocabulary.boundary if document else "")
     start = np.concatenate(([vocabulary.newline], vocabulary.encode(prime).astype(np.int64)))
     features, state = read(model, start, model.initial_state(1))
     nats = likelihood.all_nats(vocabulary, model.logits(features))
+    if stops.boundary == "\n\n" and ("\n\n" + prime).endswith("\n\n"):
+        nats, state = _after_newlines(model, vocabulary, nats, state, length)
     totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
     finished: list[_Finished] = []
     for step in range(1, length + 1):
         rows, tokens, totals = best_continuations(totals, nats, width)
-        added = [vocabulary.characters[token] for token in tokens]
+        added = [stops.shown(vocabulary.characters[token]) for token in tokens]
         paths = [(paths[row], character) for row, character in zip(rows, added, strict=True)]
         matched = [stops.step(matched[row], character) for row, character in zip(rows, added, strict=True)]
         recent = [(*recent[row], float(total))[-stops.longest - 1 :] for row, total in zip(rows, totals, strict=True)]
         unfinished = []
         for index, path in enumerate(paths):
             if found := stops.found[matched[index]]:
-                cut = 0 if keep_until else min(found, step)  # a stop text may begin in the prime
+                ends_document = stops.ends_document(matched[index])
+                cut = 0 if keep_until and not ends_document else min(found, step)  # it may begin in the prime
                 for _ in range(cut):
                     path = path[0] if path else None
-                finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], "until"))
+                ended_by: Ending = "document" if ends_document else "until"
+                finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], ended_by))
             else:
                 unfinished.append(index)
         finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
@@ -99,6 +105,19 @@ def search(
         nats = likelihood.all_nats(vocabulary, logits)
     finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]
     return _samples(prime, sorted(finished, key=lambda found: found[0])[:width])
+
+
+def _after_newlines(
+    model: LanguageModel, vocabulary: Vocabulary, nats: Nats, state: ModelState, most: int
+) -> tuple[Nats, ModelState]:
+    """Read newlines before a document while they are the likeliest, and exclude a further one; return the nats (1, V)
+    of its first character, and the state before it."""
+    newline = vocabulary.encode("\n").astype(np.int64)
+    while most and nats.argmin() == newline[0]:
+        logits, state = model.step(newline[:, None], state)
+        nats, most = likelihood.all_nats(vocabulary, logits), most - 1
+    nats[:, newline] = np.inf
+    return nats, state
 
 
 def _samples(prime: str, best: list[_Finished]) -> list[Sample]:
