@@ -57,6 +57,9 @@ class Scripted(LanguageModel):
         before = boundary if text.startswith(boundary) else text[:1]  # what stands before the first character
         written = text[len(before) :].rpartition(boundary)[2]
         following = [piece[len(written)] for piece in self.pieces if piece.startswith(written)]
+        if not following:  # a mistake: end it
+            begun = max(count for count in range(len(boundary)) if written.endswith(boundary[:count]))
+            following = [boundary[begun]]
         logits = np.full(len(self.vocabulary), _IMPOSSIBLE)
         for character in following:
             logits[self.vocabulary.encode(character)] = np.log(following.count(character) / len(following))

@@ -108,7 +108,7 @@ def test_a_text_of_newlines_alone_ends() -> None:
 def test_newlines_before_a_document_are_not_taken_back() -> None:
     """At a dead end characters are taken back, of which these are none."""
     codes = np.frombuffer("abcbacabbccaab\nbc\nacca\n\n".encode("utf-32-le"), dtype="<u4")
-    for seed in range(20):
+    for seed in range(2):
         for made in drawn(20, 60, no_copy=CopyIndex(codes, 2), no_repeat=4, seed=seed)[0]:
             assert not made.text.startswith("\n")
             assert made.characters == len(made.text)
