@@ -15,6 +15,7 @@ from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 
 Nats = npt.NDArray[np.float64]  # negative log-likelihoods
 _WINDOW = 1024
+_PATIENCE = 500  # steps
 _Path = tuple["_Path", str] | None  # the hypothesis that another extends, and its last character: no text is copied
 _Finished = tuple[float, _Path, float, Ending]  # mean nats, text, its nats
 
@@ -60,7 +61,8 @@ def search(
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
     ones, which `until` ends at different lengths, by their mean nats a character, the stop text included; of those that
     several stop texts cut to the same text, only the best counts. The search stops when no open hypothesis is better
-    than the worst of `width` finished ones. Raises MisuseError for a width below 1, and what `check_request` and
+    than the worst of `width` finished ones; of documents also when no further one has ended for _PATIENCE steps, and
+    those that do not end come last. Raises MisuseError for a width below 1, and what `check_request` and
     StopTexts raise.
     """
     check_request([prime], length)
@@ -74,14 +76,14 @@ def search(
         nats, state = _after_newlines(model, vocabulary, nats, state, length)
     totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
-    finished: list[_Finished] = []
+    finished, last = list[_Finished](), 0  # the step at which the last of them was found
     for step in range(1, length + 1):
         rows, tokens, totals = best_continuations(totals, nats, width)
         added = [stops.shown(vocabulary.characters[token]) for token in tokens]
         paths = [(paths[row], character) for row, character in zip(rows, added, strict=True)]
         matched = [stops.step(matched[row], character) for row, character in zip(rows, added, strict=True)]
         recent = [(*recent[row], float(total))[-stops.longest - 1 :] for row, total in zip(rows, totals, strict=True)]
-        unfinished = []
+        unfinished, ended = [], list[_Finished]()
         for index, path in enumerate(paths):
             if found := stops.found[matched[index]]:
                 ends_document = stops.ends_document(matched[index])
@@ -89,13 +91,15 @@ def search(
                 for _ in range(cut):
                     path = path[0] if path else None
                 ended_by: Ending = "document" if ends_document else "until"
-                finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], ended_by))
+                ended.append((float(totals[index]) / step, path, recent[index][-1 - cut], ended_by))
             else:
                 unfinished.append(index)
-        finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
+        before, finished = finished, _each_text_once(sorted(finished + ended, key=lambda found: found[0]))[:width]
+        last = last if [*map(id, finished)] == [*map(id, before)] else step
         if not unfinished or step == length:
             break
-        if len(finished) == width and totals[unfinished[0]] / step >= finished[-1][0]:
+        stuck = document and bool(finished) and step - last >= _PATIENCE
+        if stuck or (len(finished) == width and totals[unfinished[0]] / step >= finished[-1][0]):
             unfinished = []
             break
         rows, tokens, totals = rows[unfinished], tokens[unfinished], totals[unfinished]
@@ -104,7 +108,9 @@ def search(
         logits, state = model.step(tokens[:, None], state.select(rows))
         nats = likelihood.all_nats(vocabulary, logits)
     finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]
-    return _samples(prime, sorted(finished, key=lambda found: found[0])[:width])
+    # a loop that never ends has the best mean: it is no document where there are others
+    ranked = sorted(finished, key=lambda found: (document and found[3] == "length", found[0]))
+    return _samples(prime, ranked[:width])
 
 
 def _after_newlines(

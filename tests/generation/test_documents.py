@@ -172,6 +172,24 @@ def test_a_search_reads_the_newlines_before_a_document_and_does_not_count_them()
     assert found[0].nats == pytest.approx(-math.log(0.6) + vocabulary.known_nats)
 
 
+def test_a_loop_that_never_ends_does_not_hide_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mean is the best, so the search once went on to the most characters, and showed it first."""
+    monkeypatch.setattr(beam_search, "_PATIENCE", 50)
+    model, vocabulary = scripted(["a", "b"], "\n\n")
+    asked = [0]
+
+    def predict(tokens: tuple[int, ...]) -> Floats:
+        asked[0] += 1
+        text = vocabulary.decode(tokens).lstrip("\n")
+        odds = {"a": 0.6, "b": 0.4} if text == "" else {"a": 0.98, "\n": 0.02} if text[-1] == "a" else {"\n": 1.0}
+        return np.log([odds.get(character, 1e-9) for character in vocabulary.characters])
+
+    model._predict = predict  # type: ignore[method-assign]
+    found = beam_search.search(model, vocabulary, "", 5_000, 2, document=True)
+    assert {made.ended_by for made in found} == {"document"}
+    assert asked[0] < 1_000
+
+
 def test_the_score_of_a_searched_document_is_that_of_its_characters() -> None:
     vocabulary = replace(VOCABULARY, boundary="\n\n")
     for made in beam_search.search(TorchModel(memoryless()), vocabulary, "", 8, 3, document=True):
