@@ -61,8 +61,8 @@ def search(
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
     ones, which `until` ends at different lengths, by their mean nats a character, the stop text included; of those that
     several stop texts cut to the same text, only the best counts. The search stops when no open hypothesis is better
-    than the worst of `width` finished ones; of documents also when no further one has ended for _PATIENCE steps, and
-    those that do not end come last. Raises MisuseError for a width below 1, and what `check_request` and
+    than the worst of `width` finished ones; of documents also _PATIENCE steps after the first has ended, and those that
+    do not end come last. Raises MisuseError for a width below 1, and what `check_request` and
     StopTexts raise.
     """
     check_request([prime], length)
@@ -76,7 +76,7 @@ def search(
         nats, state = _after_newlines(model, vocabulary, nats, state, length)
     totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
-    finished, last = list[_Finished](), 0  # the step at which the last of them was found
+    finished, first = list[_Finished](), 0  # the step at which the first of them was found
     for step in range(1, length + 1):
         rows, tokens, totals = best_continuations(totals, nats, width)
         added = [stops.shown(vocabulary.characters[token]) for token in tokens]
@@ -94,11 +94,11 @@ def search(
                 ended.append((float(totals[index]) / step, path, recent[index][-1 - cut], ended_by))
             else:
                 unfinished.append(index)
-        before, finished = finished, _each_text_once(sorted(finished + ended, key=lambda found: found[0]))[:width]
-        last = last if [*map(id, finished)] == [*map(id, before)] else step
+        finished = _each_text_once(sorted(finished + ended, key=lambda found: found[0]))[:width]
+        first = first or (step if finished else 0)
         if not unfinished or step == length:
             break
-        stuck = document and bool(finished) and step - last >= _PATIENCE
+        stuck = document and bool(finished) and step - first >= _PATIENCE
         if stuck or (len(finished) == width and totals[unfinished[0]] / step >= finished[-1][0]):
             unfinished = []
             break
