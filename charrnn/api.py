@@ -6,13 +6,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from os import PathLike
-from typing import TYPE_CHECKING, TypedDict, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.api_arguments import number, path, stop_texts, switch, text, whole
 from charrnn.checkpoints import inference, run_dir
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.errors import MisuseError
 from charrnn.evaluation import short_texts
 from charrnn.generation import beam_search, infill
@@ -45,6 +46,7 @@ class SamplingOptions(TypedDict, total=False):
     greedy: bool
     until: Until
     keep_until: bool
+    document: bool | None
     no_copy: int | None
     no_repeat: int | None
     seed: int | None
@@ -54,7 +56,7 @@ class TextModel:
     """A trained model that generates and scores text on the CPU, without torch.
 
     Every method raises MisuseError for an argument of another type or out of range, and CharRNNError for a text with a
-    lone surrogate.
+    lone surrogate or a NUL, unless that is the boundary.
     """
 
     def __init__(self, name: str | PathLike[str] | None = None) -> None:
@@ -64,6 +66,7 @@ class TextModel:
         """
         self.path = run_dir.find_model(None if name is None else path("the model", name))
         self._model, self._vocabulary = inference.load(self.path)
+        self._documents = inference.documents(self.path)
         self._copies: CopyIndex | None = None
 
     def __repr__(self) -> str:
@@ -84,20 +87,25 @@ class TextModel:
         """The V characters of the vocabulary: those of the training split, most frequent first, then any others."""
         return self._vocabulary.characters
 
+    @property
+    def boundary(self) -> str:
+        """The text that ends each document, and comes before the first: a newline if the model knows no documents."""
+        return self._vocabulary.boundary
+
     @overload
     def sample(
-        self, prime: str = "", length: int = 500, *, num: None = None, **options: Unpack[SamplingOptions]
+        self, prime: str = "", length: int | None = None, *, num: None = None, **options: Unpack[SamplingOptions]
     ) -> str: ...
 
     @overload
     def sample(
-        self, prime: str = "", length: int = 500, *, num: int, **options: Unpack[SamplingOptions]
+        self, prime: str = "", length: int | None = None, *, num: int, **options: Unpack[SamplingOptions]
     ) -> list[str]: ...
 
     def sample(
         self,
         prime: str = "",
-        length: int = 500,
+        length: int | None = None,
         *,
         num: int | None = None,
         temperature: float = TEMPERATURE,
@@ -107,13 +115,16 @@ class TextModel:
         greedy: bool = False,
         until: Until = None,
         keep_until: bool = False,
+        document: bool | None = None,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
     ) -> str | list[str]:
         """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
 
-        It stops before the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
+        It is a whole `document`, which ends where the `boundary` would follow, by default where the model was trained
+        on documents and no `length` is given; then `length` is 100,000 by default, and 500 otherwise. It stops before
+        the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
         `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
         where no other character is possible. None is off. Texts and seeds are those of `charrnn sample --seed` with -k:
         the first three of `num=10` are those of `num=3`, and the first is what there is without `num`. Raises
@@ -130,6 +141,7 @@ class TextModel:
             greedy=greedy,
             until=until,
             keep_until=keep_until,
+            document=document,
             no_copy=no_copy,
             no_repeat=no_repeat,
             seed=seed,
@@ -144,18 +156,18 @@ class TextModel:
 
     @overload
     def stream(
-        self, prime: str = "", length: int = 500, *, num: None = None, **options: Unpack[SamplingOptions]
+        self, prime: str = "", length: int | None = None, *, num: None = None, **options: Unpack[SamplingOptions]
     ) -> Iterator[str]: ...
 
     @overload
     def stream(
-        self, prime: str = "", length: int = 500, *, num: int, **options: Unpack[SamplingOptions]
+        self, prime: str = "", length: int | None = None, *, num: int, **options: Unpack[SamplingOptions]
     ) -> Iterator[list[str]]: ...
 
     def stream(
         self,
         prime: str = "",
-        length: int = 500,
+        length: int | None = None,
         *,
         num: int | None = None,
         temperature: float = TEMPERATURE,
@@ -165,6 +177,7 @@ class TextModel:
         greedy: bool = False,
         until: Until = None,
         keep_until: bool = False,
+        document: bool | None = None,
         no_copy: int | None = None,
         no_repeat: int | None = None,
         seed: int | None = None,
@@ -185,6 +198,7 @@ class TextModel:
             greedy=greedy,
             until=until,
             keep_until=keep_until,
+            document=document,
             no_copy=no_copy,
             no_repeat=no_repeat,
             seed=seed,
@@ -195,16 +209,19 @@ class TextModel:
     def search(
         self,
         prime: str = "",
-        length: int = 500,
+        length: int | None = None,
         *,
         width: int = 20,
         until: Until = None,
         keep_until: bool = False,
+        document: bool | None = None,
     ) -> list[Sample]:
-        """Return the `width` likeliest continuations of `prime`, best first, by beam search."""
-        prime, length, width = text("prime", prime), whole("length", length, 1), whole("width", width, 1)
-        until, keep_until = stop_texts(until), switch("keep_until", keep_until)
-        return beam_search.search(self._model, self._vocabulary, prime, length, width, until, keep_until=keep_until)
+        """Return the `width` likeliest continuations of `prime`, best first, by beam search; `length`, `until` and
+        `document` are those of `sample`."""
+        prime, (document, most) = text("prime", prime), self._ends(document, length)
+        width, until, keep_until = whole("width", width, 1), stop_texts(until), switch("keep_until", keep_until)
+        ends: dict[str, Any] = {"until": until, "keep_until": keep_until, "document": document}
+        return beam_search.search(self._model, self._vocabulary, prime, most, width, **ends)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
@@ -218,12 +235,12 @@ class TextModel:
 
     def score(self, content: str) -> Score:
         """Score a text exactly, in a single pass that starts after the boundary of documents."""
-        tokens = self._vocabulary.encode(text("text", content))
+        tokens = self._vocabulary.encode(self._text(content))
         return short_texts.score_batch(self._model, self._vocabulary, [tokens])[0]
 
     def bits(self, content: str) -> npt.NDArray[np.float64]:
         """Return the bits of each of the N characters of a text (N); their sum is `score(text).bits`."""
-        tokens = self._vocabulary.encode(text("text", content))
+        tokens = self._vocabulary.encode(self._text(content))
         return short_texts.character_nats(self._model, self._vocabulary, tokens) / NATS_PER_BIT
 
     def encode(self, content: str) -> npt.NDArray[np.int64]:
@@ -232,7 +249,7 @@ class TextModel:
         A model reads the boundary of its documents before every text, to predict the first character from: a newline,
         unless it was trained on documents.
         """
-        return self._vocabulary.encode(text("text", content)).astype(np.int64)
+        return self._vocabulary.encode(self._text(content)).astype(np.int64)
 
     def states(self, content: str) -> States:
         """Return the states after each of the N characters of a text: `hidden` (N, L, H) for L layers of H units, for
@@ -260,7 +277,7 @@ class TextModel:
     def _prepare(
         self,
         prime: str,
-        length: int,
+        length: int | None,
         *,
         temperature: float,
         top_k: int | None,
@@ -269,13 +286,14 @@ class TextModel:
         greedy: bool,
         until: Until,
         keep_until: bool,
+        document: bool | None,
         no_copy: int | None,
         no_repeat: int | None,
         seed: int | None,
     ) -> Callable[[range, bool], Sampler]:
         """Check what to draw, and read the prime; return a function that makes the sampler of some indices, and says if
         it keeps texts."""
-        prime, length = text("prime", prime), whole("length", length, 1)
+        prime, (document, most) = text("prime", prime), self._ends(document, length)
         filters = Filters(
             temperature=number("temperature", temperature),
             top_k=None if top_k is None else whole("top_k", top_k, 1),
@@ -297,12 +315,13 @@ class TextModel:
                 self._model,
                 self._vocabulary,
                 [prime] * len(indices),
-                length,
+                most,
                 filters,
                 seed=seed,
                 indices=indices,
                 until=until,
                 keep_until=keep_until,
+                document=document,
                 no_copy=copies,
                 no_repeat=no_repeat,
                 keep_text=keep_text,
@@ -310,6 +329,22 @@ class TextModel:
             )
 
         return sampler
+
+    def _text(self, content: str) -> str:
+        """Check a text; NUL ends files where these are the documents, and is in no other."""
+        ends_files = isinstance(content, str) and self.boundary == FILE_BOUNDARY
+        text("text", content.replace(FILE_BOUNDARY, "") if ends_files else content)
+        return content
+
+    def _ends(self, document: bool | None, length: int | None) -> tuple[bool, int]:
+        """Check whether a whole document is written, and how many characters at most.
+
+        Raises MisuseError for a document of a model that knows none.
+        """
+        if document is not None and switch("document", document):
+            ways_out = "Train one with data.documents, or name a text that ends it with until."
+            self._documents.check("document=True writes a whole document", ways_out)
+        return self._documents.settle(document, None if length is None else whole("length", length, 1))
 
     def _training_copies(self, size: int) -> CopyIndex:
         """Index the training text's substrings of `size` characters; the index of the last size is cached."""

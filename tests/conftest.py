@@ -46,7 +46,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write little at each evaluation, of which there are many here."""
-    monkeypatch.setattr("charrnn.training.training_step.SAMPLE_LENGTH", 20)
+    monkeypatch.setattr("charrnn.training.evaluation_samples.SAMPLE_LENGTH", 20)
 
 
 @pytest.fixture

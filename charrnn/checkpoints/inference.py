@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from charrnn.checkpoints import safetensors_file
+from charrnn.data.documents import Documents
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture
@@ -28,6 +29,13 @@ def load(path: Path) -> tuple[NumpyModel | NumpyHMM | ngram.Ngram, Vocabulary]:
         raise safetensors_file.damaged(path, "its header promises other sizes than its tensors have")
     safetensors_file.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
     return build(architecture, contents.arrays), vocabulary
+
+
+def documents(path: Path) -> Documents:
+    """Read what the documents of a model are; errors as in `load`."""
+    contents = safetensors_file.read(path)
+    kind = contents.content["config"].get("data", {}).get("documents", "none")
+    return Documents(kind, contents.vocabulary().boundary)
 
 
 def _ngram(order: Any, contents: safetensors_file.Contents, vocabulary: Vocabulary) -> ngram.Ngram:

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
 from typing import IO, Any
 
 import click
@@ -160,16 +159,6 @@ def clipped(text: str, size: int, *, start: bool = False) -> str:
     return (kept + "...")[: max(size, 0)]
 
 
-def lines(text: str) -> Iterator[str]:
-    """Yield the lines of a text without their newlines; only LF ends a line, and the last needs none."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        yield text[start:end]
-        start = end + 1
-
-
 def escaped(text: str) -> str:
-    """Write a text on one line: \\n, \\t and \\\\ for newline, tab and backslash."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    """Write a text on one line: \\n, \\t and \\\\ for newline, tab and backslash, \\0 for the end of a file."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\0", "\\0")

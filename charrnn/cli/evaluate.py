@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from charrnn.cli.console import bar, escaped, lines, note, put, put_line, put_page, stdin, width
+from charrnn.cli.console import bar, escaped, note, put, put_line, put_page, stdin, width
 from charrnn.cli.open_model import check_trainable, find_model, language_model, open_model
 from charrnn.cli.options import (
     CONTEXT,
@@ -39,13 +39,14 @@ _SHORT = 50_000  # characters that are scored line by line sooner than torch is 
 
 _EXCLUDES = (
     ("per_line", "exact", "--per-line is always exact"),
+    ("per_document", "exact", "--per-document is always exact"),
     ("dynamic", "exact", "--dynamic is always one exact pass"),
-    ("baselines", "per_line per_char", "--baselines score whole texts"),
+    ("baselines", "per_line per_char per_document", "--baselines score whole texts"),
     (
         "dynamic",
-        "per_line",
-        "--dynamic learns one text from beginning to end (--per-char shows its scores), and --per-line scores each line"
-        " alone",
+        "per_line per_document",
+        "--dynamic learns one text from beginning to end (--per-char shows its scores), and --per-line and"
+        " --per-document score each part alone",
     ),
 )
 _NEEDS = (
@@ -65,6 +66,7 @@ class EvaluateOptions(NamedTuple):
     models: tuple[str, ...]
     per_line: bool
     per_char: bool
+    per_document: bool
     exact: bool
     dynamic: bool
     dynamic_rate: float | None
@@ -74,6 +76,11 @@ class EvaluateOptions(NamedTuple):
     encoding: str | None
     encoding_errors: Errors | None
     device: str
+
+    @property
+    def in_parts(self) -> bool:
+        """Say whether parts of texts are scored."""
+        return self.per_line or self.per_char or self.per_document
 
 
 @click.command(cls=Command, context_settings=CONTEXT, short_help="Score texts in bits per character.")
@@ -93,7 +100,13 @@ class EvaluateOptions(NamedTuple):
 )
 @option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
 @option("Output", "--per-char", "TSV: character, bits, rank of the right answer.", is_flag=True)
-@option("Output", "--json as_json", "Print one JSON object for each model and text, line or character.", is_flag=True)
+@option("Output", "--per-document", "TSV: bits/char, bits, characters, document; each one scored alone.", is_flag=True)
+@option(
+    "Output",
+    "--json as_json",
+    "Print one JSON object for each model and text, line, document or character.",
+    is_flag=True,
+)
 @device_option()
 def evaluate(**given: Any) -> None:
     """Score texts in bits per character; without TEXT, the held-out split of the model's own corpus.
@@ -103,22 +116,29 @@ def evaluate(**given: Any) -> None:
       charrnn evaluate other.txt
       charrnn evaluate -m small -m large other.txt
       charrnn evaluate --per-line names.txt | sort -n | head
+      charrnn evaluate --per-document poems.txt | sort -n | head
       charrnn evaluate --dynamic other.txt
     """
     chosen = EvaluateOptions(**given)
     _check(chosen)
-    from charrnn.data.text_files import TextReader
+    from charrnn.config.limits import FILE_BOUNDARY
+    from charrnn.data.text_files import TextReader, find_files
 
     # every text and every model is found before the first is read, which may take long
     encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
-    readers = [TextReader([name], encoding, stdin(), errors=errors, say=note) for name in chosen.texts]
+    names = find_files(chosen.texts, say=note) if chosen.per_document else chosen.texts  # a file may be a document
+    # files stay apart: each model joins them as its training text was joined
+    apart = FILE_BOUNDARY
+    readers = [TextReader([n], encoding, stdin(), errors=errors, boundary=apart, say=note) for n in names]
     models = [(name, find_model(name)) for name in chosen.models or (None,)]
     sources: list[Source] = [
-        (name, "".join(reader.pieces(may_be_empty=chosen.per_line or chosen.per_char)))
-        for name, reader in zip(chosen.texts, readers, strict=True)
+        (name, "".join(reader.pieces(may_be_empty=chosen.in_parts)))
+        for name, reader in zip(names, readers, strict=True)
     ]
     short = sum(len(given) for _, given in sources) <= _SHORT
-    if chosen.per_line and sources and chosen.device in {"auto", "cpu"} and short:
+    if chosen.per_document:
+        _check_documents(models)
+    if chosen.in_parts and not chosen.per_char and sources and chosen.device in {"auto", "cpu"} and short:
         _score_short_texts(chosen, models, sources)
         return
     from charrnn.checkpoints import model_file, training_corpus
@@ -138,8 +158,9 @@ def evaluate(**given: Any) -> None:
 
 def _check(chosen: EvaluateOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
-    if chosen.per_line and chosen.per_char:
-        raise MisuseError("--per-line and --per-char are two outputs; name one.")
+    outputs = {"--per-line": chosen.per_line, "--per-char": chosen.per_char, "--per-document": chosen.per_document}
+    if len(named := [name for name, on in outputs.items() if on]) > 1:
+        raise MisuseError(f"{named[0]} and {named[1]} are two outputs; name one.")
     check_together({**chosen._asdict(), "texts": chosen.texts or None}, _EXCLUDES, _NEEDS)
     if chosen.texts.count("-") > 1:
         raise MisuseError("Standard input (-) is named twice; it can be read once.")
@@ -148,17 +169,30 @@ def _check(chosen: EvaluateOptions) -> None:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
 
 
+def _check_documents(models: list[tuple[str | None, Path]]) -> None:
+    """Raise MisuseError for a model that knows no documents."""
+    from charrnn.checkpoints import inference
+
+    for name, path in models:
+        request = "--per-document scores each document alone"
+        inference.documents(path).check(request, "Use --per-line.", name or str(path.parent))
+
+
 def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, Path]], sources: list[Source]) -> None:
-    """Print the score of every line without loading torch."""
+    """Print the score of every line or document without loading torch."""
+    from charrnn.data.documents import join_files
+
     for name, path in models:
         model, vocabulary = language_model(path, "cpu")
         for source, content in sources:
             assert isinstance(content, str)
-            _put_lines(_Rows(chosen, name, path, source), model, vocabulary, content)
+            content = join_files(content, "\n" if chosen.per_line else vocabulary.boundary)
+            _put_parts(chosen, _Rows(chosen, name, path, source), model, vocabulary, content)
 
 
 def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[Source]) -> Iterator[dict[str, Any]]:
     """Score all texts with one model; yields the rows of a table, and prints every other output."""
+    from charrnn.data.documents import join_files
     from charrnn.evaluation import baselines
     from charrnn.models import torch_model
 
@@ -169,11 +203,13 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
         # a model without a test split is scored on its validation split, which must not choose its rate then
         evaluator = _dynamic_evaluator(chosen, path, header, model, tune=bool(sources or header.corpus.test))
     scorer = baselines.BaselineScorer(header, path, note)
+    boundary = "\n" if chosen.per_line else header.vocabulary.boundary
     for source, given in sources or [_held_out(header, path)]:
+        given = join_files(given, boundary) if isinstance(given, str) else given
         rows = _Rows(chosen, name, path, source)
-        if chosen.per_line:
+        if chosen.per_line or chosen.per_document:
             content = given if isinstance(given, str) else given.text
-            _put_lines(rows, torch_model.language_model(model), header.vocabulary, content)
+            _put_parts(chosen, rows, torch_model.language_model(model), header.vocabulary, content)
             continue
         tokens = header.vocabulary.encode(given) if isinstance(given, str) else given.tokens
         if chosen.per_char:
@@ -281,14 +317,18 @@ class _Rows:
         put_line(row)
 
 
-def _put_lines(rows: _Rows, model: LanguageModel, vocabulary: Vocabulary, content: str) -> None:
-    """Print the score of each line of a text, scored alone."""
+def _put_parts(
+    chosen: EvaluateOptions, rows: _Rows, model: LanguageModel, vocabulary: Vocabulary, content: str
+) -> None:
+    """Print the score of each line or document of a text, scored alone."""
+    from charrnn.data.documents import split_documents
     from charrnn.evaluation import short_texts
 
-    found = list(lines(content))
-    for line, score in zip(found, short_texts.score(model, vocabulary, found), strict=True):
-        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}", escaped(line))
-        rows.put(cells, {"line": line, **score.fields})
+    kind, end = ("document", vocabulary.boundary) if chosen.per_document else ("line", "\n")
+    found = list(split_documents(content, end))
+    for part, score in zip(found, short_texts.score(model, vocabulary, found, end=end), strict=True):
+        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}", escaped(part))
+        rows.put(cells, {kind: part, **score.fields})
 
 
 def _put_characters(

@@ -52,6 +52,24 @@ def language_model(path: Path, device: str) -> tuple[LanguageModel, Vocabulary]:
     return torch_model.language_model(model), header.vocabulary
 
 
+def whole_document(path: Path, document: bool | None, length: int | None, *, one_line: bool) -> tuple[bool, int]:
+    """Settle whether a whole document is written, and how many characters at most; see `Documents.settle`.
+
+    Raises MisuseError for a document of a model that knows none, or of several lines where only `one_line` is printed.
+    """
+    from charrnn.checkpoints import inference
+
+    documents = inference.documents(path)
+    if document:
+        ways_out = "Train one with -c poems or -s data.documents=..., or let --until TEXT end the text."
+        documents.check("-d writes a whole document", ways_out)
+        if one_line and documents.boundary != "\n":
+            raise MisuseError(
+                "--each-line prints one line for each, and documents of this model may have several; add --json."
+            )
+    return documents.settle(document, length)
+
+
 def adapted_model(
     path: Path, device: str, name: str, encoding: str, rate: float | None, errors: Errors = "strict"
 ) -> tuple[LanguageModel, Vocabulary]:

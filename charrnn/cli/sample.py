@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from charrnn.cli.console import note, stdin, stdin_text
-from charrnn.cli.open_model import adapted_model, find_model, language_model
+from charrnn.cli.open_model import adapted_model, find_model, language_model, whole_document
 from charrnn.cli.options import (
     CONTEXT,
     COUNT,
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.models.interface import LanguageModel
 
-_LENGTH = 500  # characters of a sample
 _FILTERS = "temperature top_k top_p min_p"
 _DRAWING = f"{_FILTERS} greedy seed no_copy no_repeat"
 _EXCLUDES = (
+    ("document", "infill suffix", "-d writes a document to its end"),
     ("greedy", _FILTERS, "--greedy takes the likeliest character"),
     ("infill", f"{_DRAWING} report", "--infill looks for the likeliest and draws nothing"),
     ("infill", "prime no_prime suffix length until", "--infill has its whole text, and its gaps their lengths"),
@@ -62,6 +62,7 @@ class SampleOptions(NamedTuple):
     model: str | None
     prime: str | None
     no_prime: bool
+    document: bool
     length: int | None
     temperature: float | None
     top_k: int | None
@@ -92,6 +93,16 @@ class SampleOptions(NamedTuple):
     def fills(self) -> bool:
         """Say whether gaps are filled, with text known on both sides."""
         return self.infill is not None or self.suffix is not None
+
+    @property
+    def wants_document(self) -> bool | None:
+        """Say whether a whole document is asked for; None where the model and -n decide."""
+        return True if self.document else False if self.fills or self.each_line else None
+
+    @property
+    def prints_lines(self) -> bool:
+        """Say whether each line of standard input is answered by one line."""
+        return self.each_line and not self.as_json
 
     @property
     def draws(self) -> bool:
@@ -142,7 +153,19 @@ class SampleOptions(NamedTuple):
 @option("Input", "--adapt-rate", "Rate to learn it at. [default: as evaluate --dynamic]", type=float, metavar="X")
 @encoding_option("Encoding of --adapt's text.")
 @encoding_errors_option()
-@option("Sampling", "-n --length", "Characters to write, the prime not counted. [default: 500]", type=int, metavar="N")
+@option(
+    "Sampling",
+    "-d --document",
+    "Write one whole document, as in training, and stop at its end. [default for models of documents, without -n]",
+    is_flag=True,
+)
+@option(
+    "Sampling",
+    "-n --length",
+    "Characters to write, the prime not counted; of a document the most. [default: 500, or 100,000 of a document]",
+    type=int,
+    metavar="N",
+)
 @option("Sampling", "-t --temperature", "Below 1 safer, above 1 more varied. [default: 1]", type=float, metavar="X")
 @option("Sampling", "--top-k", "Sample from the K likeliest characters.", type=int, metavar="K")
 @option(
@@ -190,6 +213,7 @@ def sample(**given: Any) -> None:
     Example:
       charrnn sample --prime 我爱北京 -n 100
       charrnn sample -k 5 -e --until '\\n' -t 0.7
+      charrnn sample -m poems -d -k 5
       head -n 5 primes.txt | charrnn sample --each-line
       charrnn sample --infill 我爱北京＿＿＿ -k 3
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
@@ -203,7 +227,8 @@ def sample(**given: Any) -> None:
     _check(chosen)
     piped, chosen = chosen.piped, _with_escapes(chosen)
     path = find_model(chosen.model)
-    chosen = chosen.with_texts(piped)
+    document, length = whole_document(path, chosen.wants_document, chosen.length, one_line=chosen.prints_lines)
+    chosen = chosen._replace(document=document, length=chosen.length if chosen.fills else length).with_texts(piped)
     # before a text is adapted to, which takes long
     learned = None if chosen.no_copy is None else _training_codes(path, needed=True)
     if chosen.adapt is None:
@@ -292,9 +317,9 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     """Print the likeliest continuations."""
     from charrnn.cli.sample_output import BeamPrinter, report
 
-    length = _LENGTH if chosen.length is None else chosen.length
+    assert chosen.length is not None
     shown = {"no_prime": chosen.no_prime, "as_json": chosen.as_json, "report": chosen.report}
-    printer = BeamPrinter(model, vocabulary, beam, length, **shown)
+    printer = BeamPrinter(model, vocabulary, beam, chosen.length, document=chosen.document, say=note, **shown)
     if chosen.each_line:
         printer.each_line(stdin(), chosen.num)
     else:
@@ -311,6 +336,7 @@ def _draw(
 
     from charrnn.cli.sample_output import SamplePrinter, report
 
+    assert chosen.length is not None
     copies = None
     if learned is not None and chosen.no_copy is not None:
         from charrnn.generation.copying import CopyIndex
@@ -323,8 +349,9 @@ def _draw(
         model,
         vocabulary,
         _filters(chosen),
-        _LENGTH if chosen.length is None else chosen.length,
+        chosen.length,
         seed,
+        document=chosen.document,
         no_prime=chosen.no_prime,
         as_json=chosen.as_json,
         no_copy=copies,

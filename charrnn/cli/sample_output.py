@@ -44,10 +44,13 @@ def _run(what: str, run: str) -> str:
 
 
 class _Output:
-    """Print samples as text or as JSON, and keep the texts where they are to be reported on."""
+    """Print samples as text or as JSON, and keep the texts where they are to be reported on.
 
-    def __init__(self, *, no_prime: bool, as_json: bool, report: bool = False) -> None:
-        self.no_prime, self.as_json, self.report = no_prime, as_json, report
+    Documents are set apart by their `boundary`, other samples, where it is empty, by an empty line.
+    """
+
+    def __init__(self, *, no_prime: bool, as_json: bool, report: bool = False, boundary: str = "") -> None:
+        self.no_prime, self.as_json, self.report, self.boundary = no_prime, as_json, report, boundary
         self.written: list[str] = []
 
     def keep(self, samples: Iterable[Sample]) -> None:
@@ -55,12 +58,11 @@ class _Output:
         if self.report:
             self.written += [made.text for made in samples]
 
-    def batch(self, samples: Sequence[Sample]) -> None:
-        """Print samples whole and in order, an empty line between."""
+    def batch(self, samples: Sequence[Sample], count: int) -> None:
+        """Print samples whole and in order, of `count` in all."""
         self.keep(samples)
         for made in samples:
-            between = "" if made.index == 0 else "\n"
-            put(_json(_fields(made)) if self.as_json else between + _ended(self._text(made)))
+            put(_json(_fields(made)) if self.as_json else self._apart(made, last=made.index == count - 1))
 
     def lines(self, samples: Sequence[Sample]) -> None:
         """Print samples that end where their line does."""
@@ -68,12 +70,19 @@ class _Output:
         for made in samples:
             put(_json(_fields(made)) if self.as_json else self._text(made) + "\n")
 
+    def _apart(self, made: Sample, *, last: bool) -> str:
+        """Return a sample with what sets it apart from the next; the boundary of files cannot be printed."""
+        text = self._text(made)
+        if last or self.boundary == "\n":
+            return _ended(text)
+        return _ended(text) + "\n" if self.boundary in {"", "\n\n", "\0"} else text + self.boundary
+
     def _text(self, made: Sample) -> str:
         return made.text if self.no_prime else made.prime + made.text
 
 
 class SamplePrinter:
-    """Print samples as they are drawn; `say` hears which of them ended early."""
+    """Print samples as they are drawn; `say` hears which of them ended early, or did not end."""
 
     def __init__(
         self,
@@ -85,21 +94,23 @@ class SamplePrinter:
         *,
         no_prime: bool,
         as_json: bool,
+        document: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
         report: bool = False,
         say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
-        self.length, self.seed = length, seed
-        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
+        self.length, self.seed, self.document = length, seed, document
+        boundary = vocabulary.boundary if document else ""
+        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report, boundary=boundary)
         self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
 
     def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
         if self.output.as_json or num > 1:
             for samples in self._batches([prime], num, until, keep_until=keep_until):
-                self.output.batch(samples)
+                self.output.batch(samples, num)
             return
         sampler = self._sampler([prime], [0], until, keep_until=keep_until, keep_text=self.output.report)
         last = "" if self.output.no_prime else prime
@@ -118,7 +129,7 @@ class SamplePrinter:
         """Continue every line `num` times: those that have arrived side by side, in order; from a terminal each."""
         from_terminal = ((first, [line]) for first, line in input_lines.lines(stdin))
         for first, primes in from_terminal if stdin.isatty() else input_lines.batches(stdin, _ROWS):
-            for samples in self._batches(primes, num, "\n", first):
+            for samples in self._batches(primes, num, None if self.document else "\n", first):
                 self.output.lines(samples)
 
     def _batches(
@@ -153,15 +164,18 @@ class SamplePrinter:
             seed=self.seed,
             indices=indices,
             until=until,
+            document=self.document,
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
             **more,
         )
 
     def _report_ends(self, samples: list[Sample], *, of_lines: bool = False) -> None:
+        if self.document:
+            _report_unended(samples, self.say, of_lines=of_lines)
         for made in samples:
             if made.ended_by == "exhausted":
-                name = f"Sample {made.index + 1}" + f" of line {made.line + 1}" * of_lines
+                name = _name(made, of_lines=of_lines)
                 self.say(
                     f"{name} ended early, {made.characters:,} of {self.length:,} characters long:"
                     " every continuation is excluded by --no-copy or --no-repeat. A larger number excludes less."
@@ -180,23 +194,45 @@ class BeamPrinter:
         *,
         no_prime: bool,
         as_json: bool,
+        document: bool = False,
         report: bool = False,
+        say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
-        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
+        self.document, self.say = document, say
+        boundary = vocabulary.boundary if document else ""
+        self.output = _Output(no_prime=no_prime, as_json=as_json, report=report, boundary=boundary)
 
     def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write the `num` best continuations, best first."""
-        self.output.batch(self._search(prime, until, keep_until=keep_until)[:num])
+        found = self._search(prime, until, keep_until=keep_until)[:num]
+        self.output.batch(found, len(found))
+        if self.document:
+            _report_unended(found, self.say)
 
     def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
         """Continue every line in the `num` best ways, best first, as it comes."""
         for number, prime in input_lines.lines(stdin):
-            self.output.lines([replace(made, line=number) for made in self._search(prime, "\n")[:num]])
+            found = self._search(prime, None if self.document else "\n")[:num]
+            self.output.lines(found := [replace(made, line=number) for made in found])
+            if self.document:
+                _report_unended(found, self.say, of_lines=True)
 
     def _search(self, prime: str, until: Until, *, keep_until: bool = False) -> list[Sample]:
-        model, vocabulary = self.model, self.vocabulary
-        return beam_search.search(model, vocabulary, prime, self.length, self.width, until, keep_until=keep_until)
+        ends: dict[str, Any] = {"until": until, "keep_until": keep_until, "document": self.document}
+        return beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, **ends)
+
+
+def _report_unended(samples: Iterable[Sample], say: Callable[[str], object], *, of_lines: bool = False) -> None:
+    """Say which documents do not end within the most characters."""
+    for made in samples:
+        if made.ended_by == "length":
+            name = _name(made, of_lines=of_lines)
+            say(f"{name} is no whole document: it did not end within {made.characters:,} characters (-n).")
+
+
+def _name(made: Sample, *, of_lines: bool) -> str:
+    return f"Sample {made.index + 1}" + f" of line {made.line + 1}" * of_lines
 
 
 class InfillPrinter:

@@ -100,9 +100,8 @@ class DataConfig(Section):
     documents: Literal["none", "line", "blank-line", "file", "separator"] = setting(
         "none",
         allowed="none, line, blank-line, file or separator",
-        description="What a document is: a line, what an empty line ends, a file, or what data.separator ends. "
-        "Documents are assigned to the splits at random and shuffled every epoch, and the model learns where they "
-        "begin and end; none cuts the text in order instead.",
+        description="What a document is: a line, what empty lines or data.separator end, or a file. Documents are "
+        "assigned to the splits at random and shuffled every epoch; none cuts the text in order instead.",
     )
     separator: Annotated[Separator | None, BeforeValidator(optional)] = setting(
         None,
@@ -121,16 +120,14 @@ class DataConfig(Section):
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
             rule = "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]"
             yield Conflict(rule, ("data.split",))
-        if self.documents == "separator" and self.separator is None:
-            rule = "data.documents=separator needs the text that ends each document, e.g. -s 'data.separator="
-            yield Conflict(rule + '"\\n%\\n"' + "'", ("data.documents",))
-        if self.documents != "separator" and self.separator is not None:
-            rule = "data.separator is for data.documents=separator; set that, or leave it out"
+        if (self.documents == "separator") != (self.separator is not None):
+            example = """-s 'data.separator="\\n%\\n"'"""
+            rule = f"data.documents=separator and data.separator, e.g. {example}, need each other; set both, or neither"
             yield Conflict(rule, ("data.separator",), ("data.documents",))
 
     @property
     def boundary(self) -> str:
-        """The text that ends each document; of a text without documents, the newline that stands before it."""
+        """The text that ends each document; see `limits.boundary`."""
         return boundary(self.documents, self.separator)
 
 

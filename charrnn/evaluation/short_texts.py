@@ -22,19 +22,24 @@ Tokens = npt.NDArray[np.unsignedinteger]
 
 
 def score(
-    model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[str], progress: Progress = no_progress
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    progress: Progress = no_progress,
+    *,
+    end: str = "\n",
 ) -> list[Score]:
-    """Score each line from the initial state, including the newline that ends it."""
+    """Score each line or document from the initial state, including the text that ends it."""
     scores = [Score()] * len(texts)
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     first = 0
     while first < len(order):
-        # lines of similar length share a batch; fewer of long ones, so that memory is bounded
-        shortest = len(texts[order[first]]) + 1
+        # texts of similar length share a batch; fewer of long ones, so that memory is bounded
+        shortest = len(texts[order[first]]) + len(end)
         size = max(1, min(_MAX_BATCH, _MAX_CHARACTERS // shortest))
         batch = [index for index in order[first : first + size] if len(texts[index]) <= 2 * shortest + 16]
         first += len(batch)
-        encoded = [vocabulary.encode(texts[index] + "\n") for index in batch]
+        encoded = [vocabulary.encode(texts[index] + end) for index in batch]
         for index, scored in zip(batch, score_batch(model, vocabulary, encoded, progress), strict=True):
             scores[index] = scored
     return scores

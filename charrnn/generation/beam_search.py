@@ -15,8 +15,9 @@ from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 
 Nats = npt.NDArray[np.float64]  # negative log-likelihoods
 _WINDOW = 1024
+_PATIENCE = 500  # steps
 _Path = tuple["_Path", str] | None  # the hypothesis that another extends, and its last character: no text is copied
-_Finished = tuple[float, _Path, float, Ending]  # mean nats, text, its nats
+_Finished = tuple[float, _Path, float, Ending]  # what it is ranked by, text, its nats
 
 
 def best_continuations(totals: Nats, nats: Nats, width: int) -> tuple[Tokens, Tokens, Nats]:
@@ -52,44 +53,53 @@ def search(
     until: Until = None,
     *,
     keep_until: bool = False,
+    document: bool = False,
 ) -> list[Sample]:
-    """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first.
+    """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first; or of
+    a `document` up to the boundary that ends it.
 
-    Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
-    ones, which `until` ends at different lengths, by their mean nats a character, the stop text included; of those that
-    several stop texts cut to the same text, only the best counts. The search stops when no open hypothesis is better
-    than the worst of `width` finished ones. Raises MisuseError for a width below 1, and what `check_request` and
-    StopTexts raise.
+    Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability, and so
+    are whole documents, their boundary included; those that `until` ends at different lengths by their mean nats a
+    character, the stop text included. Of those that several stop texts cut to the same text, only the best counts.
+    The search stops when no open hypothesis is better than the worst of `width` finished ones; of documents also
+    _PATIENCE steps after the first has ended, and those that do not end come last. Raises MisuseError for a width
+    below 1, and what `check_request` and StopTexts raise.
     """
     check_request([prime], length)
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
-    stops = StopTexts(until)
+    stops = StopTexts(until, vocabulary.boundary if document else "")
     start = vocabulary.encode(vocabulary.boundary + prime).astype(np.int64)
     features, state = read(model, start, model.initial_state(1))
     nats = likelihood.all_nats(vocabulary, model.logits(features))
+    if stops.boundary == "\n\n" and ("\n\n" + prime).endswith("\n\n"):
+        nats, state = _after_newlines(model, vocabulary, nats, state, length)
     totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
-    finished: list[_Finished] = []
+    finished, first = list[_Finished](), 0  # the step at which the first of them was found
     for step in range(1, length + 1):
         rows, tokens, totals = best_continuations(totals, nats, width)
-        added = [vocabulary.characters[token] for token in tokens]
+        added = [stops.shown(vocabulary.characters[token]) for token in tokens]
         paths = [(paths[row], character) for row, character in zip(rows, added, strict=True)]
         matched = [stops.step(matched[row], character) for row, character in zip(rows, added, strict=True)]
         recent = [(*recent[row], float(total))[-stops.longest - 1 :] for row, total in zip(rows, totals, strict=True)]
-        unfinished = []
+        unfinished, ended, compared = [], list[_Finished](), 1 if document else step
         for index, path in enumerate(paths):
             if found := stops.found[matched[index]]:
-                cut = 0 if keep_until else min(found, step)  # a stop text may begin in the prime
+                ends_document = stops.ends_document(matched[index])
+                cut = 0 if keep_until and not ends_document else min(found, step)  # it may begin in the prime
                 for _ in range(cut):
                     path = path[0] if path else None
-                finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], "until"))
+                ended_by: Ending = "document" if ends_document else "until"
+                ended.append((float(totals[index]) / compared, path, recent[index][-1 - cut], ended_by))
             else:
                 unfinished.append(index)
-        finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
+        finished = _each_text_once(sorted(finished + ended, key=lambda found: found[0]))[:width]
+        first = first or (step if finished else 0)
         if not unfinished or step == length:
             break
-        if len(finished) == width and totals[unfinished[0]] / step >= finished[-1][0]:
+        stuck = document and bool(finished) and step - first >= _PATIENCE
+        if stuck or (len(finished) == width and totals[unfinished[0]] / compared >= finished[-1][0]):
             unfinished = []
             break
         rows, tokens, totals = rows[unfinished], tokens[unfinished], totals[unfinished]
@@ -98,7 +108,22 @@ def search(
         logits, state = model.step(tokens[:, None], state.select(rows))
         nats = likelihood.all_nats(vocabulary, logits)
     finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]
-    return _samples(prime, sorted(finished, key=lambda found: found[0])[:width])
+    # a loop that never ends may be likely: it is no document where there are others
+    ranked = sorted(finished, key=lambda found: (document and found[3] == "length", found[0]))
+    return _samples(prime, ranked[:width])
+
+
+def _after_newlines(
+    model: LanguageModel, vocabulary: Vocabulary, nats: Nats, state: ModelState, most: int
+) -> tuple[Nats, ModelState]:
+    """Read newlines before a document while they are the likeliest, and exclude a further one; return the nats (1, V)
+    of its first character, and the state before it."""
+    newline = vocabulary.encode("\n").astype(np.int64)
+    while most and nats.argmin() == newline[0]:
+        logits, state = model.step(newline[:, None], state)
+        nats, most = likelihood.all_nats(vocabulary, logits), most - 1
+    nats[:, newline] = np.inf
+    return nats, state
 
 
 def _samples(prime: str, best: list[_Finished]) -> list[Sample]:

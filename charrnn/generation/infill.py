@@ -160,7 +160,8 @@ class _Search:
         for start, end in self.gaps:
             self.tokens[start:end] = vocabulary.escape
         self.end = min(len(self.tokens), self.gaps[-1][1] + _SUFFIX)
-        self.forbidden = [token for token in vocabulary.encode(gapped.without).tolist() if token != vocabulary.escape]
+        without = vocabulary.encode(gapped.without + "\0").tolist()  # no file ends within a text
+        self.forbidden = [token for token in without if token != vocabulary.escape]
 
     def run(self, earlier: _Found | None = None) -> _Found:
         """Fill the gaps from left to right; the backward half reads the best `earlier` filling in later gaps."""

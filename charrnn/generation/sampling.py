@@ -31,7 +31,8 @@ MIN_P = 0.02
 _MAX_UNSCORED = 1 << 16  # logits
 
 Logits = npt.NDArray[np.float64]
-Ending = Literal["until", "length", "exhausted"]  # exhausted: every other character would have been a copy or repeat
+# document: at the boundary; exhausted: every other character would have been a copy or repeat
+Ending = Literal["until", "document", "length", "exhausted"]
 _Written = tuple["_PartialSample | None", int, int]  # a sample, a position in it, the token there
 _NOTHING: _Written = (None, 0, 0)
 
@@ -67,6 +68,7 @@ class _PartialSample:
         prime: str,
         draws: Iterator[float],
         stops: StopTexts,
+        length: int,
         *,
         depth: int,
         reach: int,
@@ -76,6 +78,9 @@ class _PartialSample:
         self.prime, self.draws, self.stops, self.keep_until = prime, draws, stops, keep_until
         self.depth, self.reach = depth, reach
         self.pending, self.matched = deque[tuple[str, int]](), stops.after(prime)
+        # newlines that may come before a document, after the two that end the one before
+        starts = (stops.boundary + prime).endswith(stops.boundary)
+        self.leading = length if stops.boundary == "\n\n" and starts else 0
         self.done = False
         self.ended_by: Ending = "length"
         self.length = 0  # characters written
@@ -96,25 +101,42 @@ class _PartialSample:
             self.repeats = read.repeats[row].branch()
         return row
 
+    def skip(self, character: str) -> bool:
+        """Say whether a character is a newline before the document, which is read, but not written."""
+        if character != "\n" or self.length or not self.leading:
+            return False
+        self.leading -= 1
+        if self.stack is not None:
+            self.stack.points.clear()  # what is not written cannot be taken back
+        return True
+
     def write(self, character: str, length: int) -> None:
         """Append a character; the sample ends at a stop text or when it has `length` characters."""
-        self.pending.append((character, self.matched))
-        self.matched = self.stops.step(self.matched, character)
+        shown = self.stops.shown(character)
+        self.pending.append((shown, self.matched))
+        self.matched = self.stops.step(self.matched, shown)
         self.length += 1
         if self.reach:
             self.recent = (self.recent + character)[-self.reach :]
         if self.repeats is not None:
-            self.repeats.add(character)
+            self.repeats.add(shown)
         if found := self.stops.found[self.matched]:
-            for _ in range(0 if self.keep_until else min(found, len(self.pending))):  # it may begin in the prime
+            document = self.stops.ends_document(self.matched)
+            cut = 0 if self.keep_until and not document else min(found, len(self.pending))  # it may begin in the prime
+            for _ in range(cut):
                 self.pending.pop()
-            self._finish("until")
+            self._finish("document" if document else "until")
         elif self.length == length:
             self._finish("length")
         elif (final := len(self.pending) - max(self.stops.held[self.matched], self.depth)) > 0:
             self._release(final)
             if self.stack is not None:
                 self.stack.dead_ends = 0
+
+    def completes_document(self) -> bool:
+        """Say whether the last character of the boundary would complete it here."""
+        boundary = self.stops.boundary
+        return boundary != "" and self.stops.ends_document(self.stops.step(self.matched, boundary[-1]))
 
     def backtrack(self) -> ChoicePoint | None:
         """Take back its last characters at a dead end; return the position to write anew, or None after giving up."""
@@ -180,6 +202,7 @@ class Sampler:
 
     Sample i draws from the random stream (seed, indices[i]) alone, or (seed, lines[i], indices[i]) where there are
     `lines`, so it does not depend on the rest of the batch.
+    A `document` ends at the boundary, which is not written, unless `until` ends it before.
     No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
     At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
     Time is linear in the length. Memory is bounded, except for `no_repeat`, which indexes all runs of a sample, and for
@@ -201,6 +224,7 @@ class Sampler:
         lines: Sequence[int] | None = None,
         until: Until = None,
         keep_until: bool = False,
+        document: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
         keep_text: bool = True,
@@ -213,12 +237,15 @@ class Sampler:
         self.no_copy, self.no_repeat = no_copy, no_repeat
         depth = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), MAX_BACKTRACK)
         self._backtracks = depth > 0
-        stops, reach = StopTexts(until), 0 if no_copy is None else no_copy.size + depth
+        self._last_of_boundary = vocabulary.encode(vocabulary.boundary[-1])
+        stops = StopTexts(until, vocabulary.boundary if document else "")
+        reach = 0 if no_copy is None else no_copy.size + depth
         self.partial_samples = [
             _PartialSample(
                 prime,
                 _uniform(seed, line, index),
                 stops,
+                length,
                 depth=depth,
                 reach=reach,
                 keep_until=keep_until,
@@ -287,8 +314,12 @@ class Sampler:
         for row, partial in enumerate(rows):
             forbidden = self.vocabulary.encode_codes(copies[row])
             if partial.repeats is not None:
-                forbidden = np.append(forbidden, self.vocabulary.encode(partial.repeats.completions()))
+                repeats = partial.repeats.completions()
+                repeats += "\0" * ("\n" in repeats)  # which is written as one
+                forbidden = np.append(forbidden, self.vocabulary.encode(repeats))
             forbidden = forbidden[forbidden != self.vocabulary.escape]
+            if partial.completes_document():
+                forbidden = forbidden[forbidden != self._last_of_boundary]
             assert partial.stack is not None
             draw = None if self.filters.greedy else float(draws[row])
             token = partial.stack.choose(filtered[row], unfiltered[row], forbidden, draw)
@@ -303,8 +334,10 @@ class Sampler:
         written, returns = [_NOTHING] * len(rows), dict[int, ChoicePoint]()
         for row, partial in enumerate(rows):
             if tokens[row] >= 0:
-                written[row] = partial, partial.length, int(tokens[row])
-                partial.write(self.vocabulary.characters[tokens[row]], self.length)
+                character = self.vocabulary.characters[tokens[row]]
+                if not partial.skip(character):
+                    written[row] = partial, partial.length, int(tokens[row])
+                    partial.write(character, self.length)
             elif (point := partial.backtrack()) is not None:
                 returns[row], tokens[row] = point, point.token
         self._unscored.append((logits, written))

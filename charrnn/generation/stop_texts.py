@@ -16,19 +16,31 @@ class StopTexts:
     read so far that begins one of them; 0 where none does.
 
     `held` is the length of this end by state, and `found` that of the longest text which is complete with it, or 0.
+    The `boundary` of documents is one more text, unless it is empty.
     Raises MisuseError for an empty text, CharRNNError for one with a lone surrogate.
     """
 
-    def __init__(self, until: Until) -> None:
+    def __init__(self, until: Until, boundary: str = "") -> None:
+        self.boundary = boundary
         self.held, self.found = [0], [0]
+        self._document_ends = set[int]()  # states in which the boundary is complete, and no other text
         self._next: dict[tuple[int, str], int] = {}
         self._shorter = [0]  # by state, the one of the next shorter end
-        for text in [until] if isinstance(until, str) else until or []:
+        texts = [until] if isinstance(until, str) else until or []
+        for text in texts:
+            if not text:
+                raise MisuseError("until is empty; name the text to stop before, or leave it out.")
+            check_characters(text, "until")
             self._add(text)
+        if boundary and boundary not in texts:
+            self._document_ends.add(self._add(boundary))
         for (before, character), state in sorted(self._next.items(), key=lambda item: self.held[item[1]]):
             if before:
-                self._shorter[state] = self.step(self._shorter[before], character)
-                self.found[state] = self.found[state] or self.found[self._shorter[state]]
+                self._shorter[state] = shorter = self.step(self._shorter[before], character)
+                if not self.found[state]:
+                    self.found[state] = self.found[shorter]
+                    if shorter in self._document_ends:
+                        self._document_ends.add(state)
         self.longest = max(self.held)
 
     def step(self, state: int, character: str) -> int:
@@ -44,10 +56,16 @@ class StopTexts:
             state = self.step(state, character)
         return state
 
-    def _add(self, text: str) -> None:
-        if not text:
-            raise MisuseError("until is empty; name the text to stop before, or leave it out.")
-        check_characters(text, "until")
+    def shown(self, character: str) -> str:
+        """Return a character as it is written: the boundary of files, past which writing goes on, as a newline."""
+        return "\n" if character == "\0" != self.boundary else character
+
+    def ends_document(self, state: int) -> bool:
+        """Say whether what is complete is the boundary; a text that the caller names as well is the caller's."""
+        return state in self._document_ends
+
+    def _add(self, text: str) -> int:
+        """Add the states of a text; return the last."""
         state = 0
         for length, character in enumerate(text, 1):
             if (state, character) not in self._next:
@@ -57,3 +75,4 @@ class StopTexts:
                 self._shorter.append(0)
             state = self._next[state, character]
         self.found[state] = len(text)
+        return state

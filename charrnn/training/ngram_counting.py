@@ -17,8 +17,8 @@ from charrnn.evaluation import baselines
 from charrnn.models import ngram
 from charrnn.models.ngram import Ngram
 from charrnn.scores import Score
+from charrnn.training.evaluation_samples import write_sample
 from charrnn.training.events import Finished
-from charrnn.training.training_step import write_sample
 
 MAX_TRAINING_SCORED = 1 << 18  # characters of the training split that are scored for comparison
 
@@ -56,7 +56,7 @@ class Counting:
         """Write the model, its configuration and a sample."""
         config, vocabulary = self.config.with_values(model={"order": model.order}), self.corpus.vocabulary
         run.write_config(config)
-        text = write_sample(model, vocabulary, resolved(config.train.seed), 0)
+        text = write_sample(model, vocabulary, resolved(config.train.seed), 0, config.data.documents)
         run.append_sample(f"order {model.order}, {history[-1].bits_per_character:.4f} bits/char", text)
         header = Header(config, vocabulary, self.card, history, baselines=baselines.compute(self.corpus))
         model_file.write_tables(run.best, header, model.tables())

@@ -20,20 +20,17 @@ from charrnn.config.schema import Config, resolved
 from charrnn.data.batches import ContiguousBatches
 from charrnn.data.corpus import Corpus, CorpusCard
 from charrnn.data.loader import Batch, make_loader
-from charrnn.data.vocabulary import Vocabulary
 from charrnn.device import Readback, tf32
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import cloze, scoring
-from charrnn.generation import sampling
-from charrnn.generation.filters import Filters
 from charrnn.messages import Progress
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
 from charrnn.models.factory import Network, make_model
-from charrnn.models.interface import LanguageModel
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training import throughput
+from charrnn.training.evaluation_samples import write_sample
 from charrnn.training.events import Evaluated, RolledBack, StepDone
 from charrnn.training.optimizer import clip_gradients, decay_weights, make_optimizer, rate_at
 from charrnn.training.snapshot import (
@@ -46,7 +43,6 @@ from charrnn.training.snapshot import (
     load_tensors,
 )
 
-SAMPLE_LENGTH = 120
 SNAPSHOT_EVERY = 200  # steps
 MAX_ROLLBACKS = 3  # close together: with this many steps between them each is a first one
 FORGIVING_STEPS = 1000
@@ -287,7 +283,8 @@ class Training:
         score, two_sided = forward.score, self._evaluate_two_sided(forward, progress)
         if not math.isfinite(score.nats + (two_sided.backward.nats + two_sided.cloze.nats if two_sided else 0.0)):
             return self._roll_back()
-        text = write_sample(TorchModel(self.model), self.vocabulary, resolved(self.config.train.seed), position.step)
+        seed, documents = resolved(self.config.train.seed), self.config.data.documents
+        text = write_sample(TorchModel(self.model), self.vocabulary, seed, position.step, documents)
         record = EvaluationRecord(
             position.step,
             self.epoch,
@@ -389,12 +386,3 @@ class Training:
         self.tick()
         self.last_good = self.last_good._replace(position=replace(self.position))
         return RolledBack(step, resolved(self.config.train.learning_rate) * scale, rollbacks)
-
-
-def write_sample(model: LanguageModel, vocabulary: Vocabulary, seed: int, index: int) -> str:
-    """Return the text that a model writes after an evaluation."""
-    filters = Filters(temperature=sampling.TEMPERATURE, min_p=sampling.MIN_P)
-    sampler = sampling.Sampler(model, vocabulary, [""], SAMPLE_LENGTH, filters, seed=seed, indices=[index])
-    for _ in sampler:
-        pass
-    return sampler.samples[0].text

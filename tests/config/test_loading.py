@@ -37,10 +37,12 @@ def value(setting: str) -> Any:
 
 
 def test_a_separator_and_documents_that_it_ends_need_each_other() -> None:
-    (told,) = rejection(None, "data.documents=separator")
-    assert told.startswith("data.documents=separator needs the text that ends each document, e.g. -s 'data.separator=")
-    (told,) = rejection(None, "data.separator=%")
-    assert told == "data.separator is for data.documents=separator; set that, or leave it out."
+    for alone in ("data.documents=separator", "data.separator=%"):
+        (told,) = rejection(None, alone)
+        assert told == (
+            r"""data.documents=separator and data.separator, e.g. -s 'data.separator="\n%\n"', need each other;"""
+            " set both, or neither."
+        )
     for wrong in (r"\n", "x" * 1_001):
         assert len(rejection(None, f'data.separator="{wrong}"')) == 1
 

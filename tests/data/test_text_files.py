@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from charrnn.cli import console
 from charrnn.data import decoding, text_files
 from charrnn.data.decoding import Errors
+from charrnn.data.documents import split_documents
 from charrnn.data.text_files import TextReader
 from charrnn.errors import CharRNNError, MisuseError
 
@@ -393,12 +394,12 @@ def test_paths_may_have_spaces_and_chinese(tmp_path: Path) -> None:
     ],
 )
 def test_only_a_newline_ends_a_line(content: str, expected: list[str]) -> None:
-    assert list(console.lines(content)) == expected
+    assert list(split_documents(content, "\n")) == expected
 
 
 @given(st.text(alphabet="ab\n\r\u2028"))
 def test_lines_lose_nothing_but_the_newlines(content: str) -> None:
-    lines = list(console.lines(content))
+    lines = list(split_documents(content, "\n"))
     assert "".join(line + "\n" for line in lines) == content + ("\n" if content and content[-1] != "\n" else "")
 
 

@@ -24,7 +24,7 @@ import torch
 from charrnn.checkpoints import model_file
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
-from charrnn.training import new_run, resume, training_step
+from charrnn.training import evaluation_samples, new_run, resume, training_step
 from charrnn.training.optimizer import load_torch
 from tests.conftest import TINY
 
@@ -136,7 +136,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     load_torch()  # once for all children
-    training_step.SAMPLE_LENGTH = 20
+    evaluation_samples.SAMPLE_LENGTH = 20
     os.chdir(options.folder)
     assert in_child(lambda: train("whole", options.settings)) == 0
     draw, kills, rounds = random.Random(options.seed), Counter[str](), 0
