@@ -19,6 +19,7 @@ from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
+from charrnn.generation.patterns import Pattern
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.generation.stop_texts import StopTexts, Until
@@ -47,6 +48,7 @@ class SamplingOptions(TypedDict, total=False):
     keep_until: bool
     no_copy: int | None
     no_repeat: int | None
+    pattern: str | None
     seed: int | None
 
 
@@ -109,15 +111,18 @@ class TextModel:
         keep_until: bool = False,
         no_copy: int | None = None,
         no_repeat: int | None = None,
+        pattern: str | None = None,
         seed: int | None = None,
     ) -> str | list[str]:
         """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
 
         It stops before the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
         `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
-        where no other character is possible. None is off. Texts and seeds are those of `charrnn sample --seed` with -k:
-        the first three of `num=10` are those of `num=3`, and the first is what there is without `num`. Raises
-        CharRNNError for `no_copy` if the training text is gone.
+        where no other character is possible. The whole of it matches `pattern`, a regular expression without back-
+        references and looking around, unless it ends early so; it ends where nothing can follow, and `until` ends it
+        only where what is before matches. `keep_until` is refused then. None is off. Texts and seeds are those of
+        `charrnn sample --seed` with -k: the first three of `num=10` are those of `num=3`, and the first is what there
+        is without `num`. Raises CharRNNError for `no_copy` if the training text is gone.
         """
         count = 1 if num is None else whole("num", num, 1)
         sampler = self._prepare(
@@ -132,6 +137,7 @@ class TextModel:
             keep_until=keep_until,
             no_copy=no_copy,
             no_repeat=no_repeat,
+            pattern=pattern,
             seed=seed,
         )
         texts: list[str] = []
@@ -167,6 +173,7 @@ class TextModel:
         keep_until: bool = False,
         no_copy: int | None = None,
         no_repeat: int | None = None,
+        pattern: str | None = None,
         seed: int | None = None,
     ) -> Iterator[str] | Iterator[list[str]]:
         """Yield the text of `sample` as it is generated: each character as soon as it cannot be rolled back.
@@ -187,6 +194,7 @@ class TextModel:
             keep_until=keep_until,
             no_copy=no_copy,
             no_repeat=no_repeat,
+            pattern=pattern,
             seed=seed,
         )
         steps = iter(sampler(range(count), False))
@@ -200,11 +208,17 @@ class TextModel:
         width: int = 20,
         until: Until = None,
         keep_until: bool = False,
+        pattern: str | None = None,
     ) -> list[Sample]:
-        """Return the `width` likeliest continuations of `prime`, best first, by beam search."""
+        """Return the `width` likeliest continuations of `prime`, best first, by beam search.
+
+        With a `pattern`, a regular expression as of `sample`, each matches it.
+        """
         prime, length, width = text("prime", prime), whole("length", length, 1), whole("width", width, 1)
         until, keep_until = stop_texts(until), switch("keep_until", keep_until)
-        return beam_search.search(self._model, self._vocabulary, prime, length, width, until, keep_until=keep_until)
+        form = None if pattern is None else Pattern(text("pattern", pattern))
+        model, vocabulary = self._model, self._vocabulary
+        return beam_search.search(model, vocabulary, prime, length, width, until, keep_until=keep_until, pattern=form)
 
     def infill(
         self, content: str, num: int = 1, *, blanks: str = infill.BLANKS, width: int = infill.WIDTH
@@ -270,6 +284,7 @@ class TextModel:
         keep_until: bool,
         no_copy: int | None,
         no_repeat: int | None,
+        pattern: str | None,
         seed: int | None,
     ) -> Callable[[range, bool], Sampler]:
         """Check what to draw, and read the prime; return a function that makes the sampler of some indices, and says if
@@ -287,6 +302,7 @@ class TextModel:
         until, keep_until = stop_texts(until), switch("keep_until", keep_until)
         StopTexts(until)  # an empty one is told before the prime is read
         no_repeat = None if no_repeat is None else whole("no_repeat", no_repeat, 2)
+        form = None if pattern is None else Pattern(text("pattern", pattern))
         seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
         copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
         read = ReadPrimes(self._model, self._vocabulary, [prime], no_repeat)
@@ -304,6 +320,7 @@ class TextModel:
                 keep_until=keep_until,
                 no_copy=copies,
                 no_repeat=no_repeat,
+                pattern=form,
                 keep_text=keep_text,
                 read=read,
             )

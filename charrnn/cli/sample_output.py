@@ -16,6 +16,7 @@ from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
+from charrnn.generation.patterns import Pattern
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler, check_request
 from charrnn.generation.stop_texts import Until
@@ -87,13 +88,14 @@ class SamplePrinter:
         as_json: bool,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        pattern: Pattern | None = None,
         report: bool = False,
         say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.filters = model, vocabulary, filters
         self.length, self.seed = length, seed
         self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
-        self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
+        self.no_copy, self.no_repeat, self.pattern, self.say = no_copy, no_repeat, pattern, say
 
     def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
@@ -155,6 +157,7 @@ class SamplePrinter:
             until=until,
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
+            pattern=self.pattern,
             **more,
         )
 
@@ -181,8 +184,10 @@ class BeamPrinter:
         no_prime: bool,
         as_json: bool,
         report: bool = False,
+        pattern: Pattern | None = None,
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
+        self.pattern = pattern
         self.output = _Output(no_prime=no_prime, as_json=as_json, report=report)
 
     def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
@@ -196,7 +201,8 @@ class BeamPrinter:
 
     def _search(self, prime: str, until: Until, *, keep_until: bool = False) -> list[Sample]:
         model, vocabulary = self.model, self.vocabulary
-        return beam_search.search(model, vocabulary, prime, self.length, self.width, until, keep_until=keep_until)
+        more: dict[str, Any] = {"keep_until": keep_until, "pattern": self.pattern}
+        return beam_search.search(model, vocabulary, prime, self.length, self.width, until, **more)
 
 
 class InfillPrinter:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
+from charrnn.generation.patterns import Pattern, PatternProgress
 from charrnn.generation.sampling import Ending, Sample, check_request
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
@@ -52,12 +53,14 @@ def search(
     until: Until = None,
     *,
     keep_until: bool = False,
+    pattern: Pattern | None = None,
 ) -> list[Sample]:
     """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first.
 
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability; finished
     ones, which `until` ends at different lengths, by their mean nats a character, the stop text included; of those that
-    several stop texts cut to the same text, only the best counts. The search stops when no open hypothesis is better
+    several stop texts cut to the same text, only the best counts. With a `pattern`, the whole of each continuation
+    matches it, and ends where nothing can follow. The search stops when no open hypothesis is better
     than the worst of `width` finished ones. Raises MisuseError for a width below 1, and what `check_request` and
     StopTexts raise.
     """
@@ -65,6 +68,10 @@ def search(
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
     stops = StopTexts(until)
+    automaton = None if pattern is None else pattern.automaton(vocabulary, stops, keep_until=keep_until)
+    forms = [] if automaton is None else [PatternProgress(automaton, prime, length)]  # of each hypothesis
+    if forms and forms[0].ends:
+        return _samples(prime, [(0.0, None, 0.0, "pattern")])
     start = np.concatenate(([vocabulary.newline], vocabulary.encode(prime).astype(np.int64)))
     features, state = read(model, start, model.initial_state(1))
     nats = likelihood.all_nats(vocabulary, model.logits(features))
@@ -72,7 +79,9 @@ def search(
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
     finished: list[_Finished] = []
     for step in range(1, length + 1):
-        rows, tokens, totals = best_continuations(totals, nats, width)
+        masked = nats - np.array([form.mask() for form in forms]) if forms else nats
+        rows, tokens, totals = best_continuations(totals, masked, width)
+        forms = [forms[row].extended(int(token)) for row, token in zip(rows, tokens, strict=True)] if forms else []
         added = [vocabulary.characters[token] for token in tokens]
         paths = [(paths[row], character) for row, character in zip(rows, added, strict=True)]
         matched = [stops.step(matched[row], character) for row, character in zip(rows, added, strict=True)]
@@ -80,10 +89,13 @@ def search(
         unfinished = []
         for index, path in enumerate(paths):
             if found := stops.found[matched[index]]:
+                found = forms[index].cut(found) if forms else found
                 cut = 0 if keep_until else min(found, step)  # a stop text may begin in the prime
                 for _ in range(cut):
                     path = path[0] if path else None
                 finished.append((float(totals[index]) / step, path, recent[index][-1 - cut], "until"))
+            elif forms and forms[index].ends and step < length:
+                finished.append((float(totals[index]) / step, path, float(totals[index]), "pattern"))
             else:
                 unfinished.append(index)
         finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
@@ -95,6 +107,7 @@ def search(
         rows, tokens, totals = rows[unfinished], tokens[unfinished], totals[unfinished]
         paths, matched = [paths[index] for index in unfinished], [matched[index] for index in unfinished]
         recent = [recent[index] for index in unfinished]
+        forms = [forms[index] for index in unfinished] if forms else []
         logits, state = model.step(tokens[:, None], state.select(rows))
         nats = likelihood.all_nats(vocabulary, logits)
     finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]

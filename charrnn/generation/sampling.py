@@ -18,6 +18,7 @@ from charrnn.errors import MisuseError
 from charrnn.generation.backtracking import MAX_BACKTRACK, BacktrackStack, ChoicePoint
 from charrnn.generation.copying import CopyIndex, RepeatTracker
 from charrnn.generation.filters import Filters
+from charrnn.generation.patterns import Pattern, PatternProgress
 from charrnn.generation.primes import ReadPrimes, step
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
@@ -31,7 +32,8 @@ MIN_P = 0.02
 _MAX_UNSCORED = 1 << 16  # logits
 
 Logits = npt.NDArray[np.float64]
-Ending = Literal["until", "length", "exhausted"]  # exhausted: every other character would have been a copy or repeat
+# pattern: nothing could follow; exhausted: every other character would have been a copy or repeat
+Ending = Literal["until", "length", "pattern", "exhausted"]
 _Written = tuple["_PartialSample | None", int, int]  # a sample, a position in it, the token there
 _NOTHING: _Written = (None, 0, 0)
 
@@ -72,9 +74,10 @@ class _PartialSample:
         reach: int,
         keep_until: bool,
         keep_text: bool,
+        pattern: PatternProgress | None,
     ) -> None:
         self.prime, self.draws, self.stops, self.keep_until = prime, draws, stops, keep_until
-        self.depth, self.reach = depth, reach
+        self.depth, self.reach, self.pattern = depth, reach, pattern
         self.pending, self.matched = deque[tuple[str, int]](), stops.after(prime)
         self.done = False
         self.ended_by: Ending = "length"
@@ -86,6 +89,8 @@ class _PartialSample:
         self._summed = 0  # how many are in the sum
         self.stack = BacktrackStack(depth) if depth else None
         self.repeats: RepeatTracker | None = None
+        if pattern is not None and pattern.ends:
+            self._finish("pattern")
 
     def start(self, read: ReadPrimes) -> int:
         """Start after its prime; return the row of that."""
@@ -106,11 +111,15 @@ class _PartialSample:
         if self.repeats is not None:
             self.repeats.add(character)
         if found := self.stops.found[self.matched]:
+            if self.pattern is not None:
+                found = self.pattern.cut(found)
             for _ in range(0 if self.keep_until else min(found, len(self.pending))):  # it may begin in the prime
                 self.pending.pop()
             self._finish("until")
         elif self.length == length:
             self._finish("length")
+        elif self.pattern is not None and self.pattern.ends:
+            self._finish("pattern")
         elif (final := len(self.pending) - max(self.stops.held[self.matched], self.depth)) > 0:
             self._release(final)
             if self.stack is not None:
@@ -128,6 +137,8 @@ class _PartialSample:
         self.length, self.recent = self.length - count, self.recent[: len(self.recent) - count]
         if self.repeats is not None:
             self.repeats.remove(count)
+        if self.pattern is not None:
+            self.pattern.remove(count)
         return self.stack.points[-1]
 
     def stream(self) -> str:
@@ -182,10 +193,13 @@ class Sampler:
     `lines`, so it does not depend on the rest of the batch.
     No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
     At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
+    With a `pattern`, the whole of what a sample keeps matches it, unless it ends exhausted: characters that cannot lead
+    there are masked at each step, and a stop text ends a sample only where what is before it matches.
     Time is linear in the length. Memory is bounded, except for `no_repeat`, which indexes all runs of a sample, and for
     the text: without `keep_text` it is only streamed, and that of `samples` is empty. Several batches can share the
     primes that were `read`, with the same `no_repeat`.
-    Raises MisuseError for a `no_repeat` below 2, and what `check_request` and StopTexts raise.
+    Raises MisuseError for a `no_repeat` below 2, for a `pattern` that cannot be met or stands beside `keep_until`, and
+    what `check_request` and StopTexts raise.
     """
 
     def __init__(
@@ -203,6 +217,7 @@ class Sampler:
         keep_until: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        pattern: Pattern | None = None,
         keep_text: bool = True,
         read: ReadPrimes | None = None,
     ) -> None:
@@ -214,6 +229,8 @@ class Sampler:
         depth = min(max(0 if no_copy is None else no_copy.size, no_repeat or 0), MAX_BACKTRACK)
         self._backtracks = depth > 0
         stops, reach = StopTexts(until), 0 if no_copy is None else no_copy.size + depth
+        automaton = None if pattern is None else pattern.automaton(vocabulary, stops, keep_until=keep_until)
+        self._masks = automaton is not None
         self.partial_samples = [
             _PartialSample(
                 prime,
@@ -223,6 +240,7 @@ class Sampler:
                 reach=reach,
                 keep_until=keep_until,
                 keep_text=keep_text,
+                pattern=None if automaton is None else PatternProgress(automaton, prime, length, depth),
             )
             for prime, line, index in zip(primes, self.lines, indices, strict=True)
         ]
@@ -247,7 +265,9 @@ class Sampler:
         ]
 
     def __iter__(self) -> Iterator[list[str]]:
-        rows = self.partial_samples  # the sample in each batch row
+        rows = [partial for partial in self.partial_samples if not partial.done]  # the sample in each batch row
+        if not rows:
+            return
         primes = [partial.prime for partial in rows]
         read = self.read or ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
         starts = np.array([partial.start(read) for partial in rows])
@@ -272,6 +292,8 @@ class Sampler:
     def _choose(self, logits: Logits, rows: Sequence[_PartialSample]) -> Tokens:
         """Draw a token for each row (B) by inverting the cumulative distribution; -1 at a dead end."""
         draws = np.array([next(partial.draws) for partial in rows])
+        if self._masks:
+            logits = logits + np.array([partial.pattern.mask() for partial in rows if partial.pattern is not None])
         if self._backtracks:
             return self._choose_permitted(logits, draws, rows)
         cumulative = self.filters(logits).cumsum(-1)
@@ -304,6 +326,8 @@ class Sampler:
         for row, partial in enumerate(rows):
             if tokens[row] >= 0:
                 written[row] = partial, partial.length, int(tokens[row])
+                if partial.pattern is not None:
+                    partial.pattern.add(int(tokens[row]))
                 partial.write(self.vocabulary.characters[tokens[row]], self.length)
             elif (point := partial.backtrack()) is not None:
                 returns[row], tokens[row] = point, point.token

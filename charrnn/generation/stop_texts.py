@@ -15,12 +15,14 @@ class StopTexts:
     """Finds any of several texts, by the automaton of Aho and Corasick (1975): its state is the longest end of what was
     read so far that begins one of them; 0 where none does.
 
-    `held` is the length of this end by state, and `found` that of the longest text which is complete with it, or 0.
+    `texts` are those to find. `held` is the length of this end by state, and `found` that of the longest text which is
+    complete with it, or 0.
     Raises MisuseError for an empty text, CharRNNError for one with a lone surrogate.
     """
 
     def __init__(self, until: Until) -> None:
         self.held, self.found = [0], [0]
+        self.texts: tuple[str, ...] = ()
         self._next: dict[tuple[int, str], int] = {}
         self._shorter = [0]  # by state, the one of the next shorter end
         for text in [until] if isinstance(until, str) else until or []:
@@ -48,6 +50,7 @@ class StopTexts:
         if not text:
             raise MisuseError("until is empty; name the text to stop before, or leave it out.")
         check_characters(text, "until")
+        self.texts += (text,)
         state = 0
         for length, character in enumerate(text, 1):
             if (state, character) not in self._next:
