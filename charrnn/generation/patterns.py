@@ -248,19 +248,19 @@ class PatternAutomaton:
         atoms, stops = self.pattern.atoms, self.stops
         count = len(stops.held) if beside else 1
         before: list[list[int]] = [[] for _ in atoms]
-        for state, following in enumerate(self.pattern.after):
-            for other in following:
+        for state, others in enumerate(self.pattern.after):
+            for other in others:
                 before[other].append(state)
         tokens = self._stop_tokens if beside else {}
         sources: list[list[list[int]]] = []  # by atom and state of the stop texts: those that it is reached from
         for row in self._matches:
             reached: list[list[int]] = [[] for _ in range(count)]
             inside = [character for token, character in tokens.items() if row[token]]
-            others = int(row.sum()) > len(inside)
-            for state in range(count):
-                for following in {stops.step(state, character) for character in inside} | ({0} if others else set()):
+            outside = {0} if int(row.sum()) > len(inside) else set()
+            for stop in range(count):
+                for following in {stops.step(stop, character) for character in inside} | outside:
                     if not (beside and stops.found[following]):
-                        reached[following].append(state)
+                        reached[following].append(stop)
             sources.append(reached)
         distances = [[_NEVER] * len(atoms) for _ in range(count)]
         level, distance = [(0, stop) for stop in range(count)], 0
@@ -284,7 +284,8 @@ class PatternAutomaton:
             texts = "every text that matches it contains one that ends the sample"
             shown = ", ".join(repr(text) for text in self.stops.texts[:_SHOWN])
             return ParameterError(f"{{}} cannot be met: {texts} ({_braced(shown)}); change either.", "pattern")
-        lacking = [atom.source for atom, row in zip(self.pattern.sources, self._matches, strict=False) if not row.any()]
+        atoms = zip(self.pattern.sources, self._matches, strict=False)
+        lacking = sorted((atom.source for atom, row in atoms if not row.any()), key=self.pattern.source.find)
         shown = ", ".join(lacking[:_SHOWN]) + (", ..." if len(lacking) > _SHOWN else "")
         reason = f"no character of the model's vocabulary matches {_braced(shown)}"
         return ParameterError(
