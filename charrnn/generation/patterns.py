@@ -163,13 +163,11 @@ class PatternAutomaton:
         return self._states([self.pattern.first], matched, _NEVER)
 
     def follow(self, states: _States, token: int) -> _States:
-        """Return the states after a token that may follow."""
-        found = states.following.get(token)
-        if found is None:
-            atoms, after = self.pattern.atoms, self.pattern.after
-            first = [after[state][0] for state in states.states if self._rows[atoms[state]][token]]
-            matched = self._stop_after(states.matched, token)
-            found = states.following[token] = self._states(first, matched, states.age + 1)
+        """Return the states after a token that may follow, and remember them."""
+        atoms, after = self.pattern.atoms, self.pattern.after
+        first = [after[state][0] for state in states.states if self._rows[atoms[state]][token]]
+        matched = self._stop_after(states.matched, token)
+        states.following[token] = found = self._states(first, matched, states.age + 1)
         return found
 
     def _states(self, first: Iterable[int], matched: int, age: int) -> _States:
@@ -294,50 +292,59 @@ class PatternAutomaton:
 
 
 class PatternProgress:
-    """How far one text has come in a pattern: its states now, and those that can be returned to."""
+    """How far one text has come in a pattern, and the positions that it can go back to.
+
+    `ends` says that what is written matches, and nothing longer can.
+    """
+
+    __slots__ = ("_bits", "_earlier", "_matches", "automaton", "ends", "remaining", "states")
 
     def __init__(self, automaton: PatternAutomaton, prime: str, length: int, depth: int = 0) -> None:
         self.automaton, self.remaining = automaton, length
-        start = automaton.start(prime, length)
-        # with each: the last positions, one a bit and the lowest now, up to which what is written matches
-        self._states = deque([(start, int(start.age == 0))], maxlen=depth + 1)
+        self.states = automaton.start(prime, length)
+        self.ends = self.matches and self.states.longer > length
+        self._matches = int(self.matches)  # up to the last positions, one a bit and the lowest now
         self._bits = (2 << automaton.stops.longest) - 1
+        self._earlier = deque[tuple[_States, int]](maxlen=depth)
+
+    @property
+    def matches(self) -> bool:
+        """Say whether what is written matches."""
+        return self.states.age == 0
 
     def mask(self) -> Mask:
         """Return what may be written next (V)."""
-        return self._states[-1][0].mask(self.remaining)
+        return self.states.mask(self.remaining)
 
     def add(self, token: int) -> None:
         """Note a token that was written."""
-        states, matches = self._states[-1]
-        states = self.automaton.follow(states, token)
-        self._states.append((states, (matches << 1 | (states.age == 0)) & self._bits))
+        self._earlier.append((self.states, self._matches))
+        self.states = states = self.states.following.get(token) or self.automaton.follow(self.states, token)
         self.remaining -= 1
+        if states.age:
+            self._matches = self._matches << 1 & self._bits
+        else:
+            self._matches = (self._matches << 1 | 1) & self._bits
+            self.ends = states.longer > self.remaining
 
     def remove(self, count: int) -> None:
         """Take back the last characters, at most `depth`."""
         for _ in range(count):
-            self._states.pop()
-        self.remaining += count
+            self.states, self._matches = self._earlier.pop()
+        self.remaining, self.ends = self.remaining + count, False
 
     def extended(self, token: int) -> PatternProgress:
-        """Return that of the text with one token more."""
+        """Return that of the text with one token more, which cannot go back."""
         other = object.__new__(PatternProgress)
-        other.automaton, other.remaining, other._bits = self.automaton, self.remaining, self._bits
-        other._states = deque(self._states, maxlen=1)
+        other.automaton, other.remaining, other.states, other.ends = self.automaton, self.remaining, self.states, False
+        other._matches, other._bits, other._earlier = self._matches, self._bits, deque(maxlen=0)
         other.add(token)
         return other
-
-    @property
-    def ends(self) -> bool:
-        """Say whether what is written matches, and nothing longer can."""
-        states = self._states[-1][0]
-        return states.age == 0 and states.longer > self.remaining
 
     def cut(self, found: int) -> int:
         """Count the characters to drop at the end where a stop text of `found` characters is complete: as many as leave
         the first match that ends at or after its first character."""
-        return (self._states[-1][1] & ((2 << found) - 2)).bit_length() - 1
+        return (self._matches & ((2 << found) - 2)).bit_length() - 1
 
 
 def _matched(atom: Atom, characters: str) -> npt.NDArray[np.bool_]:

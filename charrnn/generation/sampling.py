@@ -293,7 +293,8 @@ class Sampler:
         """Draw a token for each row (B) by inverting the cumulative distribution; -1 at a dead end."""
         draws = np.array([next(partial.draws) for partial in rows])
         if self._masks:
-            logits = logits + np.array([partial.pattern.mask() for partial in rows if partial.pattern is not None])
+            masks = [partial.pattern.mask() for partial in rows if partial.pattern is not None]
+            logits = logits + np.concatenate(masks).reshape(logits.shape)  # far faster than np.stack
         if self._backtracks:
             return self._choose_permitted(logits, draws, rows)
         cumulative = self.filters(logits).cumsum(-1)

@@ -110,10 +110,6 @@ def follow(automaton: PatternAutomaton, text: str, prime: str = "") -> PatternPr
     return progress
 
 
-def accepts(progress: PatternProgress) -> bool:
-    return progress._states[-1][0].age == 0
-
-
 @given(expressions, st.lists(texts, min_size=1, max_size=5))
 def test_the_automaton_accepts_what_re_matches(expression: str, written: list[str]) -> None:
     automaton = Pattern(expression).automaton(VOCABULARY, StopTexts(None))
@@ -123,7 +119,7 @@ def test_the_automaton_accepts_what_re_matches(expression: str, written: list[st
         except MisuseError:  # nothing of this vocabulary matches
             assert not re.fullmatch(expression, text)
             continue
-        assert (progress is not None and accepts(progress)) == bool(re.fullmatch(expression, text))
+        assert (progress is not None and progress.matches) == bool(re.fullmatch(expression, text))
 
 
 @given(expressions, texts, stop_texts, st.integers(1, 8), st.randoms(use_true_random=False))
@@ -371,7 +367,7 @@ def test_what_re_reads_is_read_as_it_does(expression: str, text: str) -> None:
     assert re.fullmatch(expression, text)
     progress = follow(Pattern(expression).automaton(VOCABULARY, StopTexts(None)), text)
     assert progress is not None
-    assert accepts(progress)
+    assert progress.matches
 
 
 def test_a_brace_may_be_a_literal() -> None:
