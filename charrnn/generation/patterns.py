@@ -146,6 +146,7 @@ class PatternAutomaton:
         self._rows = [row.tobytes() for row in self._matches]
         inside = {character for text in stops.texts for character in text}
         self._stop_tokens = {token: character for token, character in enumerate(characters) if character in inside}
+        self.kinds = self._alike()
         self._distance = self._distances(True)
         self._ends = self._completions()
         self._known: dict[tuple[frozenset[int], int, int], _States] = {}
@@ -167,8 +168,16 @@ class PatternAutomaton:
         atoms, after = self.pattern.atoms, self.pattern.after
         first = [after[state][0] for state in states.states if self._rows[atoms[state]][token]]
         matched = self._stop_after(states.matched, token)
-        states.following[token] = found = self._states(first, matched, states.age + 1)
+        states.following[self.kinds[token]] = found = self._states(first, matched, states.age + 1)
         return found
+
+    def _alike(self) -> list[int]:
+        """Number the tokens (V): those that the same atoms match share one, except those of stop texts."""
+        columns, numbers = np.packbits(self._matches, axis=0), dict[tuple[bytes, int], int]()
+        keys = (
+            (columns[:, token].tobytes(), token if token in self._stop_tokens else -1) for token in range(self.size)
+        )
+        return [numbers.setdefault(key, len(numbers)) for key in keys]
 
     def _states(self, first: Iterable[int], matched: int, age: int) -> _States:
         """Return the states that follow without a character; only those from which the pattern can be finished."""
@@ -318,8 +327,10 @@ class PatternProgress:
 
     def add(self, token: int) -> None:
         """Note a token that was written."""
-        self._earlier.append((self.states, self._matches))
-        self.states = states = self.states.following.get(token) or self.automaton.follow(self.states, token)
+        earlier = self.states
+        states = earlier.following.get(self.automaton.kinds[token]) or self.automaton.follow(earlier, token)
+        self._earlier.append((earlier, self._matches))
+        self.states = states
         self.remaining -= 1
         if states.age:
             self._matches = self._matches << 1 & self._bits
