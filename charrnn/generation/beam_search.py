@@ -79,7 +79,7 @@ def search(
     recent = [(0.0,)]  # totals of each hypothesis after its last steps
     finished: list[_Finished] = []
     for step in range(1, length + 1):
-        masked = nats - np.array([form.mask() for form in forms]) if forms else nats
+        masked = nats - np.concatenate([form.mask() for form in forms]).reshape(nats.shape) if forms else nats
         rows, tokens, totals = best_continuations(totals, masked, width)
         forms = [forms[row].extended(int(token)) for row, token in zip(rows, tokens, strict=True)] if forms else []
         added = [vocabulary.characters[token] for token in tokens]

@@ -28,6 +28,11 @@ class Atom:
     source: str
     flags: int
 
+    def matches(self, characters: str) -> list[int]:
+        """Return the positions of the characters that it matches; not of NUL, which stands between files."""
+        found = _compiled(self.source, self.flags).finditer(characters)
+        return [match.start() for match in found if match[0] != "\0"]
+
 
 @dataclass(frozen=True)
 class Sequence:
@@ -65,14 +70,17 @@ def parse(pattern: str) -> Node:
     if not pattern:
         raise ParameterError("{} is empty; name an expression, or leave it out.", "pattern")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sets in classes, which a later Python may read in another way
-            compiled = re.compile(pattern)
-        return _Parser(pattern, compiled.flags).whole()
+        return _Parser(pattern, _compiled(pattern).flags).whole()
     except re.error as error:
         raise ParameterError(f"{{}} is no regular expression: {_literal(str(error))}.", "pattern") from error
     except (RecursionError, OverflowError) as error:
         raise ParameterError("{} nests its groups too deeply, or repeats too often; simplify it.", "pattern") from error
+
+
+def _compiled(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what looks like a set in a class, which a later Python may read otherwise
+        return re.compile(pattern, flags)
 
 
 class _Parser:
