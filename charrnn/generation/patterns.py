@@ -290,7 +290,8 @@ class PatternAutomaton:
         if self._distances(False)[0][self.pattern.first] < _NEVER:
             texts = "every text that matches it contains one that ends the sample"
             named = ", ".join(repr(text) for text in self.stops.texts[:_SHOWN])
-            return ParameterError(f"{{}} cannot be met: {texts} ({_braced(named)}); change either.", "pattern")
+            advice = "change the pattern, or what ends it"
+            return ParameterError(f"{{}} cannot be met: {texts} ({_braced(named)}); {advice}.", "pattern")
         atoms = zip(self.pattern.sources, self._matches, strict=True)
         lacking = sorted((shown(atom.source) for atom, row in atoms if not row.any()), key=self.pattern.source.find)
         named = ", ".join(lacking[:_SHOWN]) + (", ..." if len(lacking) > _SHOWN else "")
