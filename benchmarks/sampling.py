@@ -2,11 +2,14 @@
 
     python benchmarks/sampling.py [--cell lstm] [--hidden 512] [--layers 2] [--vocabulary 65] [--rounds 7]
     OPENBLAS_NUM_THREADS=2 python benchmarks/sampling.py
+    python benchmarks/sampling.py --patterns [--hidden 128] [--layers 1]
     python benchmarks/sampling.py --device cuda [--batch 1,1024]
 
 One thread, or as many as OPENBLAS_NUM_THREADS says, for torch too. Weights are random: they do not matter.
 The limits are the matrix products of a step alone, W h for every matrix that a character takes: with weights read from
 memory (so many copies in turn that no cache holds them), and with the same weights again and again.
+
+With --patterns, sampling alone: without a pattern, and in the form of some.
 
 On CUDA, for each batch size: the step alone, launched kernel by kernel and replayed as a CUDA graph, and then sampling
 with its choices; torch.nn draws its characters there as well, on the device.
@@ -29,6 +32,7 @@ from charrnn.config.schema import ModelConfig  # noqa: E402
 from charrnn.data.vocabulary import Vocabulary  # noqa: E402
 from charrnn.device import choose_device  # noqa: E402
 from charrnn.generation.filters import Filters  # noqa: E402
+from charrnn.generation.patterns import Pattern  # noqa: E402
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sampler  # noqa: E402
 from charrnn.models import architecture, numpy_model  # noqa: E402
 from charrnn.models.char_rnn import CharRNN  # noqa: E402
@@ -38,6 +42,7 @@ from charrnn.models.torch_model import TorchModel, cuda_graph  # noqa: E402
 BATCH = 64
 LENGTH = 100  # steps at a time on CUDA
 CACHES = 512 << 20  # bytes, more than any cache holds
+PATTERNS = (".*", r"[^\n]{1,60}(\n[^\n]{0,60})*", r"(\w{5}\n)*", r"[^\n]*一.{20}[^\n]*")
 
 
 class Tutorial:
@@ -57,11 +62,22 @@ class Tutorial:
             token.tolist()
 
 
-def sample(model: LanguageModel, vocabulary: Vocabulary, length: int, batch_size: int) -> None:
-    filters = Filters(temperature=TEMPERATURE, min_p=MIN_P)
-    sampler = Sampler(model, vocabulary, [""] * batch_size, length, filters, seed=0, indices=range(batch_size))
+def sample(
+    model: LanguageModel, vocabulary: Vocabulary, length: int, batch_size: int, pattern: str | None = None
+) -> None:
+    filters, primes = Filters(temperature=TEMPERATURE, min_p=MIN_P), [""] * batch_size
+    form = None if pattern is None else Pattern(pattern)
+    sampler = Sampler(model, vocabulary, primes, length, filters, seed=0, indices=range(batch_size), pattern=form)
     for _ in sampler:
         pass
+
+
+def in_forms(model: LanguageModel, vocabulary: Vocabulary, rounds: int) -> None:
+    for batch_size, length in ((1, 600), (BATCH, 120)):  # a multiple of the lines, so that none ends sooner
+        ways = {"no pattern": partial(sample, model, vocabulary, length, batch_size)}
+        ways |= {each: partial(sample, model, vocabulary, length, batch_size, each) for each in PATTERNS}
+        print(f"\n{batch_size} sample(s) at once")
+        report(in_turns(ways, rounds), dict.fromkeys(ways, batch_size * length), "characters", "no pattern")
 
 
 def run_steps(model: LanguageModel, length: int, batch_size: int) -> None:
@@ -94,9 +110,10 @@ def on_cuda(model: CharRNN, vocabulary: Vocabulary, batch_sizes: list[int], roun
 @click.option("--layers", default=2)
 @click.option("--vocabulary", "size", default=65)
 @click.option("--rounds", default=7)
+@click.option("--patterns", is_flag=True, help="Compare sampling with and without patterns.")
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
 @click.option("--batch", default="1,1024", help="Batch sizes on CUDA.")
-def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: str, batch: str) -> None:
+def main(cell: str, hidden: int, layers: int, size: int, rounds: int, patterns: bool, device: str, batch: str) -> None:
     torch.set_num_threads(THREADS)
     config = ModelConfig.model_validate(
         {
@@ -116,6 +133,10 @@ def main(cell: str, hidden: int, layers: int, size: int, rounds: int, device: st
         return
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     numpy = numpy_model.build(architecture.Architecture.of(config.model_dump()), weights)
+    if patterns:
+        print(f"{cell} {layers} x {hidden}, {size} characters, {THREADS} thread(s)")
+        in_forms(numpy, vocabulary, rounds)
+        return
     matrices = [array for name, array in weights.items() if "weight_hh" in name or name == "head"]
     matrices += [weights[f"layers.{layer}.kernel.weight_ih_l0"] for layer in range(1, layers)]
     needed = sum(array.nbytes for array in matrices)

@@ -20,6 +20,7 @@ from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
+from charrnn.generation.patterns import Pattern
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.generation.stop_texts import StopTexts, Until
@@ -49,6 +50,7 @@ class SamplingOptions(TypedDict, total=False):
     document: bool | None
     no_copy: int | None
     no_repeat: int | None
+    pattern: str | None
     seed: int | None
 
 
@@ -118,6 +120,7 @@ class TextModel:
         document: bool | None = None,
         no_copy: int | None = None,
         no_repeat: int | None = None,
+        pattern: str | None = None,
         seed: int | None = None,
     ) -> str | list[str]:
         """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
@@ -126,9 +129,11 @@ class TextModel:
         on documents and no `length` is given; then `length` is 100,000 by default, and 500 otherwise. It stops before
         the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
         `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
-        where no other character is possible. None is off. Texts and seeds are those of `charrnn sample --seed` with -k:
-        the first three of `num=10` are those of `num=3`, and the first is what there is without `num`. Raises
-        CharRNNError for `no_copy` if the training text is gone.
+        where no other character is possible. The whole of it matches `pattern`, a regular expression without back-
+        references and looking around, unless it ends early so; it ends where nothing can follow, and `until` ends it
+        only where what is before matches. `keep_until` is refused then. None is off. Texts and seeds are those of
+        `charrnn sample --seed` with -k: the first three of `num=10` are those of `num=3`, and the first is what there
+        is without `num`. Raises CharRNNError for `no_copy` if the training text is gone.
         """
         count = 1 if num is None else whole("num", num, 1)
         sampler = self._prepare(
@@ -144,6 +149,7 @@ class TextModel:
             document=document,
             no_copy=no_copy,
             no_repeat=no_repeat,
+            pattern=pattern,
             seed=seed,
         )
         texts: list[str] = []
@@ -180,6 +186,7 @@ class TextModel:
         document: bool | None = None,
         no_copy: int | None = None,
         no_repeat: int | None = None,
+        pattern: str | None = None,
         seed: int | None = None,
     ) -> Iterator[str] | Iterator[list[str]]:
         """Yield the text of `sample` as it is generated: each character as soon as it cannot be rolled back.
@@ -201,6 +208,7 @@ class TextModel:
             document=document,
             no_copy=no_copy,
             no_repeat=no_repeat,
+            pattern=pattern,
             seed=seed,
         )
         steps = iter(sampler(range(count), False))
@@ -215,12 +223,14 @@ class TextModel:
         until: Until = None,
         keep_until: bool = False,
         document: bool | None = None,
+        pattern: str | None = None,
     ) -> list[Sample]:
-        """Return the `width` likeliest continuations of `prime`, best first, by beam search; `length`, `until` and
-        `document` are those of `sample`."""
+        """Return the `width` likeliest continuations of `prime`, best first, by beam search; `length`, `until`,
+        `document` and `pattern` are those of `sample`."""
         prime, (document, most) = text("prime", prime), self._ends(document, length)
         width, until, keep_until = whole("width", width, 1), stop_texts(until), switch("keep_until", keep_until)
-        ends: dict[str, Any] = {"until": until, "keep_until": keep_until, "document": document}
+        form = None if pattern is None else Pattern(text("pattern", pattern))
+        ends: dict[str, Any] = {"until": until, "keep_until": keep_until, "document": document, "pattern": form}
         return beam_search.search(self._model, self._vocabulary, prime, most, width, **ends)
 
     def infill(
@@ -289,6 +299,7 @@ class TextModel:
         document: bool | None,
         no_copy: int | None,
         no_repeat: int | None,
+        pattern: str | None,
         seed: int | None,
     ) -> Callable[[range, bool], Sampler]:
         """Check what to draw, and read the prime; return a function that makes the sampler of some indices, and says if
@@ -306,6 +317,7 @@ class TextModel:
         until, keep_until = stop_texts(until), switch("keep_until", keep_until)
         StopTexts(until)  # an empty one is told before the prime is read
         no_repeat = None if no_repeat is None else whole("no_repeat", no_repeat, 2)
+        form = None if pattern is None else Pattern(text("pattern", pattern))
         seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
         copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
         read = ReadPrimes(self._model, self._vocabulary, [prime], no_repeat)
@@ -324,6 +336,7 @@ class TextModel:
                 document=document,
                 no_copy=copies,
                 no_repeat=no_repeat,
+                pattern=form,
                 keep_text=keep_text,
                 read=read,
             )

@@ -40,9 +40,10 @@ _EXCLUDES = (
     ("document", "infill suffix", "-d writes a document to its end"),
     ("greedy", _FILTERS, "--greedy takes the likeliest character"),
     ("infill", f"{_DRAWING} report", "--infill looks for the likeliest and draws nothing"),
-    ("infill", "prime no_prime suffix length until", "--infill has its whole text, and its gaps their lengths"),
+    ("infill", "prime no_prime suffix length until pattern", "--infill has its whole text, and its gaps their lengths"),
     ("suffix", f"{_DRAWING} report", "--suffix looks for the likeliest and draws nothing"),
-    ("suffix", "until each_line", "--suffix ends the text"),
+    ("suffix", "until each_line pattern", "--suffix ends the text"),
+    ("pattern", "keep_until", "--pattern is of the text before that of --until"),
     ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
     ("each_line", "prime until keep_until", "--each-line takes primes from stdin and stops at the newline"),
 )
@@ -75,6 +76,7 @@ class SampleOptions(NamedTuple):
     suffix: str | None
     until: tuple[str, ...]
     keep_until: bool
+    pattern: str | None
     no_copy: int | None
     no_repeat: int | None
     report: bool
@@ -200,6 +202,7 @@ class SampleOptions(NamedTuple):
 @option("Search and infilling", "--suffix", "Write -n characters between --prime and TEXT.", metavar="TEXT|-")
 @option("Constraints", "--until", "Stop before TEXT would appear; may be repeated.", multiple=True, metavar="TEXT")
 @option("Constraints", "--keep-until", "Stop after the TEXT of --until instead.", is_flag=True)
+@option("Constraints", "--pattern", "The whole continuation matches this regular expression.", metavar="REGEX")
 @option("Constraints", "--no-copy", "Never output N characters in a row of the training text.", type=int, metavar="N")
 @option("Constraints", "--no-repeat", "Never output the same N-character sequence twice.", type=int, metavar="N")
 @option("Output", "--no-prime", "Print the continuation alone.", is_flag=True)
@@ -264,6 +267,7 @@ def _check(chosen: SampleOptions) -> None:
         raise MisuseError("Only one text can be read from stdin; name a file, or give the others as text.")
     if chosen.draws:
         _filters(chosen)
+    _pattern(chosen)  # finds a wrong one before a model is loaded
     if chosen.adapt is not None:
         from charrnn.data.text_files import TextReader
 
@@ -298,6 +302,12 @@ def _filters(chosen: SampleOptions) -> Any:
     )
 
 
+def _pattern(chosen: SampleOptions) -> Any:
+    from charrnn.generation.patterns import Pattern
+
+    return None if chosen.pattern is None else Pattern(chosen.pattern)
+
+
 def _fill(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary) -> None:
     """Fill the gaps of a text, or of every line, or write between a prime and a suffix."""
     from charrnn.cli.sample_output import InfillPrinter
@@ -319,7 +329,8 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
 
     assert chosen.length is not None
     shown = {"no_prime": chosen.no_prime, "as_json": chosen.as_json, "report": chosen.report}
-    printer = BeamPrinter(model, vocabulary, beam, chosen.length, document=chosen.document, say=note, **shown)
+    more = {"document": chosen.document, "pattern": _pattern(chosen), "say": note, **shown}
+    printer = BeamPrinter(model, vocabulary, beam, chosen.length, **more)
     if chosen.each_line:
         printer.each_line(stdin(), chosen.num)
     else:
@@ -356,6 +367,7 @@ def _draw(
         as_json=chosen.as_json,
         no_copy=copies,
         no_repeat=chosen.no_repeat,
+        pattern=_pattern(chosen),
         report=chosen.report,
         say=note,
     )

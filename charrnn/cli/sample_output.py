@@ -16,6 +16,7 @@ from charrnn.generation.copying import CopyIndex
 from charrnn.generation.filters import Filters
 from charrnn.generation.infill import Filling, Gapped
 from charrnn.generation.memorization import Codes, longest_repeated, longest_shared
+from charrnn.generation.patterns import Pattern
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler, check_request
 from charrnn.generation.stop_texts import Until
@@ -97,6 +98,7 @@ class SamplePrinter:
         document: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        pattern: Pattern | None = None,
         report: bool = False,
         say: Callable[[str], object] = silent,
     ) -> None:
@@ -104,7 +106,7 @@ class SamplePrinter:
         self.length, self.seed, self.document = length, seed, document
         boundary = vocabulary.boundary if document else ""
         self.output = _Output(no_prime=no_prime, as_json=as_json, report=report, boundary=boundary)
-        self.no_copy, self.no_repeat, self.say = no_copy, no_repeat, say
+        self.no_copy, self.no_repeat, self.pattern, self.say = no_copy, no_repeat, pattern, say
 
     def from_prime(self, prime: str, num: int, until: Until, *, keep_until: bool = False) -> None:
         """Write one sample as it is made, or several as a batch, whole and in order."""
@@ -167,6 +169,7 @@ class SamplePrinter:
             document=self.document,
             no_copy=self.no_copy,
             no_repeat=self.no_repeat,
+            pattern=self.pattern,
             **more,
         )
 
@@ -196,10 +199,11 @@ class BeamPrinter:
         as_json: bool,
         document: bool = False,
         report: bool = False,
+        pattern: Pattern | None = None,
         say: Callable[[str], object] = silent,
     ) -> None:
         self.model, self.vocabulary, self.width, self.length = model, vocabulary, width, length
-        self.document, self.say = document, say
+        self.document, self.pattern, self.say = document, pattern, say
         boundary = vocabulary.boundary if document else ""
         self.output = _Output(no_prime=no_prime, as_json=as_json, report=report, boundary=boundary)
 
@@ -219,7 +223,12 @@ class BeamPrinter:
                 _report_unended(found, self.say, of_lines=True)
 
     def _search(self, prime: str, until: Until, *, keep_until: bool = False) -> list[Sample]:
-        ends: dict[str, Any] = {"until": until, "keep_until": keep_until, "document": self.document}
+        ends: dict[str, Any] = {
+            "until": until,
+            "keep_until": keep_until,
+            "document": self.document,
+            "pattern": self.pattern,
+        }
         return beam_search.search(self.model, self.vocabulary, prime, self.length, self.width, **ends)
 
 

@@ -3,11 +3,14 @@ Knows models and characters, not files. Shapes: R hypotheses, T tokens, V vocabu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
+from charrnn.generation.patterns import Pattern, PatternProgress
 from charrnn.generation.sampling import Ending, Sample, check_request
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
@@ -54,47 +57,44 @@ def search(
     *,
     keep_until: bool = False,
     document: bool = False,
+    pattern: Pattern | None = None,
 ) -> list[Sample]:
     """Return likely continuations of a prime, `length` characters long or ended by a text of `until`, best first; or of
     a `document` up to the boundary that ends it.
 
     Each step keeps the `width` likeliest hypotheses. Hypotheses of one length are ranked by their probability, and so
-    are whole documents, their boundary included; those that `until` ends at different lengths by their mean nats a
-    character, the stop text included. Of those that several stop texts cut to the same text, only the best counts.
-    The search stops when no open hypothesis is better than the worst of `width` finished ones; of documents also
-    _PATIENCE steps after the first has ended, and those that do not end come last. Raises MisuseError for a width
-    below 1, and what `check_request` and StopTexts raise.
+    are whole documents, their boundary included; those that end at different lengths otherwise by their mean nats a
+    character, the stop text included. Of those that several stop texts cut to the same text, only the best counts. With
+    a `pattern`, the whole of each continuation matches it, and ends where nothing can follow. The search stops when no
+    open hypothesis is better than the worst of `width` finished ones; of documents also _PATIENCE steps after the first
+    has ended, and those that do not end come last. Raises MisuseError for a width below 1, and what `check_request`,
+    StopTexts and `Pattern.automaton` raise.
     """
     check_request([prime], length)
     if width < 1:
         raise MisuseError(f"beam is {width}; it must be at least 1.")
     stops = StopTexts(until, vocabulary.boundary if document else "")
-    start = vocabulary.encode(vocabulary.boundary + prime).astype(np.int64)
-    features, state = read(model, start, model.initial_state(1))
-    nats = likelihood.all_nats(vocabulary, model.logits(features))
-    if stops.boundary == "\n\n" and ("\n\n" + prime).endswith("\n\n"):
-        nats, state = _after_newlines(model, vocabulary, nats, state, length)
-    totals, paths, matched = np.zeros(1), list[_Path]([None]), [stops.after(prime)]
-    recent = [(0.0,)]  # totals of each hypothesis after its last steps
+    automaton = None if pattern is None else pattern.automaton(vocabulary, stops, keep_until=keep_until)
+    forms = [] if automaton is None else [PatternProgress(automaton, prime, length)]
+    if forms and forms[0].ends:
+        return _samples(prime, [(0.0, None, 0.0, "pattern")])
+    most_newlines = length if stops.boundary == "\n\n" and not forms else 0
+    nats, state = _start(model, vocabulary, prime, most_newlines=most_newlines)
+    beam = _Hypotheses(stops, np.zeros(1), [None], [stops.after(prime)], [(0.0,)], forms)
     finished, first = list[_Finished](), 0  # the step at which the first of them was found
     for step in range(1, length + 1):
-        rows, tokens, totals = best_continuations(totals, nats, width)
-        added = [stops.shown(vocabulary.characters[token]) for token in tokens]
-        paths = [(paths[row], character) for row, character in zip(rows, added, strict=True)]
-        matched = [stops.step(matched[row], character) for row, character in zip(rows, added, strict=True)]
-        recent = [(*recent[row], float(total))[-stops.longest - 1 :] for row, total in zip(rows, totals, strict=True)]
-        unfinished, ended, compared = [], list[_Finished](), 1 if document else step
-        for index, path in enumerate(paths):
-            if found := stops.found[matched[index]]:
-                ends_document = stops.ends_document(matched[index])
-                cut = 0 if keep_until and not ends_document else min(found, step)  # it may begin in the prime
-                for _ in range(cut):
-                    path = path[0] if path else None
-                ended_by: Ending = "document" if ends_document else "until"
-                ended.append((float(totals[index]) / compared, path, recent[index][-1 - cut], ended_by))
-            else:
+        rows, tokens, totals = best_continuations(beam.totals, beam.masked(nats), width)
+        beam = beam.extended(rows, tokens, totals, vocabulary)
+        unfinished, compared = list[int](), 1 if document else step
+        for index, path in enumerate(beam.paths):
+            ended_by, cut = beam.ending(index, step, length, keep_until=keep_until)
+            if ended_by is None:
                 unfinished.append(index)
-        finished = _each_text_once(sorted(finished + ended, key=lambda found: found[0]))[:width]
+                continue
+            for _ in range(cut):
+                path = path[0] if path else None
+            finished.append((float(totals[index]) / compared, path, beam.recent[index][-1 - cut], ended_by))
+        finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
         first = first or (step if finished else 0)
         if not unfinished or step == length:
             break
@@ -102,26 +102,83 @@ def search(
         if stuck or (len(finished) == width and totals[unfinished[0]] / compared >= finished[-1][0]):
             unfinished = []
             break
-        rows, tokens, totals = rows[unfinished], tokens[unfinished], totals[unfinished]
-        paths, matched = [paths[index] for index in unfinished], [matched[index] for index in unfinished]
-        recent = [recent[index] for index in unfinished]
-        logits, state = model.step(tokens[:, None], state.select(rows))
+        beam = beam.select(unfinished)
+        logits, state = model.step(tokens[unfinished, None], state.select(rows[unfinished]))
         nats = likelihood.all_nats(vocabulary, logits)
-    finished += [(float(totals[index]) / step, paths[index], float(totals[index]), "length") for index in unfinished]
+    finished += [(totals[index] / compared, beam.paths[index], totals[index], "length") for index in unfinished]
     # a loop that never ends may be likely: it is no document where there are others
     ranked = sorted(finished, key=lambda found: (document and found[3] == "length", found[0]))
     return _samples(prime, ranked[:width])
 
 
-def _after_newlines(
-    model: LanguageModel, vocabulary: Vocabulary, nats: Nats, state: ModelState, most: int
-) -> tuple[Nats, ModelState]:
-    """Read newlines before a document while they are the likeliest, and exclude a further one; return the nats (1, V)
-    of its first character, and the state before it."""
+@dataclass(frozen=True)
+class _Hypotheses:
+    """R open hypotheses: their nats, their texts, the states of `stops`, the nats after each of their last steps, and
+    their progress in a pattern, if there is one."""
+
+    stops: StopTexts
+    totals: Nats
+    paths: list[_Path]
+    matched: list[int]
+    recent: list[tuple[float, ...]]
+    forms: list[PatternProgress]
+
+    def masked(self, nats: Nats) -> Nats:
+        """Return the nats (R, V) of the next characters, infinite for those that no pattern allows."""
+        if not self.forms:
+            return nats
+        return np.asarray(nats - np.concatenate([form.mask() for form in self.forms]).reshape(nats.shape))
+
+    def extended(self, rows: Tokens, tokens: Tokens, totals: Nats, vocabulary: Vocabulary) -> _Hypotheses:
+        """Extend hypotheses `rows` (C) by a token each (C); `totals` (C) are the nats that this makes."""
+        pairs = list(zip(rows.tolist(), tokens.tolist(), strict=True))
+        added = [(row, self.stops.shown(vocabulary.characters[token])) for row, token in pairs]
+        recent = [(*self.recent[row], total) for (row, _), total in zip(pairs, totals.tolist(), strict=True)]
+        return _Hypotheses(
+            self.stops,
+            totals,
+            [(self.paths[row], character) for row, character in added],
+            [self.stops.step(self.matched[row], character) for row, character in added],
+            [each[-self.stops.longest - 1 :] for each in recent],
+            [self.forms[row].extended(token) for row, token in pairs] if self.forms else [],
+        )
+
+    def ending(self, index: int, step: int, length: int, *, keep_until: bool) -> tuple[Ending | None, int]:
+        """Say what ends a hypothesis after `step` characters before its length does, and how many that cuts off."""
+        form = self.forms[index] if self.forms else None
+        if found := self.stops.found[self.matched[index]]:
+            document = self.stops.ends_document(self.matched[index])
+            found = found if form is None else form.cut(found)
+            cut = 0 if keep_until and not document else min(found, step)  # it may begin in the prime
+            return "document" if document else "until", cut
+        return ("pattern", 0) if form is not None and form.ends and step < length else (None, 0)
+
+    def select(self, index: list[int]) -> _Hypotheses:
+        """Select hypotheses."""
+        return _Hypotheses(
+            self.stops,
+            self.totals[index],
+            [self.paths[row] for row in index],
+            [self.matched[row] for row in index],
+            [self.recent[row] for row in index],
+            [self.forms[row] for row in index] if self.forms else [],
+        )
+
+
+def _start(model: LanguageModel, vocabulary: Vocabulary, prime: str, *, most_newlines: int) -> tuple[Nats, ModelState]:
+    """Read the boundary and a prime; return the nats (1, V) of the next character, and the state before it.
+
+    Before a document, newlines are read while they are the likeliest, and a further one is excluded.
+    """
+    start = vocabulary.encode(vocabulary.boundary + prime).astype(np.int64)
+    features, state = read(model, start, model.initial_state(1))
+    nats = likelihood.all_nats(vocabulary, model.logits(features))
+    if not most_newlines or not (vocabulary.boundary + prime).endswith(vocabulary.boundary):
+        return nats, state
     newline = vocabulary.encode("\n").astype(np.int64)
-    while most and nats.argmin() == newline[0]:
+    while most_newlines and nats.argmin() == newline[0]:
         logits, state = model.step(newline[:, None], state)
-        nats, most = likelihood.all_nats(vocabulary, logits), most - 1
+        nats, most_newlines = likelihood.all_nats(vocabulary, logits), most_newlines - 1
     nats[:, newline] = np.inf
     return nats, state
 

@@ -18,6 +18,7 @@ from charrnn.errors import MisuseError
 from charrnn.generation.backtracking import MAX_BACKTRACK, BacktrackStack, ChoicePoint
 from charrnn.generation.copying import CopyIndex, RepeatTracker
 from charrnn.generation.filters import Filters
+from charrnn.generation.patterns import Pattern, PatternProgress
 from charrnn.generation.primes import ReadPrimes, step
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models import likelihood
@@ -31,8 +32,9 @@ MIN_P = 0.02
 _MAX_UNSCORED = 1 << 16  # logits
 
 Logits = npt.NDArray[np.float64]
-# document: at the boundary; exhausted: every other character would have been a copy or repeat
-Ending = Literal["until", "document", "length", "exhausted"]
+# document: at the boundary; pattern: nothing could follow; exhausted: every other character would have been a copy or
+# repeat
+Ending = Literal["until", "document", "length", "pattern", "exhausted"]
 _Written = tuple["_PartialSample | None", int, int]  # a sample, a position in it, the token there
 _NOTHING: _Written = (None, 0, 0)
 
@@ -74,13 +76,14 @@ class _PartialSample:
         reach: int,
         keep_until: bool,
         keep_text: bool,
+        pattern: PatternProgress | None,
     ) -> None:
         self.prime, self.draws, self.stops, self.keep_until = prime, draws, stops, keep_until
-        self.depth, self.reach = depth, reach
+        self.depth, self.reach, self.pattern = depth, reach, pattern
         self.pending, self.matched = deque[tuple[str, int]](), stops.after(prime)
         # newlines that may come before a document, after the two that end the one before
         starts = (stops.boundary + prime).endswith(stops.boundary)
-        self.leading = length if stops.boundary == "\n\n" and starts else 0
+        self.leading = length if stops.boundary == "\n\n" and starts and pattern is None else 0
         self.done = False
         self.ended_by: Ending = "length"
         self.length = 0  # characters written
@@ -91,6 +94,8 @@ class _PartialSample:
         self._summed = 0  # how many are in the sum
         self.stack = BacktrackStack(depth) if depth else None
         self.repeats: RepeatTracker | None = None
+        if pattern is not None and pattern.ends:
+            self._finish("pattern")
 
     def start(self, read: ReadPrimes) -> int:
         """Start after its prime; return the row of that."""
@@ -122,12 +127,15 @@ class _PartialSample:
             self.repeats.add(shown)
         if found := self.stops.found[self.matched]:
             document = self.stops.ends_document(self.matched)
+            found = found if self.pattern is None else self.pattern.cut(found)
             cut = 0 if self.keep_until and not document else min(found, len(self.pending))  # it may begin in the prime
             for _ in range(cut):
                 self.pending.pop()
             self._finish("document" if document else "until")
         elif self.length == length:
             self._finish("length")
+        elif self.pattern is not None and self.pattern.ends:
+            self._finish("pattern")
         elif (final := len(self.pending) - max(self.stops.held[self.matched], self.depth)) > 0:
             self._release(final)
             if self.stack is not None:
@@ -150,6 +158,8 @@ class _PartialSample:
         self.length, self.recent = self.length - count, self.recent[: len(self.recent) - count]
         if self.repeats is not None:
             self.repeats.remove(count)
+        if self.pattern is not None:
+            self.pattern.remove(count)
         return self.stack.points[-1]
 
     def stream(self) -> str:
@@ -205,10 +215,13 @@ class Sampler:
     A `document` ends at the boundary, which is not written, unless `until` ends it before.
     No character completes a run that `no_copy` indexes, nor repeats a run of `no_repeat` characters of the same sample.
     At a dead end a sample backtracks, so it is streamed up to MAX_BACKTRACK characters late.
+    With a `pattern`, the whole of what a sample keeps matches it, unless it ends exhausted: characters that cannot lead
+    there are masked at each step, and a stop text ends a sample only where what is before it matches.
     Time is linear in the length. Memory is bounded, except for `no_repeat`, which indexes all runs of a sample, and for
     the text: without `keep_text` it is only streamed, and that of `samples` is empty. Several batches can share the
     primes that were `read`, with the same `no_repeat`.
-    Raises MisuseError for a `no_repeat` below 2, and what `check_request` and StopTexts raise.
+    Raises MisuseError for a `no_repeat` below 2, for a `pattern` that cannot be met or stands beside `keep_until`, and
+    what `check_request` and StopTexts raise.
     """
 
     def __init__(
@@ -227,6 +240,7 @@ class Sampler:
         document: bool = False,
         no_copy: CopyIndex | None = None,
         no_repeat: int | None = None,
+        pattern: Pattern | None = None,
         keep_text: bool = True,
         read: ReadPrimes | None = None,
     ) -> None:
@@ -240,6 +254,8 @@ class Sampler:
         self._last_of_boundary = vocabulary.encode(vocabulary.boundary[-1])
         stops = StopTexts(until, vocabulary.boundary if document else "")
         reach = 0 if no_copy is None else no_copy.size + depth
+        automaton = None if pattern is None else pattern.automaton(vocabulary, stops, keep_until=keep_until)
+        self._masks = automaton is not None
         self.partial_samples = [
             _PartialSample(
                 prime,
@@ -250,6 +266,7 @@ class Sampler:
                 reach=reach,
                 keep_until=keep_until,
                 keep_text=keep_text,
+                pattern=None if automaton is None else PatternProgress(automaton, prime, length, depth),
             )
             for prime, line, index in zip(primes, self.lines, indices, strict=True)
         ]
@@ -274,7 +291,9 @@ class Sampler:
         ]
 
     def __iter__(self) -> Iterator[list[str]]:
-        rows = self.partial_samples  # the sample in each batch row
+        rows = [partial for partial in self.partial_samples if not partial.done]  # the sample in each batch row
+        if not rows:
+            return
         primes = [partial.prime for partial in rows]
         read = self.read or ReadPrimes(self.model, self.vocabulary, primes, self.no_repeat)
         starts = np.array([partial.start(read) for partial in rows])
@@ -299,6 +318,9 @@ class Sampler:
     def _choose(self, logits: Logits, rows: Sequence[_PartialSample]) -> Tokens:
         """Draw a token for each row (B) by inverting the cumulative distribution; -1 at a dead end."""
         draws = np.array([next(partial.draws) for partial in rows])
+        if self._masks:
+            masks = [partial.pattern.mask() for partial in rows if partial.pattern is not None]
+            logits = logits + np.concatenate(masks).reshape(logits.shape)  # far faster than np.stack
         if self._backtracks:
             return self._choose_permitted(logits, draws, rows)
         cumulative = self.filters(logits).cumsum(-1)
@@ -337,6 +359,8 @@ class Sampler:
                 character = self.vocabulary.characters[tokens[row]]
                 if not partial.skip(character):
                     written[row] = partial, partial.length, int(tokens[row])
+                    if partial.pattern is not None:
+                        partial.pattern.add(int(tokens[row]))
                     partial.write(character, self.length)
             elif (point := partial.backtrack()) is not None:
                 returns[row], tokens[row] = point, point.token

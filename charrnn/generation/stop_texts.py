@@ -15,7 +15,8 @@ class StopTexts:
     """Finds any of several texts, by the automaton of Aho and Corasick (1975): its state is the longest end of what was
     read so far that begins one of them; 0 where none does.
 
-    `held` is the length of this end by state, and `found` that of the longest text which is complete with it, or 0.
+    `texts` are those to find. `held` is the length of this end by state, and `found` that of the longest text which is
+    complete with it, or 0.
     The `boundary` of documents is one more text, unless it is empty.
     Raises MisuseError for an empty text, CharRNNError for one with a lone surrogate.
     """
@@ -23,6 +24,7 @@ class StopTexts:
     def __init__(self, until: Until, boundary: str = "") -> None:
         self.boundary = boundary
         self.held, self.found = [0], [0]
+        self.texts: tuple[str, ...] = ()
         self._document_ends = set[int]()  # states in which the boundary is complete, and no other text
         self._next: dict[tuple[int, str], int] = {}
         self._shorter = [0]  # by state, the one of the next shorter end
@@ -66,6 +68,7 @@ class StopTexts:
 
     def _add(self, text: str) -> int:
         """Add the states of a text; return the last."""
+        self.texts += (text,)
         state = 0
         for length, character in enumerate(text, 1):
             if (state, character) not in self._next:
