@@ -26,7 +26,7 @@ from charrnn.evaluation import cloze, scoring
 from charrnn.messages import Progress
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
-from charrnn.models.factory import Network, make_model
+from charrnn.models.factory import Network, make_model, start_state
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training import throughput
@@ -101,6 +101,7 @@ class Training:
             seed,
             corpus.shuffled,
             LOOKAHEAD if config.model.bidirectional else 0,
+            corpus.shuffled and self.vocabulary.boundary != "\n",
         )
         self.load_batch = make_loader(self.batches, device)
         self.state, self.teacher = self.model.initial_state(batch_size), None
@@ -183,10 +184,11 @@ class Training:
         rate = rate_at(train, position.step, self.progress) * position.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if position.window == 0:
-            self.state = self.model.initial_state(self.batches.batch_size)
+        if self.batches.starts_section(position.window):
+            boundary, rows = self.vocabulary.boundary_tokens, self.batches.batch_size
+            self.state = start_state(self.model, boundary, rows)
             if self.teacher is not None:
-                self.teacher.state = self.teacher.model.initial_state(self.batches.batch_size)
+                self.teacher.state = start_state(self.teacher.model, boundary, rows)
         tensors = self.tensors() if position.step % SNAPSHOT_EVERY == 0 else None
         batch = self.load_batch(position.epoch, position.window)
         figures = Readback(self._backpropagate(batch))
