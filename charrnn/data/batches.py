@@ -13,10 +13,8 @@ import numpy.typing as npt
 from charrnn.data.corpus import Tokens
 from charrnn.data.splits import BLOCK, ends_in_order, ends_in_text
 
-# a row starts afresh after so many windows at least, and after so many documents on average
-_SECTION, _SECTION_DOCUMENTS = 64, 16
 # independent random streams of the seed
-_SHUFFLING, _OFFSET, _LOOKAHEAD = 2, 3, 4
+_SHUFFLING, _OFFSET, _LOOKAHEAD, _BEGINNINGS = 2, 3, 4, 5
 
 
 class Window(NamedTuple):
@@ -78,8 +76,7 @@ class ContiguousBatches:
     """Read the training split as B contiguous rows, in windows of at most T characters, cut elsewhere each epoch.
 
     The split is a ring. An epoch starts at a random offset and covers every character once, except for fewer than B.
-    The windows of an epoch have equal lengths, up to one character. With `aligned` documents a row consists of
-    sections, each of which starts at the next document, so that where two meet some characters are read twice or not.
+    The windows of an epoch have equal lengths, up to one character.
     """
 
     tokens: Tokens
@@ -90,20 +87,17 @@ class ContiguousBatches:
     seed: int
     shuffled: bool = False
     lookahead: int = 0  # maximum number of characters to show after a window
-    aligned: bool = False  # whether rows start where documents do
     _latest: tuple[int, EpochOrder] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         assert self.batch_size <= len(self.tokens)
         self.rows = Rows.of(len(self.tokens), self.batch_size, self.sequence_length)
         self.row_length, self.windows = self.rows.length, self.rows.windows
-        documents = _SECTION_DOCUMENTS * len(self.tokens) / max(1, len(self.starts)) / self.sequence_length  # windows
-        self.sections = max(1, int(self.windows / max(_SECTION, documents))) if self.aligned else 1
 
     def window(self, epoch: int, index: int) -> Window:
         """Return one window of an epoch; the boundary stands before the split's first character and after its last."""
         order, (first, last, end), size = self.order(epoch), self.span(epoch, index), len(self.tokens)
-        rows = self.row_starts(epoch, index)[:, None]  # (B, 1)
+        rows = order.offset + self.row_length * np.arange(self.batch_size)[:, None]  # (B, 1)
         positions = (rows + np.arange(first - 1, last)) % size  # (B, 1 + T)
         tokens = self._tokens_at(positions, order)
         targets = np.ascontiguousarray(tokens[:, 1:])
@@ -113,23 +107,12 @@ class ContiguousBatches:
         positions = (rows + np.arange(first + 1, end + 1)) % size  # (B, T + lookahead)
         return Window(inputs, targets, np.where(positions == 0, self.boundary[0], self._tokens_at(positions, order)))
 
-    def starts_section(self, index: int) -> bool:
-        """Say whether the state before a window is that before any text."""
-        return index == 0 or self._section(index) != self._section(index - 1)
-
-    def row_starts(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """Return where in the ring the rows of an epoch start (B), as a window sees it; see `aligned`."""
-        order, size = self.order(epoch), len(self.tokens)
-        rows = order.offset + self.row_length * np.arange(self.batch_size)
-        if not self.aligned or order.ends is None:
-            return rows
-        first = self.rows.first(-(-self._section(index) * self.windows // self.sections))  # of the section
-        starts = (rows + first) % size
-        ahead = order.ends[np.searchsorted(order.ends, starts)] - starts  # characters to the next document
-        return np.asarray(rows + np.where(ahead <= self.row_length // self.sections // 4, ahead, 0))
-
-    def _section(self, index: int) -> int:
-        return index * self.sections // self.windows
+    def beginnings(self, step: int, length: int) -> npt.NDArray[np.int64]:
+        """Return the first `length` characters of B documents (B, T), drawn at random for a step; of shorter ones, what
+        follows in the split as well."""
+        drawn = np.random.default_rng([self.seed, _BEGINNINGS, step]).integers(len(self.starts), size=self.batch_size)
+        positions = self.starts[drawn][:, None] + np.arange(length)  # (B, T)
+        return np.asarray(self.tokens[positions % len(self.tokens)], dtype=np.int64)
 
     def span(self, epoch: int, index: int) -> Span:
         """Return which part of each row a window covers.

@@ -44,6 +44,14 @@ def load_batch(batches: ContiguousBatches, epoch: int, index: int, device: torch
     return Batch(to_device(inputs, device), to_device(targets, device), after)
 
 
+def load_beginnings(batches: ContiguousBatches, step: int, length: int, device: torch.device) -> Batch:
+    """Read the beginnings of documents for a step, as targets (B, T), and as inputs (B, K+T-1) after the boundary."""
+    targets = batches.beginnings(step, length)
+    boundary = np.tile(np.array(batches.boundary, dtype=np.int64), (len(targets), 1))  # (B, K)
+    inputs = np.concatenate((boundary, targets[:, :-1]), 1)
+    return Batch(to_device(inputs, device), to_device(targets, device))
+
+
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Copy an array to a device; to a GPU from pinned memory, without waiting for it."""
     tensor = torch.from_numpy(array)
@@ -63,6 +71,7 @@ class DeviceBatches:
         for first in range(0, len(batches.tokens), _BLOCK):
             block = batches.tokens[first : first + _BLOCK].astype(np.uint8 if narrow else np.int32)
             self.tokens[first : first + len(block)].copy_(torch.from_numpy(block))
+        self._rows = batches.row_length * torch.arange(batches.batch_size, device=device)[:, None]  # (B, 1)
         self._order: EpochOrder | None = None  # the one that these two come from
         self._ends: Tensor | None = None  # (D)
         self._shifts: Tensor | None = None  # (D)
@@ -80,18 +89,18 @@ class DeviceBatches:
             self._order, (_, ends, shifts) = order, order
             self._ends = None if ends is None else to_device(ends, self.device)
             self._shifts = None if shifts is None else to_device(shifts, self.device)
-        rows = to_device(self.batches.row_starts(epoch, index), self.device)[:, None]  # (B, 1)
-        positions = self._positions(rows, first - 1, last)  # (B, 1 + T)
+        positions = self._positions(order.offset, first - 1, last)  # (B, 1 + T)
         tokens = self._tokens_at(positions)
         targets = tokens[:, 1:].contiguous()
         inputs = tokens[:, :-1].masked_fill(positions[:, 1:] == 0, self.batches.boundary[-1])
         if end is None:
             return Batch(inputs, targets)
-        positions = self._positions(rows, first + 1, end + 1)  # (B, T + lookahead)
+        positions = self._positions(order.offset, first + 1, end + 1)  # (B, T + lookahead)
         return Batch(inputs, targets, self._tokens_at(positions).masked_fill(positions == 0, self.batches.boundary[0]))
 
-    def _positions(self, rows: Tensor, first: int, last: int) -> Tensor:
-        return (rows + torch.arange(first, last, device=self.device)) % len(self.batches.tokens)
+    def _positions(self, offset: int, first: int, last: int) -> Tensor:
+        steps = torch.arange(first + offset, last + offset, device=self.device)
+        return (self._rows + steps) % len(self.batches.tokens)
 
     def _tokens_at(self, positions: Tensor) -> Tensor:
         if self._ends is not None and self._shifts is not None:

@@ -92,6 +92,14 @@ def compute_losses(
     return losses, state
 
 
+def beginning_loss(model: Network, begun: Batch, known_nats: float, escape_nats: float, generator: Generator) -> Tensor:
+    """Compute the mean loss of the first characters of documents (B, T) after their boundary, fed to zeros; for
+    `known_nats` and `escape_nats` see `target_nats`."""
+    features, _ = model.read(begun.inputs, model.initial_state(len(begun.inputs)), generator)
+    logits = model.logits(features[:, -begun.targets.shape[1] :])
+    return target_nats(logits, begun.targets, known_nats, escape_nats).mean()
+
+
 def _read(
     model: Network, window: Batch, state: State, generator: Generator, remaining: Tensor | None = None
 ) -> tuple[Sequence[Callable[[], Tensor]], State, Tensor | None]:

@@ -19,14 +19,14 @@ from charrnn.checkpoints.run_dir import Run
 from charrnn.config.schema import Config, resolved
 from charrnn.data.batches import ContiguousBatches
 from charrnn.data.corpus import Corpus, CorpusCard
-from charrnn.data.loader import Batch, make_loader
+from charrnn.data.loader import Batch, load_beginnings, make_loader
 from charrnn.device import Readback, tf32
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import cloze, scoring
 from charrnn.messages import Progress
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
-from charrnn.models.factory import Network, make_model, start_state
+from charrnn.models.factory import Network, make_model
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training import throughput
@@ -47,6 +47,7 @@ SNAPSHOT_EVERY = 200  # steps
 MAX_ROLLBACKS = 3  # close together: with this many steps between them each is a first one
 FORGIVING_STEPS = 1000
 MIN_RATE_SCALE = 1 / 8
+BEGINNING, BEGINNING_EVERY = 16, 16  # characters of documents that are read from their boundary on, and how often
 GPU_LAG = 2  # steps that a GPU has left to do while the figures of the one before are read
 
 
@@ -101,9 +102,9 @@ class Training:
             seed,
             corpus.shuffled,
             LOOKAHEAD if config.model.bidirectional else 0,
-            corpus.shuffled and self.vocabulary.boundary != "\n",
         )
         self.load_batch = make_loader(self.batches, device)
+        self.begins_documents = corpus.shuffled and self.vocabulary.boundary != "\n"
         self.state, self.teacher = self.model.initial_state(batch_size), None
         if teacher is not None:
             teacher.to(device).eval().requires_grad_(False).use_custom_kernel(custom)
@@ -184,11 +185,10 @@ class Training:
         rate = rate_at(train, position.step, self.progress) * position.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if self.batches.starts_section(position.window):
-            boundary, rows = self.vocabulary.boundary_tokens, self.batches.batch_size
-            self.state = start_state(self.model, boundary, rows)
+        if position.window == 0:
+            self.state = self.model.initial_state(self.batches.batch_size)
             if self.teacher is not None:
-                self.teacher.state = start_state(self.teacher.model, boundary, rows)
+                self.teacher.state = self.teacher.model.initial_state(self.batches.batch_size)
         tensors = self.tensors() if position.step % SNAPSHOT_EVERY == 0 else None
         batch = self.load_batch(position.epoch, position.window)
         figures = Readback(self._backpropagate(batch))
@@ -248,7 +248,12 @@ class Training:
                     self.generator,
                     self.teacher,
                 )
-            loss = found.total()
+                loss = found.total()
+                if self.begins_documents and self.position.step % BEGINNING_EVERY == 0:
+                    begun = load_beginnings(self.batches, self.position.step, BEGINNING, self.device)
+                    nats = vocabulary.known_nats, vocabulary.escape_nats
+                    begun_loss = losses.beginning_loss(self.model, begun, *nats, self.generator)
+                    loss = loss + begun_loss * BEGINNING / batch.targets.shape[1]
             loss.backward()  # type: ignore[no-untyped-call]
         self.state = carried.detach()
         norm = clip_gradients(self.model, self.config.train, vocabulary.unseen)

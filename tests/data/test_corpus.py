@@ -497,6 +497,16 @@ def test_a_shuffled_epoch_is_its_documents_joined() -> None:
         np.testing.assert_array_equal(read, np.roll(stream, -offset)[:18].reshape(3, 6))
 
 
+def test_the_beginnings_of_a_step_are_those_of_documents() -> None:
+    starts = np.array([0, 2, 5, 9, 14, 15], dtype=np.int64)
+    batches = ContiguousBatches(distinct(20), starts, [99], 3, 4, SEED, shuffled=True)
+    found = [batches.beginnings(step, 4) for step in range(40)]
+    assert {tuple(row) for rows in found for row in rows.tolist()} == {
+        tuple((start + step) % 20 for step in range(4)) for start in starts.tolist()
+    }
+    np.testing.assert_array_equal(found[7], batches.beginnings(7, 4))
+
+
 def test_a_text_in_one_piece_is_never_shuffled() -> None:
     batches = ContiguousBatches(distinct(20), np.zeros(1, dtype=np.int64), [99], 1, 50, SEED)
     assert [ring(batches, epoch) for epoch in range(3)] == [list(range(20))] * 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.data.batches import ContiguousBatches
-from charrnn.data.loader import Batch, DeviceBatches, load_batch, make_loader
+from charrnn.data.loader import Batch, DeviceBatches, load_batch, load_beginnings, make_loader
 
 CPU = torch.device("cpu")
 SEED, NEWLINE = 5, 3
@@ -53,6 +53,14 @@ def test_windows_gathered_on_the_device_are_those_read_on_the_cpu(
     for each in (epoch, epoch + 1, epoch):
         for index in range(made.windows):
             assert_same(resident.window(each, index), load_batch(other, each, index, CPU))
+
+
+def test_beginnings_follow_the_boundary() -> None:
+    made = batches_of(300, 2, 5, 0, 9, "<u2")
+    made.boundary = [7, 8, 9]
+    begun = load_beginnings(made, 3, 4, CPU)
+    assert begun.targets.tolist() == made.beginnings(3, 4).tolist()
+    assert begun.inputs.tolist() == [[7, 8, 9, *row[:-1]] for row in begun.targets.tolist()]
 
 
 def test_tokens_of_one_byte_take_one_byte_on_the_device() -> None:

@@ -16,7 +16,7 @@ from charrnn.data.loader import Batch, load_batch
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import Stack, State
-from charrnn.models.losses import Losses, Teacher, compute_losses
+from charrnn.models.losses import Losses, Teacher, beginning_loss, compute_losses
 from tests.conftest import CELLS, close
 from tests.models.test_bidirectional import LAID_OVER, bare, made
 from tests.models.test_char_rnn import B, V, some_state, tensors
@@ -25,6 +25,19 @@ T, LOOKAHEAD = 4, 23
 KNOWN, ESCAPE = 0.3, 9.0
 MODELS = tuple((*pair, {**options, "num_layers": 2}) for pair in CELLS for options in LAID_OVER)
 every_model = pytest.mark.parametrize(("cell", "activation", "options"), MODELS, ids=str)
+
+
+@every_model
+def test_the_loss_of_beginnings_is_that_of_their_characters_after_the_boundary(
+    cell: str, activation: str, options: dict[str, Any]
+) -> None:
+    model = made(cell, activation, options)
+    inputs, targets = torch.tensor([[0, 2, 1, 3], [0, 2, V, 1]]), torch.tensor([[1, 3, V], [V, 1, 2]])
+    with torch.no_grad():
+        logits, _ = model(inputs, model.initial_state(2))
+    expected = [[nats_of(logits[row, 1 + i], int(targets[row, i])) for i in range(3)] for row in range(2)]
+    found = beginning_loss(model, Batch(inputs, targets), KNOWN, ESCAPE, torch.Generator())
+    close(float(found.detach()), np.mean(expected))
 
 
 def a_window(batches: int = B, steps: int = T, lookahead: int = LOOKAHEAD) -> Batch:

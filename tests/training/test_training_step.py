@@ -18,6 +18,7 @@ from charrnn.checkpoints import model_file
 from charrnn.checkpoints.model_file import read_header, write
 from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
+from charrnn.data.loader import Batch
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.evaluation import cloze, scoring
 from charrnn.models import losses
@@ -46,6 +47,8 @@ VARIANTS = (
     ("model.bidirectional=true", "model.cell=lstm", "model.layer_norm=true"),
     ("model.bidirectional=true", "model.cell=gru", "model.tie_weights=true", "train.precision=bf16"),
     ("model.bidirectional=true", "model.cell=rnn", "model.time_skip=2", "data.documents=line"),
+    ("model.bidirectional=true", "model.cell=lstm", "data.documents=separator", "data.separator=. "),
+    ("model.cell=lstm", "data.documents=separator", "data.separator=jugs", "model.dropout=0.3"),
 )
 
 
@@ -580,6 +583,32 @@ def test_an_epoch_starts_from_the_initial_state_and_windows_carry_it_on(here: Pa
     assert seen[0] == 0.0
     assert all(size > 0.0 for size in seen[1:windows])
     job.run.release()
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ((), []),
+        (("data.documents=line",), []),  # which runs of earlier versions cannot be told from
+        (("data.documents=separator", "data.separator=jugs."), [0, 16]),
+    ],
+    ids=str,
+)
+def test_documents_are_begun_from_zeros_every_so_many_steps(
+    settings: tuple[str, ...], steps: list[int], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, begun = started("run", *settings), list[int]()
+    training, real = job.training, losses.beginning_loss
+
+    def beginning_loss(model: CharRNN, batch: Batch, *others: Any) -> torch.Tensor:
+        begun.append(training.position.step)
+        boundary = training.vocabulary.boundary_tokens.tolist()
+        assert batch.inputs[:, :5].tolist() == [boundary] * training.batches.batch_size
+        return real(model, batch, *others)
+
+    monkeypatch.setattr(losses, "beginning_loss", beginning_loss)
+    run_until(job)
+    assert begun == steps
 
 
 def test_weights_spoilt_by_an_update_are_never_rolled_back_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
