@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from charrnn.config.limits import (
+    FILE_BOUNDARY,
     LARGEST,
     MAX_LAYERS,
     MAX_NAME,
@@ -23,6 +24,7 @@ from charrnn.models import cells
 Check = Callable[[Any], bool]
 Fields = Mapping[str, Check]
 
+BOUNDARY_FORMAT = 3  # of a file that names the boundary of its documents
 MAX_COUNT = 2**53  # characters, steps, bytes: above, a float no longer holds every number
 
 
@@ -90,7 +92,7 @@ DATA: Fields = {
     "max_expansion": _POSITIVE,
     "split": shares,
     "documents": one_of("none", "line", "blank-line", "file", "separator"),
-    "separator": either(_NONE, lambda value: name(value) and 0 < len(value) <= MAX_SEPARATOR and value != "\n"),
+    "separator": either(_NONE, lambda value: name(value) and len(value) <= MAX_SEPARATOR and value.strip("\n") != ""),
     "min_count": _POSITIVE,
 }
 MODEL: Fields = {
@@ -255,8 +257,13 @@ def _check_boundary(content: Mapping[str, Any], data: Mapping[str, Any], charact
         documents, separator
     ):
         raise Garbled("boundary")
-    if not set(content.get("boundary", "\n")) <= set(characters):
+    if ("boundary" in content) != (content["format"] >= BOUNDARY_FORMAT):
         raise Garbled("boundary")
+    boundary_text = content.get("boundary", "\n")
+    if not set(boundary_text) <= set(characters):
+        raise Garbled("boundary")
+    if FILE_BOUNDARY in characters and boundary_text != FILE_BOUNDARY:
+        raise Garbled("vocabulary.characters")
 
 
 def _check_repeated(repeated: Any) -> None:

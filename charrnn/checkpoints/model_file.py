@@ -132,7 +132,7 @@ def write_tables(
 
 def _content(header: Header) -> dict[str, Any]:
     boundary = header.vocabulary.boundary
-    named = {} if boundary == "\n" else {"boundary": boundary}  # else an earlier version can read it
+    named = {} if boundary == "\n" else {"boundary": boundary}
     return {
         "format": FORMAT if named else FORMAT - 1,
         **named,

@@ -22,7 +22,7 @@ from charrnn.checkpoints import header_check
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
-FORMAT = 3  # of a file that names the boundary of its documents; of any other, the one before
+FORMAT = header_check.BOUNDARY_FORMAT  # other files are of the one before, which earlier versions read
 EXTRA = "training/"  # prefix of the tensors that only resuming needs
 TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
 GRAMS = "grams/"  # prefix of an n-gram model's tables

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from charrnn.cli import input_lines
 from charrnn.cli.console import escaped, put
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation import beam_search, infill
 from charrnn.generation.copying import CopyIndex
@@ -76,7 +77,7 @@ class _Output:
         text = self._text(made)
         if last or self.boundary == "\n":
             return _ended(text)
-        return _ended(text) + "\n" if self.boundary in {"", "\n\n", "\0"} else text + self.boundary
+        return _ended(text) + "\n" if self.boundary in {"", "\n\n", FILE_BOUNDARY} else text + self.boundary
 
     def _text(self, made: Sample) -> str:
         return made.text if self.no_prime else made.prime + made.text

@@ -73,7 +73,10 @@ def setting_like(word: str) -> str | None:
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the settings as plain values to store in a file, without those that do not apply to the model."""
     training = {name for name in TrainConfig.model_fields if config.model.counted and name != "seed"}
-    return config.model_dump(mode="json", exclude={"model": set(config.model.inapplicable), "train": training})
+    # which earlier versions did not know
+    later = {"separator"} if config.data.separator is None else set[str]()
+    left_out = {"model": set(config.model.inapplicable), "train": training, "data": later}
+    return config.model_dump(mode="json", exclude=left_out)
 
 
 def from_dict(values: Mapping[str, Any], name: str) -> Config:

@@ -54,8 +54,8 @@ def without_nul(value: str) -> str:
 
 
 def separator(value: str) -> str:
-    """Refuse what no text has, and the newline alone, which ends a line."""
-    if "\0" in value or value == "\n" or any("\ud800" <= character <= "\udfff" for character in value):
+    """Refuse what no text has, and newlines alone, which end lines and pieces."""
+    if "\0" in value or not value.strip("\n") or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("expected a text that can stand between two documents")
     return value
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from charrnn.config.limits import FILE_BOUNDARY
-from charrnn.data.text_files import missing_end
+from charrnn.data.text_files import joint
 from charrnn.errors import MisuseError
 
 LENGTH = 500  # characters to write by default, of no document
@@ -55,7 +55,7 @@ def join_files(text: str, boundary: str) -> str:
     files = text.split(FILE_BOUNDARY)
     pieces, tail = [files[0]], files[0][-len(boundary) :]
     for file in files[1:]:
-        end = boundary if len(boundary) == 1 else missing_end(tail, boundary)
+        end = joint(tail, boundary)
         pieces += [end, file]
         tail = (tail + end + file[-len(boundary) :])[-len(boundary) :]
     return "".join(pieces)

@@ -96,11 +96,10 @@ def find_documents(source: TextSpool, kind: str, boundary: str) -> npt.NDArray[n
     if kind == "file":
         source.append(boundary)
         return np.array([*source.starts, source.length], dtype=np.int64)
-    end = boundary if kind == "separator" else "\n" if kind == "line" else "\n\n"
-    tail = "".join(source.pieces(max(0, source.length - len(end)), source.length))
-    source.append(missing_end(tail, end))
     if kind == "separator":
-        return _after_each(source, end)
+        return _after_each(source, boundary)
+    end = "\n" if kind == "line" else "\n\n"
+    source.append(missing_end(_tail(source, len(end)), end))
     newlines = sum(int(np.count_nonzero(codes == ord("\n"))) for codes in source.chunks())
     bounds, found, first = np.zeros(newlines + 1, dtype=np.int64), 1, 0  # at most one document per newline
     before = np.zeros(2, dtype=bool)  # whether the last two characters were newlines
@@ -115,7 +114,8 @@ def find_documents(source: TextSpool, kind: str, boundary: str) -> npt.NDArray[n
 
 
 def _after_each(source: TextSpool, separator: str) -> npt.NDArray[np.int64]:
-    """Return 0, and where each occurrence of a separator ends (D+1): at the end of the text, too."""
+    """Return 0, and where each occurrence of a separator ends (D+1): at the end of the text, too, where what is lacking
+    is appended."""
     bounds, first, rest = [np.zeros(1, dtype=np.int64)], 0, ""
     for codes in source.chunks():
         text = rest + codes.astype("<u4").tobytes().decode("utf-32-le")
@@ -123,7 +123,16 @@ def _after_each(source: TextSpool, separator: str) -> npt.NDArray[np.int64]:
         bounds.append(np.array(ends, dtype=np.int64) + first)
         begin = max(ends[-1] if ends else 0, len(text) - len(separator) + 1)  # where the next one may begin
         first, rest = first + begin, text[begin:]
-    return np.concatenate(bounds)
+    found = np.concatenate(bounds)
+    if left := source.length - int(found[-1]):
+        source.append(missing_end(_tail(source, min(left, len(separator))), separator))
+        found = np.append(found, source.length)
+    return found
+
+
+def _tail(source: TextSpool, length: int) -> str:
+    """Return the last characters of a text, as far as it has so many."""
+    return "".join(source.pieces(max(0, source.length - length), source.length))
 
 
 def ends_in_order(starts: npt.NDArray[np.int64], size: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data import folders
 from charrnn.data.decoding import INDIVISIBLE, Errors, FileDecoder, check_encoding
 from charrnn.errors import CharRNNError, MisuseError
@@ -80,7 +81,7 @@ class TextReader:
         empty, invalid = True, 0
         for file in self.names:
             if self.starts:
-                end = self.boundary if len(self.boundary) == 1 else missing_end(self._tail, self.boundary)
+                end = joint(self._tail, self.boundary)
                 yield self._count(end, end.encode())
             self.starts.append(self.length)
             decoder = FileDecoder(self.encoding, "standard input" if file == STDIN else file, errors=self.errors)
@@ -109,6 +110,12 @@ class TextReader:
         self.length += len(piece)
         self._tail = (self._tail + piece[-len(self.boundary) :])[-len(self.boundary) :]
         return piece
+
+
+def joint(text: str, boundary: str) -> str:
+    """Return what stands between a text and that of the next file: what it lacks of the boundary; a newline and the NUL
+    that ends a file always."""
+    return boundary if boundary in {"\n", FILE_BOUNDARY} else missing_end(text, boundary)
 
 
 def missing_end(text: str, end: str) -> str:

@@ -28,6 +28,8 @@ MIN_FILE_BYTES = 1 << 26  # a corpus of fewer bytes stays in memory
 _NAMES = {"<i8": "I64", "<u4": "U32", "<u2": "U16", "|u1": "U8"}
 _LONGEST_HEADER = 100_000_000
 _BLOCK = 1 << 20  # bytes summed at a time
+# settings that earlier versions did not have: the digest covers what they say
+_LATER = {"texts", "glob", "encoding_errors", "max_expansion"}
 
 
 def write(split_text: SplitText, data: DataConfig, seed: int, stamps: Sequence[Stamp | None], path: Path) -> Corpus:
@@ -127,8 +129,7 @@ def _identity(
         "format": FORMAT,
         "sha256": digest,
         "files": stamps,
-        # the digest covers what the others say, which earlier versions did not have
-        "data": data.model_dump(mode="json", exclude={"texts", "glob", "encoding_errors", "max_expansion"}),
+        "data": data.model_dump(mode="json", exclude=_LATER | ({"separator"} if data.separator is None else set())),
         "seed": seed,
         "vocabulary": {
             "characters": vocabulary.characters,

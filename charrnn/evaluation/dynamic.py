@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.batches import Window
 from charrnn.data.corpus import Tokens
 from charrnn.data.loader import Batch, to_device
@@ -177,10 +178,11 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
     model = copy.deepcopy(model).eval()
     model.use_custom_kernel(True)
     length, indices = _SAMPLE_SEGMENTS * SEGMENT, range(_SAMPLES)
-    sampler = Sampler(TorchModel(model), vocabulary, [""] * _SAMPLES, length, Filters(), seed=0, indices=indices)
+    visible = _visible(vocabulary)
+    sampler = Sampler(TorchModel(model), visible, [""] * _SAMPLES, length, Filters(), seed=0, indices=indices)
     for _ in sampler:
         pass
-    tokens = np.stack([vocabulary.encode(sample.text) for sample in sampler.samples])  # (B, N)
+    tokens = np.stack([visible.encode(sample.text) for sample in sampler.samples])  # (B, N)
     weights, generator = list(model.parameters()), _generator(model)
     squares = [torch.zeros_like(weight) for weight in weights]
     state = start_state(model, vocabulary.boundary_tokens, _SAMPLES)
@@ -192,6 +194,15 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
             square.addcmul_(gradient, gradient)
     # the gradient of a mean over B nearly independent rows is sqrt(B) times smaller than that of one
     return [(square * (_SAMPLES / _SAMPLE_SEGMENTS)).sqrt() for square in squares]
+
+
+def _visible(vocabulary: Vocabulary) -> Vocabulary:
+    """Return a vocabulary in which another character stands for NUL, which samples have as a newline."""
+    unused = next(chr(code) for code in range(0xE000, 0x10FFFF) if chr(code) not in vocabulary.characters)
+    characters, boundary = (
+        each.replace(FILE_BOUNDARY, unused) for each in (vocabulary.characters, vocabulary.boundary)
+    )
+    return replace(vocabulary, characters=characters, boundary=boundary)
 
 
 class _Updater:

@@ -105,7 +105,8 @@ def search(
         beam = beam.select(unfinished)
         logits, state = model.step(tokens[unfinished, None], state.select(rows[unfinished]))
         nats = likelihood.all_nats(vocabulary, logits)
-    finished += [(totals[index] / compared, beam.paths[index], totals[index], "length") for index in unfinished]
+    last = totals.tolist()
+    finished += [(last[index] / compared, beam.paths[index], last[index], "length") for index in unfinished]
     # a loop that never ends may be likely: it is no document where there are others
     ranked = sorted(finished, key=lambda found: (document and found[3] == "length", found[0]))
     return _samples(prime, ranked[:width])

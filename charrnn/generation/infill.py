@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.decoding import check_characters
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError, MisuseError
@@ -160,7 +161,7 @@ class _Search:
         for start, end in self.gaps:
             self.tokens[start:end] = vocabulary.escape
         self.end = min(len(self.tokens), self.gaps[-1][1] + _SUFFIX)
-        without = vocabulary.encode(gapped.without + "\0").tolist()  # no file ends within a text
+        without = vocabulary.encode(gapped.without + FILE_BOUNDARY).tolist()  # no file ends within a text
         self.forbidden = [token for token in without if token != vocabulary.escape]
 
     def run(self, earlier: _Found | None = None) -> _Found:

@@ -7,6 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.decoding import check_characters
 from charrnn.errors import ParameterError
 
@@ -31,7 +32,7 @@ class Atom:
     def matches(self, characters: str) -> list[int]:
         """Return the positions of the characters that it matches; not of NUL, which stands between files."""
         found = _compiled(self.source, self.flags).finditer(characters)
-        return [match.start() for match in found if match[0] != "\0"]
+        return [match.start() for match in found if match[0] != FILE_BOUNDARY]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.decoding import check_characters
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
@@ -337,7 +338,7 @@ class Sampler:
             forbidden = self.vocabulary.encode_codes(copies[row])
             if partial.repeats is not None:
                 repeats = partial.repeats.completions()
-                repeats += "\0" * ("\n" in repeats)  # which is written as one
+                repeats += FILE_BOUNDARY * ("\n" in repeats)  # which is written as one
                 forbidden = np.append(forbidden, self.vocabulary.encode(repeats))
             forbidden = forbidden[forbidden != self.vocabulary.escape]
             if partial.completes_document():

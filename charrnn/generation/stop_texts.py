@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.decoding import check_characters
 from charrnn.errors import MisuseError
 
@@ -60,7 +61,7 @@ class StopTexts:
 
     def shown(self, character: str) -> str:
         """Return a character as it is written: the boundary of files, past which writing goes on, as a newline."""
-        return "\n" if character == "\0" != self.boundary else character
+        return "\n" if character == FILE_BOUNDARY != self.boundary else character
 
     def ends_document(self, state: int) -> bool:
         """Say whether what is complete is the boundary; a text that the caller names as well is the caller's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from charrnn.config.limits import FILE_BOUNDARY
 from charrnn.data.documents import Documents
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.filters import Filters
@@ -24,7 +25,7 @@ def write_sample(model: LanguageModel, vocabulary: Vocabulary, seed: int, index:
             break
         texts.append(made.text)
         left -= made.characters + len(boundary)
-    return ("\n\n" if boundary == "\0" else boundary).join(texts)
+    return ("\n\n" if boundary == FILE_BOUNDARY else boundary).join(texts)
 
 
 def _write(

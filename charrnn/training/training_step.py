@@ -104,6 +104,7 @@ class Training:
             LOOKAHEAD if config.model.bidirectional else 0,
         )
         self.load_batch = make_loader(self.batches, device)
+        # runs with line documents, too, begin none: those of earlier versions cannot be told from them
         self.begins_documents = corpus.shuffled and self.vocabulary.boundary != "\n"
         self.state, self.teacher = self.model.initial_state(batch_size), None
         if teacher is not None:

@@ -350,9 +350,33 @@ def test_files_of_documents_without_a_boundary_keep_their_meaning(here: Path, ch
     path = here / "run" / "best.safetensors"
     header, content, tensors = parts(path)
     del content["boundary"]
-    rewrite(path, header, content, tensors)
+    rewrite(path, header, content | {"format": 2}, tensors)
     assert model_file.read_header(path).vocabulary.boundary == "\n"
     assert charrnn("evaluate", "-m", "run", "--json").exit_code == 0
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"boundary": None}, {"boundary": "\n\n", "format": 3}], ids=str)
+def test_the_boundary_the_format_and_the_characters_agree(change: Any, here: Path, charrnn: Charrnn) -> None:
+    write_pieces(here)
+    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", "data.documents=file"))
+    assert result.exit_code == 0, result.output
+    path = here / "run" / "best.safetensors"
+    header, content, tensors = parts(path)
+    rewrite(path, header, content | change, tensors)
+    for read in (model_file.read_header, inference.load):
+        with pytest.raises(CharRNNError, match="lacks or garbles boundary"):
+            read(path)
+    del content["boundary"]
+    content["config"]["data"]["documents"] = "none"
+    rewrite(path, header, content | {"format": 2}, tensors)
+    with pytest.raises(CharRNNError, match="lacks or garbles vocabulary.characters"):
+        inference.load(path)
+
+
+def test_a_file_without_documents_holds_nothing_that_earlier_versions_do_not_know(trained: Path) -> None:
+    content = safetensors_file.read(trained / "best.safetensors").content
+    assert "separator" not in content["config"]["data"]
+    assert "separator" not in (trained / "config.yaml").read_text()
 
 
 def test_fine_tuning_on_a_text_forgets_the_boundary_of_files(here: Path, charrnn: Charrnn) -> None:

@@ -204,6 +204,15 @@ def test_a_separator_ends_each_document(content: str, separator: str, chunk: int
     assert [found[start:end] for start, end in pairwise(bounds)] == [document + separator for document in whole]
 
 
+def test_separators_that_overlap_at_the_end_of_a_text_are_no_mistake() -> None:
+    """They once were: what is left after the last one was in no document."""
+    for separator, content in (("\n%\n", "a\n%\nb\n%\n%\n"), ("\n\n\n", "a\n\n\nb\n\n\n\n")):
+        with spooled(one(content)) as source:
+            bounds = splits.find_documents(source, "separator", separator)
+            assert bounds[-1] == source.length
+            assert "".join(source.pieces(0, source.length)).endswith(separator)
+
+
 def test_a_separator_that_is_not_in_the_text_is_told_and_how_to_write_a_newline() -> None:
     told = rejection(one("a joke\n%\n" * 30), documents="separator", separator=r"\n%\n")
     assert told == (

@@ -115,6 +115,7 @@ def test_several_files_are_joined_by_a_newline_in_the_order_named(tmp_path: Path
         ("\n\n\n", "a\n\n\nb\n\n\nc"),
         ("\0", "a\n\0b\n\n\0\0c"),
         ("\n%\n", "a\n%\nb\n\n%\nc"),
+        ("\f", "a\n\fb\n\n\fc"),
     ],
 )
 def test_files_of_documents_are_joined_by_what_the_first_lacks_of_their_boundary(
