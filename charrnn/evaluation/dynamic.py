@@ -199,10 +199,8 @@ def gradient_rms(model: CharRNN, vocabulary: Vocabulary) -> list[Tensor]:
 def _visible(vocabulary: Vocabulary) -> Vocabulary:
     """Return a vocabulary in which another character stands for NUL, which samples have as a newline."""
     unused = next(chr(code) for code in range(0xE000, 0x10FFFF) if chr(code) not in vocabulary.characters)
-    characters, boundary = (
-        each.replace(FILE_BOUNDARY, unused) for each in (vocabulary.characters, vocabulary.boundary)
-    )
-    return replace(vocabulary, characters=characters, boundary=boundary)
+    characters = vocabulary.characters.replace(FILE_BOUNDARY, unused)
+    return replace(vocabulary, characters=characters, boundary=vocabulary.boundary.replace(FILE_BOUNDARY, unused))
 
 
 class _Updater:

@@ -369,7 +369,7 @@ def test_the_boundary_the_format_and_the_characters_agree(change: Any, here: Pat
     del content["boundary"]
     content["config"]["data"]["documents"] = "none"
     rewrite(path, header, content | {"format": 2}, tensors)
-    with pytest.raises(CharRNNError, match="lacks or garbles vocabulary.characters"):
+    with pytest.raises(CharRNNError, match=r"lacks or garbles vocabulary\.characters"):
         inference.load(path)
 
 
