@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from charrnn import TextModel
 from charrnn.checkpoints.model_file import read_header
 from charrnn.errors import CharRNNError
 from charrnn.evaluation import scoring
@@ -338,7 +339,19 @@ def test_a_prime_from_stdin_loses_the_newline_that_echo_adds(trained: Path, char
     assert piped.stdout == charrnn("sample", "-m", "text", "-p", "the fox", "-n", "9", "--seed", "1").stdout
 
 
-@pytest.mark.parametrize("prime", ["鸟🐦", "", "the quick brown fox " * 40, "a\0b"], ids=["new", "none", "long", "nul"])
+def test_no_text_has_a_nul(trained: Path, charrnn: Charrnn) -> None:
+    """It ends files where these are documents."""
+    for given in (["-p", "a\0b"], ["-e", "-p", r"a\u0000b"], ["--until", "\0"], ["--infill", "a_\0"]):
+        result = charrnn("sample", "-m", "text", *given)
+        assert result.exit_code == 1, given
+        assert "which no text has" in result.stderr
+    model = TextModel("text")
+    for call in (model.sample, model.score, model.bits, model.encode, model.search, model.infill):
+        with pytest.raises(CharRNNError, match="a NUL character at 1, which no text has"):
+            call("a\0_")
+
+
+@pytest.mark.parametrize("prime", ["鸟🐦", "", "the quick brown fox " * 40], ids=["new", "none", "long"])
 def test_any_prime_works(trained: Path, charrnn: Charrnn, prime: str) -> None:
     result = charrnn("sample", "-m", "text", "-p", prime, "-n", "5", "--json")
     assert result.exit_code == 0, result.output
