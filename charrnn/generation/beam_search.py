@@ -18,7 +18,7 @@ from charrnn.models.interface import Floats, LanguageModel, ModelState, Tokens
 
 Nats = npt.NDArray[np.float64]  # negative log-likelihoods
 _WINDOW = 1024
-_PATIENCE = 500  # steps
+_PATIENCE, _MOST_STEPS = 500, 2_000  # after the first document has ended, and without one
 _Path = tuple["_Path", str] | None  # the hypothesis that another extends, and its last character: no text is copied
 _Finished = tuple[float, _Path, float, Ending]  # what it is ranked by, text, its nats
 
@@ -67,7 +67,8 @@ def search(
     character, the stop text included. Of those that several stop texts cut to the same text, only the best counts. With
     a `pattern`, the whole of each continuation matches it, and ends where nothing can follow. The search stops when no
     open hypothesis is better than the worst of `width` finished ones; of documents also _PATIENCE steps after the first
-    has ended, and those that do not end come last. Raises MisuseError for a width below 1, and what `check_request`,
+    has ended, or after _MOST_STEPS. Then come those that ended among the less likely ones, and those that do not end
+    last. Raises MisuseError for a width below 1, and what `check_request`,
     StopTexts and `Pattern.automaton` raise.
     """
     check_request([prime], length)
@@ -82,23 +83,19 @@ def search(
     nats, state = _start(model, vocabulary, prime, most_newlines=most_newlines)
     beam = _Hypotheses(stops, np.zeros(1), [None], [stops.after(prime)], [(0.0,)], forms)
     finished, first = list[_Finished](), 0  # the step at which the first of them was found
+    spare = list[_Finished]()  # documents that ended among the less likely hypotheses
     for step in range(1, length + 1):
-        rows, tokens, totals = best_continuations(beam.totals, beam.masked(nats), width)
+        masked, compared = beam.masked(nats), 1 if document else step
+        spare += beam.documents(masked, vocabulary).split(step, compared, length, keep_until=keep_until)[0]
+        spare = sorted(spare, key=lambda found: found[0])[:width]
+        rows, tokens, totals = best_continuations(beam.totals, masked, width)
         beam = beam.extended(rows, tokens, totals, vocabulary)
-        unfinished, compared = list[int](), 1 if document else step
-        for index, path in enumerate(beam.paths):
-            ended_by, cut = beam.ending(index, step, length, keep_until=keep_until)
-            if ended_by is None:
-                unfinished.append(index)
-                continue
-            for _ in range(cut):
-                path = path[0] if path else None
-            finished.append((float(totals[index]) / compared, path, beam.recent[index][-1 - cut], ended_by))
-        finished = _each_text_once(sorted(finished, key=lambda found: found[0]))[:width]
+        others, unfinished = beam.split(step, compared, length, keep_until=keep_until)
+        finished = _each_text_once(sorted(finished + others, key=lambda found: found[0]))[:width]
         first = first or (step if finished else 0)
         if not unfinished or step == length:
             break
-        stuck = document and bool(finished) and step - first >= _PATIENCE
+        stuck = document and step - first >= (_PATIENCE if finished else _MOST_STEPS)
         if stuck or (len(finished) == width and totals[unfinished[0]] / compared >= finished[-1][0]):
             unfinished = []
             break
@@ -106,10 +103,12 @@ def search(
         logits, state = model.step(tokens[unfinished, None], state.select(rows[unfinished]))
         nats = likelihood.all_nats(vocabulary, logits)
     last = totals.tolist()
-    finished += [(last[index] / compared, beam.paths[index], last[index], "length") for index in unfinished]
-    # a loop that never ends may be likely: it is no document where there are others
-    ranked = sorted(finished, key=lambda found: (document and found[3] == "length", found[0]))
-    return _samples(prime, ranked[:width])
+    opened: list[_Finished] = [
+        (last[index] / compared, beam.paths[index], last[index], "length") for index in unfinished
+    ]
+    if document:  # a loop that never ends may be likely: it is no document where there are others
+        return _samples(prime, _each_text_once([*finished, *spare, *opened])[:width])
+    return _samples(prime, sorted([*finished, *opened], key=lambda found: found[0])[:width])
 
 
 @dataclass(frozen=True)
@@ -144,15 +143,33 @@ class _Hypotheses:
             [self.forms[row].extended(token) for row, token in pairs] if self.forms else [],
         )
 
-    def ending(self, index: int, step: int, length: int, *, keep_until: bool) -> tuple[Ending | None, int]:
-        """Say what ends a hypothesis after `step` characters before its length does, and how many that cuts off."""
-        form = self.forms[index] if self.forms else None
+    def documents(self, masked: Nats, vocabulary: Vocabulary) -> _Hypotheses:
+        """Return the hypotheses that the next character, of nats `masked` (R, V), can end as documents, so ended."""
+        boundary, states = self.stops.boundary, self.matched
+        last = vocabulary.encode(boundary[-1:]).astype(np.int64)
+        found = [row for row, state in enumerate(states) if boundary and self.stops.completes_document(state)]
+        rows = np.array([row for row in found if np.isfinite(masked[row, last[0]])], dtype=np.int64)
+        tokens = np.resize(last, len(rows))
+        return self.extended(rows, tokens, self.totals[rows] + masked[rows, tokens], vocabulary)
+
+    def split(self, step: int, compared: int, length: int, *, keep_until: bool) -> tuple[list[_Finished], list[int]]:
+        """Return the hypotheses of `step` characters that something ends before their length does, ranked by their nats
+        over `compared` characters, and the indices of the others."""
+        found = [self._finished(index, step, compared, length, keep_until) for index in range(len(self.paths))]
+        return [one for one in found if one], [index for index, one in enumerate(found) if one is None]
+
+    def _finished(self, index: int, step: int, compared: int, length: int, keep_until: bool) -> _Finished | None:
+        form, path, nats = self.forms[index] if self.forms else None, self.paths[index], self.recent[index]
         if found := self.stops.found[self.matched[index]]:
             document = self.stops.ends_document(self.matched[index])
             found = found if form is None else form.cut(found)
             cut = 0 if keep_until and not document else min(found, step)  # it may begin in the prime
-            return "document" if document else "until", cut
-        return ("pattern", 0) if form is not None and form.ends and step < length else (None, 0)
+            for _ in range(cut):
+                path = path[0] if path else None
+            return nats[-1] / compared, path, nats[-1 - cut], "document" if document else "until"
+        if form is not None and form.ends and step < length:
+            return nats[-1] / compared, path, nats[-1], "pattern"
+        return None
 
     def select(self, index: list[int]) -> _Hypotheses:
         """Select hypotheses."""

@@ -142,11 +142,6 @@ class _PartialSample:
             if self.stack is not None:
                 self.stack.dead_ends = 0
 
-    def completes_document(self) -> bool:
-        """Say whether the last character of the boundary would complete it here."""
-        boundary = self.stops.boundary
-        return boundary != "" and self.stops.ends_document(self.stops.step(self.matched, boundary[-1]))
-
     def backtrack(self) -> ChoicePoint | None:
         """Take back its last characters at a dead end; return the position to write anew, or None after giving up."""
         assert self.stack is not None
@@ -341,7 +336,7 @@ class Sampler:
                 repeats += FILE_BOUNDARY * ("\n" in repeats)  # which is written as one
                 forbidden = np.append(forbidden, self.vocabulary.encode(repeats))
             forbidden = forbidden[forbidden != self.vocabulary.escape]
-            if partial.completes_document():
+            if partial.stops.completes_document(partial.matched):
                 forbidden = forbidden[forbidden != self._last_of_boundary]
             assert partial.stack is not None
             draw = None if self.filters.greedy else float(draws[row])

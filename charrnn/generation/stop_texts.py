@@ -67,6 +67,10 @@ class StopTexts:
         """Say whether what is complete is the boundary; a text that the caller names as well is the caller's."""
         return state in self._document_ends
 
+    def completes_document(self, state: int) -> bool:
+        """Say whether the last character of the boundary would complete it."""
+        return self.boundary != "" and self.ends_document(self.step(state, self.boundary[-1]))
+
     def _add(self, text: str) -> int:
         """Add the states of a text; return the last."""
         self.texts += (text,)

@@ -352,3 +352,15 @@ def test_bad_requests_are_refused_in_a_sentence() -> None:
         search(model, VOCABULARY, "", 5, 1, "")
     with pytest.raises(CharRNNError, match=r"prime: character 1 is a lone surrogate \(U\+D800\)"):
         search(model, VOCABULARY, "a\ud800", 5, 1)
+
+
+def test_a_document_whose_end_is_never_among_the_likeliest_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop once kept the ends of all documents out, and was printed: 100,000 characters of it."""
+    monkeypatch.setattr(beam_search, "_MOST_STEPS", 40)
+    same = {"a": 0.5, "b": 0.4, "c": 0.04, "\n": 0.06}
+    model = TorchModel(chain(start=same, a=same, b=same, c=same))
+    found = beam_search.search(model, VOCABULARY, "", 100_000, 2, document=True)
+    assert [(one.text, one.ended_by) for one in found] == [("", "document"), ("a", "document")]
+    assert [one.nats for one in found] == pytest.approx([0.0, -math.log(0.5) + VOCABULARY.known_nats], abs=1e-6)
+    found = beam_search.search(model, VOCABULARY, "", 3, 20, document=True)
+    assert {one.ended_by for one in found[:4]} == {"document"}
