@@ -217,6 +217,7 @@ def sample(**given: Any) -> None:
       charrnn sample --prime 我爱北京 -n 100
       charrnn sample -k 5 -e --until '\\n' -t 0.7
       charrnn sample -m poems -d -k 5
+      charrnn sample --pattern '(\\w{5}，\\w{5}。\\n){2}'
       head -n 5 primes.txt | charrnn sample --each-line
       charrnn sample --infill 我爱北京＿＿＿ -k 3
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
