@@ -126,7 +126,8 @@ class TextModel:
         """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
 
         It is a whole `document`, which ends where the `boundary` would follow, by default where the model was trained
-        on documents and no `length` is given; then `length` is 100,000 by default, and 500 otherwise. It stops before
+        on documents and no `length` is given; then `length` is 100,000 by default, and 500 otherwise or with a
+        `pattern`. It stops before
         the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
         `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
         where no other character is possible. The whole of it matches `pattern`, a regular expression without back-
@@ -227,7 +228,7 @@ class TextModel:
     ) -> list[Sample]:
         """Return the `width` likeliest continuations of `prime`, best first, by beam search; `length`, `until`,
         `document` and `pattern` are those of `sample`."""
-        prime, (document, most) = text("prime", prime), self._ends(document, length)
+        prime, (document, most) = text("prime", prime), self._ends(document, length, pattern)
         width, until, keep_until = whole("width", width, 1), stop_texts(until), switch("keep_until", keep_until)
         form = None if pattern is None else Pattern(text("pattern", pattern))
         ends: dict[str, Any] = {"until": until, "keep_until": keep_until, "document": document, "pattern": form}
@@ -304,7 +305,7 @@ class TextModel:
     ) -> Callable[[range, bool], Sampler]:
         """Check what to draw, and read the prime; return a function that makes the sampler of some indices, and says if
         it keeps texts."""
-        prime, (document, most) = text("prime", prime), self._ends(document, length)
+        prime, (document, most) = text("prime", prime), self._ends(document, length, pattern)
         filters = Filters(
             temperature=number("temperature", temperature),
             top_k=None if top_k is None else whole("top_k", top_k, 1),
@@ -349,7 +350,7 @@ class TextModel:
         text("text", content.replace(FILE_BOUNDARY, "") if ends_files else content)
         return content
 
-    def _ends(self, document: bool | None, length: int | None) -> tuple[bool, int]:
+    def _ends(self, document: bool | None, length: int | None, pattern: str | None) -> tuple[bool, int]:
         """Check whether a whole document is written, and how many characters at most.
 
         Raises MisuseError for a document of a model that knows none.
@@ -357,7 +358,8 @@ class TextModel:
         if document is not None and switch("document", document):
             ways_out = "Train one with data.documents, or name a text that ends it with until."
             self._documents.check("document=True writes a whole document", ways_out)
-        return self._documents.settle(document, None if length is None else whole("length", length, 1))
+        most = None if length is None else whole("length", length, 1)
+        return self._documents.settle(document, most, pattern=pattern is not None)
 
     def _training_copies(self, size: int) -> CopyIndex:
         """Index the training text's substrings of `size` characters; the index of the last size is cached."""

@@ -13,6 +13,8 @@ from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
+from charrnn.data.documents import Documents
+from charrnn.data.duplicates import NOUNS
 from charrnn.errors import CharRNNError
 from charrnn.messages import counted
 from charrnn.scores import Baselines, Score
@@ -84,6 +86,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
 def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     """Return the rows of the page, each with a name."""
     model, card, vocabulary = header.config.model, header.corpus, header.vocabulary
+    documents = Documents(header.config.data.documents, vocabulary.boundary)
     characters = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
     beginning = clipped(showable(characters), 56)  # on one line, at its spaces too
     rows = [
@@ -98,6 +101,10 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
             f" {card.validation:,} validation, {card.test:,} test",
         ),
     ]
+    if documents.known:
+        kind = header.config.data.documents
+        end = f", each ended by {shown(json.dumps(vocabulary.boundary, ensure_ascii=False))}" if kind != "file" else ""
+        rows.append(("documents", f"{NOUNS[kind]}s{end}"))
     repeated = {split: each for split, each in (card.repeated or {}).items() if each.repeated}
     if repeated:
         told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]

@@ -52,7 +52,9 @@ def language_model(path: Path, device: str) -> tuple[LanguageModel, Vocabulary]:
     return torch_model.language_model(model), header.vocabulary
 
 
-def whole_document(path: Path, document: bool | None, length: int | None, *, one_line: bool) -> tuple[bool, int]:
+def whole_document(
+    path: Path, document: bool | None, length: int | None, *, pattern: bool, one_line: bool
+) -> tuple[bool, int]:
     """Settle whether a whole document is written, and how many characters at most; see `Documents.settle`.
 
     Raises MisuseError for a document of a model that knows none, or of several lines where only `one_line` is printed.
@@ -67,7 +69,7 @@ def whole_document(path: Path, document: bool | None, length: int | None, *, one
             raise MisuseError(
                 "--each-line prints one line for each, and documents of this model may have several; add --json."
             )
-    return documents.settle(document, length)
+    return documents.settle(document, length, pattern=pattern)
 
 
 def adapted_model(

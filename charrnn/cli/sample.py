@@ -231,7 +231,8 @@ def sample(**given: Any) -> None:
     _check(chosen)
     piped, chosen = chosen.piped, _with_escapes(chosen)
     path = find_model(chosen.model)
-    document, length = whole_document(path, chosen.wants_document, chosen.length, one_line=chosen.prints_lines)
+    how = {"pattern": chosen.pattern is not None, "one_line": chosen.prints_lines}
+    document, length = whole_document(path, chosen.wants_document, chosen.length, **how)
     chosen = chosen._replace(document=document, length=chosen.length if chosen.fills else length).with_texts(piped)
     # before a text is adapted to, which takes long
     learned = None if chosen.no_copy is None else _training_codes(path, needed=True)

@@ -21,7 +21,7 @@ from charrnn.generation.patterns import Pattern
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import Sample, Sampler, check_request
 from charrnn.generation.stop_texts import Until
-from charrnn.messages import silent
+from charrnn.messages import counted, silent
 from charrnn.models.interface import LanguageModel
 from charrnn.strict_json import to_json
 
@@ -175,13 +175,13 @@ class SamplePrinter:
         )
 
     def _report_ends(self, samples: list[Sample], *, of_lines: bool = False) -> None:
-        if self.document:
+        if self.document and self.pattern is None:
             _report_unended(samples, self.say, of_lines=of_lines)
         for made in samples:
             if made.ended_by == "exhausted":
                 name = _name(made, of_lines=of_lines)
                 self.say(
-                    f"{name} ended early, {made.characters:,} of {self.length:,} characters long:"
+                    f"{name} ended early, after {counted(made.characters, 'character')}:"
                     " every continuation is excluded by --no-copy or --no-repeat. A larger number excludes less."
                 )
 
@@ -212,7 +212,7 @@ class BeamPrinter:
         """Write the `num` best continuations, best first."""
         found = self._search(prime, until, keep_until=keep_until)[:num]
         self.output.batch(found, len(found))
-        if self.document:
+        if self.document and self.pattern is None:
             _report_unended(found, self.say)
 
     def each_line(self, stdin: BinaryIO, num: int = 1) -> None:
@@ -220,7 +220,7 @@ class BeamPrinter:
         for number, prime in input_lines.lines(stdin):
             found = self._search(prime, None if self.document else "\n")[:num]
             self.output.lines(found := [replace(made, line=number) for made in found])
-            if self.document:
+            if self.document and self.pattern is None:
                 _report_unended(found, self.say, of_lines=True)
 
     def _search(self, prime: str, until: Until, *, keep_until: bool = False) -> list[Sample]:

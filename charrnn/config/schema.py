@@ -118,16 +118,17 @@ class DataConfig(Section):
     def conflicts(self) -> Iterator[Conflict]:
         train, validation, _ = self.split
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
-            rule = "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]"
-            yield Conflict(rule, ("data.split",))
-        if (self.documents == "separator") != (self.separator is not None):
+            shares = "training and validation shares, e.g. [0.9,0.05,0.05]"
+            yield Conflict(f"data.split must add up to 1, with {shares}", ("data.split",))
+        if self.documents == "separator" and self.separator is None:
             example = """-s 'data.separator="\\n%\\n"'"""
-            rule = f"data.documents=separator and data.separator, e.g. {example}, need each other; set both, or neither"
-            yield Conflict(rule, ("data.separator",), ("data.documents",))
+            yield Conflict(f"data.documents=separator needs data.separator, e.g. {example}", ("data.documents",))
+        if self.documents != "separator" and self.separator is not None:
+            yield Conflict("data.separator needs data.documents=separator", ("data.separator",), ("data.documents",))
 
     @property
     def boundary(self) -> str:
-        """The text that ends each document; see `limits.boundary`."""
+        """The text that ends each document."""
         return boundary(self.documents, self.separator)
 
 

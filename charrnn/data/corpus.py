@@ -208,7 +208,7 @@ def build(
     training, validation, test = (int(each.sum()) for each in counts)
     if data.documents == "separator" and len(plan.splits) == 1:
         example = "In double quotes \\n is a newline: -s 'data.separator=" + '"\\n%\\n"' + "'"
-        raise CharRNNError(f"{name}: data.separator {data.separator!r} stands between no two texts in it. {example}")
+        raise CharRNNError(f"{name}: data.separator {data.separator!r} does not separate anything in it. {example}")
     if (not validation or training < 10) and data.documents != "none":
         raise CharRNNError(f"{name}: {_longest(plan, data)}. {_CUT_ANYWHERE}")
     if not training or not validation:

@@ -251,9 +251,11 @@ class FileDecoder:
 
 def check_characters(text: str, name: str) -> None:
     """Raise CharRNNError for a lone surrogate, which is not a character and cannot be encoded as UTF-8, and for a NUL,
-    which no text has: it ends files where these are documents."""
+    which cannot stand in a text: it ends files where these are documents."""
     if "\0" in text:
-        raise CharRNNError(f"{name}: a NUL character at {text.index(chr(0))}, which no text has. Leave it out.")
+        raise CharRNNError(
+            f"{name}: a NUL at character {text.index(chr(0))}, which cannot stand in a text. Leave it out."
+        )
     try:
         for start in range(0, len(text), _CHUNK):
             text[start : start + _CHUNK].encode("utf-8")

@@ -30,11 +30,11 @@ class Documents:
         """
         return self.boundary != "\n" or self.kind in {"line", "separator"}
 
-    def settle(self, document: bool | None, length: int | None) -> tuple[bool, int]:
+    def settle(self, document: bool | None, length: int | None, *, pattern: bool = False) -> tuple[bool, int]:
         """Say whether a whole document is written, by default where documents are known and no length is given, and how
-        many characters at most."""
+        many characters at most: fewer with a pattern, which may keep the document from its end."""
         document = self.known and length is None if document is None else document
-        return document, (MOST if document else LENGTH) if length is None else length
+        return document, (MOST if document and not pattern else LENGTH) if length is None else length
 
     def check(self, request: str, advice: str, model: str = "this model") -> None:
         """Raise MisuseError where a `request` is about documents, and the model knows none."""

@@ -57,7 +57,9 @@ def best_ngram(corpus: Corpus, order: int | None = None) -> ngram.Ngram:
     if vocabulary.unseen:
         vocabulary = vocabulary.without_inherited(count(corpus))
         training, validation = _restrict(vocabulary, training), _restrict(vocabulary, validation)
-    for model in ngram.grow(training, int(vocabulary.boundary_tokens[-1]), len(vocabulary)):
+    ends = vocabulary.boundary_tokens
+    documents = None if vocabulary.boundary == "\n" else ends
+    for model in ngram.grow(training, int(ends[-1]), len(vocabulary), documents):
         if order is None:
             nats = model.nats(vocabulary, validation)
             if nats >= least:

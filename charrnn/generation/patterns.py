@@ -288,7 +288,7 @@ class PatternAutomaton:
     def _impossible(self) -> MisuseError:
         """Say why no text matches."""
         if self._distances(False)[0][self.pattern.first] < _NEVER:
-            texts = "every text that matches it contains one that ends the sample"
+            texts = "every text that matches it contains a text that ends the sample"
             named = ", ".join(repr(text) for text in self.stops.texts[:_SHOWN])
             advice = "change the pattern, or what ends it"
             advice += "; with -n, writing goes on after the end of a document" if self.stops.boundary else ""

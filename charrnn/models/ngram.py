@@ -276,11 +276,16 @@ class Ngram:
         }
 
 
-def grow(tokens: npt.NDArray[np.unsignedinteger], newline: int, size: int) -> Iterator[Ngram]:
-    """Count N tokens, 0 to V, that follow a newline, once for each order; yield the models of order 1, 2, 3 ...
+def grow(
+    tokens: npt.NDArray[np.unsignedinteger], newline: int, size: int, boundary: Tokens | None = None
+) -> Iterator[Ngram]:
+    """Count N tokens, 0 to V, that follow a newline (or the last token of a boundary), once for each order; yield the
+    models of order 1, 2, 3 ...
 
     The highest order counts the occurrences of each gram, those below the different characters before it, the start of
-    the text being one of them. Ends where the text has no longer gram, or there might be more than MAX_GRAMS.
+    the text being one of them. Of grams that begin with the `boundary` of documents (K), if there is one, all orders
+    count the occurrences: nothing that matters comes before. Ends where the text has no longer gram, or there might be
+    more than MAX_GRAMS.
     """
     stream = np.concatenate(([newline], tokens)).astype(np.int64)
     grams = Grams(np.array([0, size + 1]), np.arange(size + 1), size, None)
@@ -288,6 +293,7 @@ def grow(tokens: npt.NDArray[np.unsignedinteger], newline: int, size: int) -> It
     counts[size] = 0
     yield Ngram([Level(grams, counts, None)])
     levels: list[Level] = []
+    begins = _occurrences(stream, boundary)
     ends, total = stream, size + 1  # ends: the (k-1)-gram that ends at each position; total: grams of all orders
     for k in range(2, MAX_ORDER + 1):
         if len(ends) < 2 or total + len(ends) > MAX_GRAMS:
@@ -300,6 +306,9 @@ def grow(tokens: npt.NDArray[np.unsignedinteger], newline: int, size: int) -> It
         preceded = np.bincount(suffixes, minlength=len(grams.tokens))
         if k > 2:
             preceded[ends[0]] += 1
+        if boundary is not None and k - 1 > len(boundary):
+            begun = np.bincount(ends[begins[begins < len(ends)]], minlength=len(preceded))
+            preceded = np.where(begun > 0, begun, preceded)
         preceded[grams.tokens == size] = 0
         levels.append(Level(grams, _narrow(preceded), levels[-1] if levels else None))
         counts = np.diff(first, append=len(keys))
@@ -311,6 +320,16 @@ def grow(tokens: npt.NDArray[np.unsignedinteger], newline: int, size: int) -> It
         counts[grams.tokens == size] = 0
         total += len(unique)
         yield Ngram([*levels, Level(grams, _narrow(counts), levels[-1])])
+
+
+def _occurrences(stream: Tokens, boundary: Tokens | None) -> Tokens:
+    """Return where a boundary (K) begins in a stream of tokens (N)."""
+    if boundary is None:
+        return np.empty(0, dtype=np.int64)
+    found = np.ones(max(0, len(stream) - len(boundary) + 1), dtype=bool)
+    for offset, token in enumerate(boundary.tolist()):
+        found &= stream[offset : offset + len(found)] == token
+    return np.flatnonzero(found)
 
 
 def from_tables(tables: Mapping[str, npt.NDArray[Any]], order: int, size: int) -> Ngram:

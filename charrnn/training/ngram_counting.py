@@ -81,7 +81,9 @@ def _count(counting: Counting, run: Run) -> Iterator[Counted | Finished]:
     history: list[EvaluationRecord] = []
     best: Ngram | None = None
     reached = 0
-    for model in ngram.grow(tokens, int(vocabulary.boundary_tokens[-1]), len(vocabulary)):
+    ends = vocabulary.boundary_tokens
+    documents = None if vocabulary.boundary == "\n" else ends
+    for model in ngram.grow(tokens, int(ends[-1]), len(vocabulary), documents):
         reached = model.order
         if wanted not in ("auto", reached):
             continue

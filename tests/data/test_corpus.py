@@ -216,7 +216,7 @@ def test_separators_that_overlap_at_the_end_of_a_text_are_no_mistake() -> None:
 def test_a_separator_that_is_not_in_the_text_is_told_and_how_to_write_a_newline() -> None:
     told = rejection(one("a joke\n%\n" * 30), documents="separator", separator=r"\n%\n")
     assert told == (
-        r"notes.txt: data.separator '\\n%\\n' stands between no two texts in it."
+        r"notes.txt: data.separator '\\n%\\n' does not separate anything in it."
         r""" In double quotes \n is a newline: -s 'data.separator="\n%\n"'"""
     )
 

@@ -370,7 +370,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(expression: str, message: str) 
 
 
 def test_a_form_that_a_stop_text_would_cut_is_refused() -> None:
-    with pytest.raises(MisuseError, match=r"every text that matches it contains one that ends the sample \('\\n'\)"):
+    with pytest.raises(MisuseError, match=r"every text that matches it contains a text that ends the sample \('\\n'\)"):
         write(r".{3}\n", until="\n")
     with pytest.raises(MisuseError, match="leave keep_until out"):
         write("a", until="b", keep_until=True)
@@ -433,7 +433,7 @@ def test_each_line_is_continued_in_a_form(charrnn: Charrnn, runs: dict[str, Path
     assert [re.fullmatch("(th|an)..[ae]?", line) is not None for line in result.stdout.splitlines()] == [True, True]
     result = charrnn(*common, r"..\n", stdin="th\n")
     assert result.exit_code == 2
-    assert "contains one that ends the sample" in result.stderr
+    assert "contains a text that ends the sample" in result.stderr
 
 
 @pytest.mark.parametrize(

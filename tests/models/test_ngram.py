@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def after(model: Ngram, context: Sequence[int]) -> npt.NDArray[np.float64]:
 
 
 # By hand
+
+
+def test_what_begins_a_document_is_counted_as_often_as_it_occurs() -> None:
+    """By the different characters before it, which all documents share, a third of the samples began otherwise."""
+    text = "".join(f"{end}\n\nPOEM {end}" for end in "abcdefgh" * 40)
+    vocabulary = replace(Vocabulary.from_text(text), boundary="\n\n")
+    tokens, boundary = vocabulary.encode(text), vocabulary.boundary_tokens
+    beginnings = []
+    for documents in (None, boundary):
+        model = next(one for one in ngram.grow(tokens, int(boundary[-1]), len(vocabulary), documents) if one.order == 6)
+        logits, _ = model.step(boundary[None], model.initial_state(1))
+        beginnings.append(float(np.exp(logits[0, vocabulary.encode("P")[0]])))
+    assert beginnings[0] < 0.9
+    assert beginnings[1] > 0.99
 
 
 def test_a_tiny_text_by_hand() -> None:
