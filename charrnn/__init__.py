@@ -16,6 +16,7 @@ from charrnn.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from charrnn.api import TextModel
+    from charrnn.api_ensemble import Ensemble, ensemble
     from charrnn.api_training import TrainedRun, train
     from charrnn.generation.infill import Filling
     from charrnn.generation.sampling import Sample
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CharRNNError",
     "Counted",
+    "Ensemble",
     "Evaluated",
     "Filling",
     "MisuseError",
@@ -38,6 +40,7 @@ __all__ = [
     "TextModel",
     "TrainedRun",
     "__version__",
+    "ensemble",
     "load",
     "train",
 ]
@@ -56,6 +59,7 @@ def load(path: str | PathLike[str] | None = None) -> TextModel:
 if not TYPE_CHECKING:  # NumPy, and for the reports of a training torch, are loaded when a name is first used
     _HOMES = {
         "TextModel": "api",
+        **dict.fromkeys(("Ensemble", "ensemble"), "api_ensemble"),
         **dict.fromkeys(("TrainedRun", "train"), "api_training"),
         "Filling": "generation.infill",
         "Sample": "generation.sampling",

@@ -25,7 +25,7 @@ from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models.ngram import Ngram
-from charrnn.models.numpy_model import NumpyHMM
+from charrnn.models.numpy_model import NumpyHMM, NumpyModel
 from charrnn.models.states import States, read_states
 from charrnn.scores import NATS_PER_BIT, Score
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from charrnn.models.factory import Network
+    from charrnn.models.interface import LanguageModel
 
 _BATCH = 256  # samples drawn side by side, at most, so that memory is bounded
 
@@ -67,6 +68,7 @@ class TextModel:
         Raises CharRNNError if there is none or the file is damaged.
         """
         self.path = run_dir.find_model(None if name is None else path("the model", name))
+        self._model: LanguageModel
         self._model, self._vocabulary = inference.load(self.path)
         self._documents = inference.documents(self.path)
         self._copies: CopyIndex | None = None
@@ -81,6 +83,7 @@ class TextModel:
             return f"ngram of order {model.order}"
         if isinstance(model, NumpyHMM):
             return f"hmm of {len(model.transition)} states"
+        assert isinstance(model, NumpyModel)
         of = model.architecture
         return f"{of.num_layers} x {of.hidden_size} {of.cell}" + ", bidirectional" * of.bidirectional
 
@@ -270,6 +273,7 @@ class TextModel:
         """
         if isinstance(self._model, Ngram):
             raise MisuseError(f"{self.path} is an n-gram model and has no states; load a network or an hmm.")
+        assert isinstance(self._model, NumpyModel | NumpyHMM)
         return read_states(self._model, self.encode(content), self._vocabulary.boundary_tokens)
 
     def torch_module(self) -> Network:

@@ -29,7 +29,7 @@ PACKAGES = (
 )
 # below all of them
 GROUND = {"errors", "version", "scores", "messages", "paths", "showable", "strict_json", "atomic_files", "device"}
-TOP = {"api", "api_arguments", "api_training", "__init__", "__main__"}  # above
+TOP = {"api", "api_arguments", "api_ensemble", "api_training", "__init__", "__main__"}  # above
 LEVEL = {package: level for level, packages in enumerate(PACKAGES, 1) for package in packages}
 FILES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from charrnn.cli import ensemble
 from charrnn.cli.console import bar, escaped, note, put, put_line, put_page, stdin, width
+from charrnn.cli.dynamic_options import dynamic_evaluator
 from charrnn.cli.open_model import check_trainable, find_model, language_model, open_model
 from charrnn.cli.options import (
     CONTEXT,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from charrnn.data.corpus import Split, Tokens
     from charrnn.data.decoding import Errors
     from charrnn.data.vocabulary import Vocabulary
+    from charrnn.evaluation.baselines import BaselineScorer
     from charrnn.evaluation.dynamic import DynamicEvaluator
+    from charrnn.evaluation.short_texts import Characters
     from charrnn.models.interface import LanguageModel
 
 _SHORT = 50_000  # characters that are scored line by line sooner than torch is loaded
@@ -42,6 +46,8 @@ _EXCLUDES = (
     ("per_document", "exact", "--per-document is always exact"),
     ("dynamic", "exact", "--dynamic is always one exact pass"),
     ("baselines", "per_line per_char per_document", "--baselines score whole texts"),
+    ("ensemble", "dynamic", "--dynamic trains one network"),
+    ("ensemble", "exact", "--ensemble is always exact"),
     (
         "dynamic",
         "per_line per_document",
@@ -50,6 +56,7 @@ _EXCLUDES = (
     ),
 )
 _NEEDS = (
+    *ensemble.RULES,
     ("dynamic_rate", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
     ("dynamic_decay", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
     ("encoding_errors", "texts", "--encoding-errors is about TEXT; name one, or leave it out."),
@@ -64,6 +71,8 @@ class EvaluateOptions(NamedTuple):
 
     texts: tuple[str, ...]
     models: tuple[str, ...]
+    ensemble: bool
+    weights: str | None
     per_line: bool
     per_char: bool
     per_document: bool
@@ -86,6 +95,7 @@ class EvaluateOptions(NamedTuple):
 @click.command(cls=Command, context_settings=CONTEXT, short_help="Score texts in bits per character.")
 @click.argument("texts", nargs=-1, metavar="[TEXT...]", shell_complete=complete_files)
 @model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
+@ensemble.ensemble_options("Input")
 @encoding_option("Encoding of the texts.")
 @encoding_errors_option()
 @option("Scoring", "--exact", "Read each text in a single pass, however long that takes.", is_flag=True)
@@ -115,6 +125,7 @@ def evaluate(**given: Any) -> None:
     Example:
       charrnn evaluate other.txt
       charrnn evaluate -m small -m large other.txt
+      charrnn evaluate --ensemble -m small -m large other.txt
       charrnn evaluate --per-line names.txt | sort -n | head
       charrnn evaluate --per-document poems.txt | sort -n | head
       charrnn evaluate --dynamic other.txt
@@ -138,6 +149,10 @@ def evaluate(**given: Any) -> None:
     short = sum(len(given) for _, given in sources) <= _SHORT
     if chosen.per_document:
         _check_documents(models)
+    if chosen.ensemble:
+        rows = list(_score_ensemble(chosen, [path for _, path in models], sources))
+        _put_table(chosen, rows)
+        return
     if chosen.in_parts and not chosen.per_char and sources and chosen.device in {"auto", "cpu"} and short:
         _score_short_texts(chosen, models, sources)
         return
@@ -150,6 +165,10 @@ def evaluate(**given: Any) -> None:
         if not sources:
             training_corpus.check_held_out(header, path)
     rows = [row for name, path in models for row in _score(chosen, name, path, sources)]
+    _put_table(chosen, rows)
+
+
+def _put_table(chosen: EvaluateOptions, rows: list[dict[str, Any]]) -> None:
     if rows and not chosen.as_json:
         from charrnn.cli import tables
 
@@ -162,6 +181,8 @@ def _check(chosen: EvaluateOptions) -> None:
     if len(named := [name for name, on in outputs.items() if on]) > 1:
         raise MisuseError(f"{named[0]} and {named[1]} are two outputs; name one.")
     check_together({**chosen._asdict(), "texts": chosen.texts or None}, _EXCLUDES, _NEEDS)
+    if chosen.ensemble:
+        ensemble.check(chosen.models, chosen.weights)
     if chosen.texts.count("-") > 1:
         raise MisuseError("Standard input (-) is named twice; it can be read once.")
     check_rate("--dynamic-rate", chosen.dynamic_rate)
@@ -201,7 +222,8 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
     evaluator = None
     if chosen.dynamic:
         # a model without a test split is scored on its validation split, which must not choose its rate then
-        evaluator = _dynamic_evaluator(chosen, path, header, model, tune=bool(sources or header.corpus.test))
+        rate, decay = chosen.dynamic_rate, chosen.dynamic_decay
+        evaluator = dynamic_evaluator(path, header, model, rate, decay, tune=bool(sources or header.corpus.test))
     scorer = baselines.BaselineScorer(header, path, note)
     boundary = "\n" if chosen.per_line else header.vocabulary.boundary
     for source, given in sources or [_held_out(header, path)]:
@@ -214,18 +236,61 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
         tokens = header.vocabulary.encode(given) if isinstance(given, str) else given.tokens
         if chosen.per_char:
             content = given if isinstance(given, str) else given.text
-            _put_characters(rows, model, header.vocabulary, tokens, content, evaluator)
+            _put_characters(rows, _characters(model, header.vocabulary, tokens, evaluator), content)
             continue
         row = _row(label, source, header, model, tokens, chosen.exact, evaluator)
-        if chosen.baselines is not False:
-            other = given if isinstance(given, str) else None
-            found = scorer.score(tokens, other, requested=chosen.baselines is True)
-            row |= {"baselines": found.fields()} if found is not None else {}
-            if chosen.baselines and (found is None or not found.complete) and (missing := scorer.missing(found)):
-                note(f"{label}: {missing}")
-        if chosen.as_json:
-            put(to_json(row) + "\n")
-        yield row
+        yield _put_row(chosen, row, scorer, tokens, given)
+
+
+def _score_ensemble(chosen: EvaluateOptions, paths: list[Path], sources: list[Source]) -> Iterator[dict[str, Any]]:
+    """Score all texts with a mixture of models, in a single pass; yields and prints what `_score` does."""
+    from charrnn.checkpoints import model_file, shared_corpus
+    from charrnn.data.documents import join_files
+    from charrnn.evaluation import baselines
+    from charrnn.evaluation.ensemble import characters
+    from charrnn.models import torch_model
+    from charrnn.scores import Score
+
+    headers, label = [model_file.read_header(path) for path in paths], " + ".join(chosen.models)
+    if not sources and not shared_corpus.same_splits(headers):
+        raise MisuseError("The models were trained on different texts or splits, and share no held-out one; name TEXT.")
+    tune = bool(sources or headers[0].corpus.test)
+
+    def load(path: Path) -> tuple[LanguageModel, Vocabulary]:
+        header, model = open_model(path, chosen.device)  # torch reads a long text in three quarters of NumPy's time
+        return torch_model.language_model(model), header.vocabulary
+
+    model, vocabulary = ensemble.open_mixture(chosen.models, paths, load, chosen.weights, tune=tune)
+    scorer = baselines.BaselineScorer(headers[0], paths[0], note)
+    for source, given in sources or [_held_out(headers[0], paths[0])]:
+        given = join_files(given, "\n" if chosen.per_line else vocabulary.boundary) if isinstance(given, str) else given
+        rows, content = _Rows(chosen, label, paths[0], source), given if isinstance(given, str) else given.text
+        tokens = vocabulary.encode(content)
+        if chosen.per_line or chosen.per_document:
+            _put_parts(chosen, rows, model, vocabulary, content)
+        elif chosen.per_char:
+            _put_characters(rows, characters(model, vocabulary, tokens), content)
+        else:
+            with bar(len(tokens)) as shown:
+                blocks = characters(model, vocabulary, tokens, shown.update)
+                score = sum((block.score for block in blocks), Score())
+            row = {"model": label, "weights": model.weights.tolist(), "text": source, "mode": "static", **score.fields}
+            yield _put_row(chosen, row, scorer, tokens, given)
+
+
+def _put_row(
+    chosen: EvaluateOptions, row: dict[str, Any], scorer: BaselineScorer, tokens: Tokens, given: str | Split
+) -> dict[str, Any]:
+    """Add the baselines of a text to its row, print it where that is JSON, and return it."""
+    if chosen.baselines is not False:
+        other = given if isinstance(given, str) else None
+        found = scorer.score(tokens, other, requested=chosen.baselines is True)
+        row |= {"baselines": found.fields()} if found is not None else {}
+        if chosen.baselines and (found is None or not found.complete) and (missing := scorer.missing(found)):
+            note(f"{row['model']}: {missing}")
+    if chosen.as_json:
+        put(to_json(row) + "\n")
+    return row
 
 
 def _row(
@@ -257,39 +322,6 @@ def _row(
     }
 
 
-def _dynamic_evaluator(
-    chosen: EvaluateOptions, path: Path, header: Header, model: Any, *, tune: bool
-) -> DynamicEvaluator:
-    """Make what --dynamic scores with; `tune` says whether the validation split may choose its rule."""
-    from dataclasses import replace
-
-    from charrnn.evaluation import dynamic, dynamic_tuning
-
-    check_trainable("--dynamic", header)
-    evaluator, found = dynamic.DynamicEvaluator.of(model, header.vocabulary), None
-    if header.config.model.bidirectional:
-        note("--dynamic scores the forward half alone.")
-    if chosen.dynamic_rate is None:
-        if tune:
-            length = min(header.corpus.validation, dynamic.TUNING_CHARACTERS)
-            with bar(4 * length) as shown:  # as many rules are tried at least; each further one adds its length
-
-                def progress(count: int) -> None:
-                    shown.total = max(shown.total or 0, shown.n + count)
-                    shown.update(count)
-
-                found = dynamic_tuning.tune(path, header, evaluator, say=note, progress=progress)
-        if found is None:
-            why = "No validation split at hand is long enough to choose the rate on"
-            why = why if tune else "What is scored is the validation split itself, which must not choose the rate"
-            note(f"{why}: the default is used. --dynamic-rate sets another.")
-    rule = found or evaluator.rule
-    rate = rule.rate if chosen.dynamic_rate is None else chosen.dynamic_rate
-    decay = rule.decay if chosen.dynamic_decay is None else chosen.dynamic_decay
-    note(f"Dynamic evaluation at rate {rate:g}, decay {decay:g}.")
-    return replace(evaluator, rule=replace(rule, rate=rate, decay=decay))
-
-
 def _held_out(header: Header, path: Path) -> Source:
     """Return the held-out split of a model's corpus, and say that it is scored."""
     from charrnn.checkpoints import training_corpus
@@ -309,7 +341,8 @@ class _Rows:
 
     def __init__(self, chosen: EvaluateOptions, name: str | None, path: Path, source: str) -> None:
         self.as_json, self.names = chosen.as_json, {"model": str(name or path.parent), "text": source}
-        self.first = [escaped(self.names["model"])] if len(chosen.models) > 1 else []
+        several = len(chosen.models) > 1 and not chosen.ensemble
+        self.first = [escaped(self.names["model"])] if several else []
 
     def put(self, cells: Sequence[str], fields: dict[str, Any]) -> None:
         """Print one row, by its cells or as an object."""
@@ -331,20 +364,22 @@ def _put_parts(
         rows.put(cells, {kind: part, **score.fields})
 
 
-def _put_characters(
-    rows: _Rows,
+def _characters(
     model: Any,
     vocabulary: Vocabulary,
     tokens: Tokens,
-    content: str,
     evaluator: DynamicEvaluator | None,
-) -> None:
-    """Print the bits of each character of a text, and the rank that the model gave it."""
+) -> Iterator[Characters]:
     from charrnn.evaluation import scoring
+
+    return scoring.characters(model, vocabulary, tokens) if evaluator is None else evaluator.characters(tokens)
+
+
+def _put_characters(rows: _Rows, blocks: Iterable[Characters], content: str) -> None:
+    """Print the bits of each character of a text, and the rank that the model gave it."""
     from charrnn.models.likelihood import check_finite
     from charrnn.scores import NATS_PER_BIT
 
-    blocks = scoring.characters(model, vocabulary, tokens) if evaluator is None else evaluator.characters(tokens)
     characters = iter(content)
     for block in blocks:
         check_finite(block.nats)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn.cli.console import bar, note, stdin
-from charrnn.errors import MisuseError
+from charrnn.errors import CharRNNError, MisuseError
 from charrnn.messages import counted
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
     from charrnn.data.decoding import Errors
+    from charrnn.data.spool import Codes
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.models.interface import LanguageModel
 
@@ -103,3 +104,18 @@ def check_trainable(option: str, header: Header) -> None:
     model = header.config.model
     if model.cell in model.ONLY_SETTING:
         raise MisuseError(f"{option} needs a recurrent network; this model is none: {model.kind}.")
+
+
+def training_codes(paths: list[Path], *, needed: bool) -> Codes | None:
+    """Read the code points of the training text of all models; where one is gone and not needed, say so and return
+    None."""
+    from charrnn.checkpoints import shared_corpus
+
+    advice = "Put it back, or leave out --no-copy." if needed else "So nothing can be said of what was copied."
+    try:
+        return shared_corpus.training_codes(paths, advice, say=note)
+    except CharRNNError as error:
+        if needed:
+            raise
+        note(str(error))
+        return None

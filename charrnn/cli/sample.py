@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from charrnn.cli import ensemble
 from charrnn.cli.console import note, stdin, stdin_text
-from charrnn.cli.open_model import adapted_model, find_model, language_model, whole_document
+from charrnn.cli.open_model import adapted_model, find_model, language_model, training_codes, whole_document
 from charrnn.cli.options import (
     CONTEXT,
     COUNT,
@@ -26,7 +27,7 @@ from charrnn.cli.options import (
     option,
     unescaped,
 )
-from charrnn.errors import CharRNNError, MisuseError
+from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
     from charrnn.data.decoding import Errors
@@ -45,9 +46,11 @@ _EXCLUDES = (
     ("suffix", "until each_line pattern", "--suffix ends the text"),
     ("pattern", "keep_until", "--pattern is of the text before that of --until"),
     ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
+    ("ensemble", "adapt", "--adapt changes the weights of one network"),
     ("each_line", "prime until keep_until", "--each-line takes primes from stdin and stops at the newline"),
 )
 _NEEDS = (
+    *ensemble.RULES,
     ("blank", "infill", "--blank marks the gaps of --infill; name a text with gaps, or leave it out."),
     ("suffix", "length", "--suffix needs -n, the characters to write before it."),
     ("keep_until", "until", "--keep-until keeps the text of --until; name one, or leave it out."),
@@ -60,7 +63,9 @@ _NEEDS = (
 class SampleOptions(NamedTuple):
     """Hold the options of the command; None where one is not given."""
 
-    model: str | None
+    models: tuple[str, ...]
+    ensemble: bool
+    weights: str | None
     prime: str | None
     no_prime: bool
     document: bool
@@ -139,7 +144,8 @@ class SampleOptions(NamedTuple):
     short_help="Generate text; search for the likeliest; fill gaps.",
     stray="A text to continue follows -p, and a model follows -m: charrnn sample -p {}",
 )
-@model_option("Input", "Run folder, model file or name. [default: the newest run]")
+@model_option("Input", "Run folder, model file or name. [default: the newest run]", multiple=True)
+@ensemble.ensemble_options("Input")
 @option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
 @option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
 @option(
@@ -221,6 +227,7 @@ def sample(**given: Any) -> None:
       head -n 5 primes.txt | charrnn sample --each-line
       charrnn sample --infill 我爱北京＿＿＿ -k 3
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
+      charrnn sample --ensemble -m poems -m poems-2
       charrnn sample --adapt letters.txt --prime "Dear "
     """
     chosen = SampleOptions(**given)
@@ -230,13 +237,18 @@ def sample(**given: Any) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(chosen)
     piped, chosen = chosen.piped, _with_escapes(chosen)
-    path = find_model(chosen.model)
-    how = {"pattern": chosen.pattern is not None, "one_line": chosen.prints_lines}
+    paths = [find_model(name) for name in chosen.models or (None,)]
+    path, how = paths[0], {"pattern": chosen.pattern is not None, "one_line": chosen.prints_lines}
     document, length = whole_document(path, chosen.wants_document, chosen.length, **how)
     chosen = chosen._replace(document=document, length=chosen.length if chosen.fills else length).with_texts(piped)
     # before a text is adapted to, which takes long
-    learned = None if chosen.no_copy is None else _training_codes(path, needed=True)
-    if chosen.adapt is None:
+    learned = None if chosen.no_copy is None else training_codes(paths, needed=True)
+    model: LanguageModel
+    if chosen.ensemble:
+        model, vocabulary = ensemble.open_mixture(
+            chosen.models, paths, lambda each: language_model(each, device), chosen.weights
+        )
+    elif chosen.adapt is None:
         model, vocabulary = language_model(path, device)
     else:
         encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
@@ -244,13 +256,17 @@ def sample(**given: Any) -> None:
     if chosen.fills:
         _fill(chosen, model, vocabulary)
     elif chosen.beam is not None:
-        _search(chosen, chosen.beam, model, vocabulary, path)
+        _search(chosen, chosen.beam, model, vocabulary, paths)
     else:
-        _draw(chosen, model, vocabulary, path, learned)
+        _draw(chosen, model, vocabulary, paths, learned)
 
 
 def _check(chosen: SampleOptions) -> None:
     """Raise MisuseError for options that exclude each other, or are out of range."""
+    if chosen.ensemble:
+        ensemble.check(chosen.models, chosen.weights)
+    elif len(chosen.models) > 1:
+        raise MisuseError("Several models were named, and one writes; name one, or mix them with --ensemble.")
     check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
     check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
     check_rate("--adapt-rate", chosen.adapt_rate)
@@ -325,7 +341,7 @@ def _fill(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary) -
         printer.text(chosen.infill, chosen.blank)
 
 
-def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: Vocabulary, path: Path) -> None:
+def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: Vocabulary, paths: list[Path]) -> None:
     """Print the likeliest continuations."""
     from charrnn.cli.sample_output import BeamPrinter, report
 
@@ -338,11 +354,11 @@ def _search(chosen: SampleOptions, beam: int, model: LanguageModel, vocabulary: 
     else:
         printer.from_prime(chosen.prime or "", chosen.num, chosen.until, keep_until=chosen.keep_until)
     if chosen.report:
-        note(report(printer.output.written, _training_codes(path, needed=False)))
+        note(report(printer.output.written, training_codes(paths, needed=False)))
 
 
 def _draw(
-    chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, path: Path, learned: Codes | None
+    chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary, paths: list[Path], learned: Codes | None
 ) -> None:
     """Print samples, and the seed where one was drawn; `learned` is the training text where it must not be copied."""
     import secrets
@@ -378,19 +394,5 @@ def _draw(
     else:
         printer.from_prime(chosen.prime or "", chosen.num, chosen.until, keep_until=chosen.keep_until)
     if chosen.report:
-        learned = _training_codes(path, needed=False) if learned is None else learned
+        learned = training_codes(paths, needed=False) if learned is None else learned
         note(report(printer.output.written, learned))
-
-
-def _training_codes(path: Path, *, needed: bool) -> Codes | None:
-    """Read the code points of the training text; where it is gone and not needed, say so and return None."""
-    from charrnn.checkpoints import model_file, training_corpus
-
-    advice = "Put it back, or leave out --no-copy." if needed else "So nothing can be said of what was copied."
-    try:
-        return training_corpus.find(model_file.read_header(path), path, advice, say=note).training.codes
-    except CharRNNError as error:
-        if needed:
-            raise
-        note(str(error))
-        return None

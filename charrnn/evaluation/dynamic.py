@@ -21,7 +21,8 @@ from charrnn.data.corpus import Tokens
 from charrnn.data.loader import Batch, to_device
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
-from charrnn.evaluation.scoring import Characters, ranks
+from charrnn.evaluation.scoring import ranks
+from charrnn.evaluation.short_texts import Characters
 from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import Sampler
 from charrnn.messages import Progress, no_progress
@@ -80,7 +81,7 @@ class DynamicEvaluator:
         """Score N tokens as one text that follows the boundary. Raises CharRNNError where the weights diverge."""
         score = Score()
         for block in self.characters(tokens, progress):
-            score += Score(float(block.nats.sum()), len(block.nats), int((block.ranks == 1).sum()))
+            score += block.score
         return score
 
     def characters(self, tokens: Tokens, progress: Progress = no_progress) -> Iterator[Characters]:

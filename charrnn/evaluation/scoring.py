@@ -14,6 +14,7 @@ from torch import Tensor
 from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation.segments import MIN_WARMUPS, SegmentScorer, segment_count
+from charrnn.evaluation.short_texts import Characters
 from charrnn.evaluation.window_scorer import WINDOW, WindowScorer
 from charrnn.messages import Progress, no_progress
 from charrnn.models import likelihood
@@ -34,14 +35,6 @@ class Evaluation:
     memory: int | None
     warmup: int
     needs_single_pass: bool = False
-
-
-@dataclass(frozen=True)
-class Characters:
-    """The negative log-likelihoods `nats` (N) of characters, and their `ranks` (N), 1 the most likely."""
-
-    nats: npt.NDArray[np.float64]
-    ranks: npt.NDArray[np.int64]
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ Knows models and characters, not files. Shapes: B texts, T steps, V vocabulary."
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,20 @@ _WINDOW = 256
 _MAX_CHARACTERS = 1 << 18  # in a batch
 _MAX_FLOATS = 1 << 24  # of logits or gates at a time: 64 MB
 Tokens = npt.NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True)
+class Characters:
+    """The negative log-likelihoods `nats` (N) of characters, and their `ranks` (N), 1 the most likely, V + 1 an
+    escape."""
+
+    nats: npt.NDArray[np.float64]
+    ranks: npt.NDArray[np.int64]
+
+    @property
+    def score(self) -> Score:
+        """Add them up."""
+        return Score(float(self.nats.sum()), len(self.nats), int((self.ranks == 1).sum()))
 
 
 def score(
@@ -55,7 +70,7 @@ def score_batch(
     lengths = np.array([len(tokens) for tokens in texts])
     nats, correct = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     first = 0
-    for targets, logits in _windows(model, vocabulary, texts):
+    for targets, logits in windows(model, vocabulary, texts):
         inside = first + np.arange(targets.shape[1]) < lengths[:, None]
         first += targets.shape[1]
         nats += (likelihood.target_nats(vocabulary, logits, targets) * inside).sum(1)
@@ -67,13 +82,23 @@ def score_batch(
 
 def character_nats(model: LanguageModel, vocabulary: Vocabulary, text: Tokens) -> npt.NDArray[np.float64]:
     """Compute the negative log-likelihood of each of N tokens, in nats (N), exactly and from the initial state."""
-    found = [likelihood.target_nats(vocabulary, logits, row)[0] for row, logits in _windows(model, vocabulary, [text])]
-    nats = np.concatenate([np.empty(0), *found])
+    return nats_of_each(model, vocabulary, [text])[0]
+
+
+def nats_of_each(
+    model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Tokens], progress: Progress = no_progress
+) -> list[npt.NDArray[np.float64]]:
+    """Compute the same for each of several texts, side by side."""
+    found = [np.empty((len(texts), 0))]
+    for targets, logits in windows(model, vocabulary, texts):
+        found.append(likelihood.target_nats(vocabulary, logits, targets))
+        progress(targets.size)
+    nats = np.concatenate(found, 1)
     likelihood.check_finite(nats)
-    return nats
+    return [row[: len(text)] for row, text in zip(nats, texts, strict=True)]
 
 
-def _windows(
+def windows(
     model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Tokens]
 ) -> Iterator[tuple[npt.NDArray[np.int64], Floats]]:
     """Read B texts in windows of T tokens; yield the tokens (B, T), 0 beyond the end of a text, and the logits

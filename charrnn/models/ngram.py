@@ -186,8 +186,31 @@ class Ngram:
 
     def step(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
+        if tokens.shape == (1, 1):
+            return self._step_one(tokens[0, 0], state)
         numbers = self.last_grams(tokens[:, -self.order :], state)[:, -1]  # no gram is longer
         return np.log(self.distribution(numbers)), Contexts(numbers)
+
+    def _step_one(self, token: np.int64, state: Contexts) -> tuple[Floats, Contexts]:
+        """Take a step of a single text with the same numbers, in a quarter of the time: most of it is NumPy's calls."""
+        numbers = np.full((1, self.order), -1)
+        numbers[0, 0] = 0
+        p = np.full(self.size + 1, 1 / self.size)
+        for k, level in enumerate(self.levels):
+            grams, context = level.grams, int(numbers[0, k])
+            after = slice(int(grams.starts[context]), int(grams.starts[context + 1]))
+            counts = level.counts[after]
+            p *= level.backoffs[context]
+            p[grams.tokens[after]] += (counts - level.discounts[np.minimum(counts, 3)]) / level.totals[context]
+            before = int(state.numbers[0, k])
+            if before < 0 or k == self.order - 1:
+                break
+            start, end = int(grams.starts[before]), int(grams.starts[before + 1])
+            found = start + int(grams.tokens[start:end].searchsorted(token))
+            if found == end or grams.tokens[found] != token:
+                break
+            numbers[0, k + 1] = found
+        return np.log(p[None, : self.size]), Contexts(numbers)
 
     def read(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
         """Read tokens (B, T), 0 to V; return the features (B, T, n) after each, and the state after the last."""
