@@ -144,15 +144,18 @@ def test_the_numpy_models_need_no_torch() -> None:
         "models.interface",
         "models.numpy_model",
         "models.ngram",
+        "models.mixture",
         "checkpoints.safetensors_file",
         "checkpoints.inference",
         "evaluation.short_texts",
+        "evaluation.ensemble",
         "generation.sampling",
         "generation.beam_search",
         "generation.infill",
         "cli.sample_output",
         "api",
         "api_training",
+        "api_ensemble",
     ],
 )
 def test_files_for_inference_need_nothing_but_numpy(file: str) -> None:
@@ -224,6 +227,13 @@ def test_sampling_and_scoring_lines_on_a_cpu_load_neither_torch_nor_pydantic(
     printed, loaded = loaded_by_command([*arguments, "-m", str(runs[kind])], stdin)
     assert len(printed) > 5
     assert loaded == LIGHT
+
+
+def test_a_mixture_of_given_weights_samples_without_torch_or_pydantic(runs: dict[str, Path]) -> None:
+    """Only to choose weights the training text is looked for, through settings that pydantic validates."""
+    models = ("--ensemble", "-m", str(runs["causal"]), "-m", str(runs["ngram"]), "-n", "9")
+    assert loaded_by_command(["sample", *models, "--weights", "1,1"])[1] == LIGHT
+    assert "torch" not in loaded_by_command(["sample", *models])[1]
 
 
 def test_the_newest_run_is_found_without_pydantic(runs: dict[str, Path], tmp_path: Path) -> None:

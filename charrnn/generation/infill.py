@@ -212,7 +212,7 @@ class _Search:
             half, right, joint_logits = heads.backward, after.features, heads.joint_logits
 
             def joint(left: Floats, remaining: int) -> Floats:
-                return joint_logits(left, np.broadcast_to(right, left.shape), remaining)
+                return joint_logits(left, np.broadcast_to(right, (*left.shape[:-1], right.shape[-1])), remaining)
 
             found.append(self._beam(model, before, size, joint))
             first, strings = self._beam(half, after, size, lambda features, _: half.logits(features))
