@@ -126,7 +126,7 @@ def test_whole_documents_are_written_and_scored_by_models_of_the_same_ones(here:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--beam", "4", "-n", "9"), ("--infill", "th_ quick __x"), ("-p", "the ", "--suffix", "fox", "-n", "3")],
+    [("--beam", "4", "-n", "9"), ("--infill", "th_ qui_k"), ("-p", "the ", "--suffix", "fox", "-n", "3")],
 )
 def test_searches_are_scored_by_the_mixture(
     arguments: tuple[str, ...], both: list[str], charrnn: Charrnn, ensemble: package.Ensemble
@@ -208,8 +208,7 @@ def test_an_ensemble_in_python_does_what_a_model_does(
 
 
 def test_an_ensemble_in_python_chooses_its_weights_or_takes_equal_ones(runs: dict[str, Path], tmp_path: Path) -> None:
-    models = [package.load(runs["causal"]), runs["ngram"]]
-    chosen = package.ensemble(models).weights
+    chosen = package.ensemble([package.load(runs["causal"]), runs["ngram"]]).weights
     assert chosen != (0.5, 0.5)
     close(sum(chosen), 1.0)
     other = tmp_path / "other"

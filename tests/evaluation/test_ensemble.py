@@ -14,11 +14,12 @@ from charrnn.checkpoints import inference, model_file
 from charrnn.data.vocabulary import SCALARS, Vocabulary
 from charrnn.errors import MisuseError
 from charrnn.evaluation import ensemble, scoring, short_texts
+from charrnn.models.ngram import Ngram
 from tests.conftest import TEXT, close
 
 
 def nats(*probabilities: list[float]) -> np.ndarray:
-    return -np.log(np.array(probabilities))
+    return np.asarray(-np.log(np.array(probabilities)))
 
 
 def test_the_weights_of_two_models_that_are_each_right_about_some_characters_are_their_shares() -> None:
@@ -73,9 +74,12 @@ def test_a_text_is_scored_as_by_both_models_character_by_character(runs: dict[st
     tokens = vocabulary.encode("the quick 鸟 brown fox\n" * 3)
     blocks = list(ensemble.characters(model, vocabulary, tokens))
     _, network = model_file.read_model(runs["causal"] / "best.safetensors")
-    parts = []
-    for part in (network, models[1][0]):
-        parts.append(np.concatenate([b.nats for b in scoring.characters(part, vocabulary, tokens)]))
+    counts = models[1][0]
+    assert isinstance(counts, Ngram)
+    parts = [
+        np.concatenate([block.nats for block in scoring.characters(part, vocabulary, tokens)])
+        for part in (network, counts)
+    ]
     expected = -np.log(0.6 * np.exp(-parts[0]) + 0.4 * np.exp(-parts[1]))
     close(np.concatenate([block.nats for block in blocks]), expected, 1e-5)
     ranks = np.concatenate([block.ranks for block in blocks])
@@ -85,14 +89,10 @@ def test_a_text_is_scored_as_by_both_models_character_by_character(runs: dict[st
 
 def test_ranks_are_those_of_the_scorer_of_single_models(runs: dict[str, Path]) -> None:
     ((model, vocabulary),) = opened(runs, "ngram")
+    assert isinstance(model, Ngram)
     tokens = vocabulary.encode(TEXT[:200] + "鸟")
-    found, expected = (
-        np.concatenate([block.ranks for block in blocks])
-        for blocks in (
-            ensemble.characters(model, vocabulary, tokens),
-            scoring.characters(model, vocabulary, tokens),  # type: ignore[arg-type]
-        )
-    )
+    found = np.concatenate([block.ranks for block in ensemble.characters(model, vocabulary, tokens)])
+    expected = np.concatenate([block.ranks for block in scoring.characters(model, vocabulary, tokens)])
     assert (found == expected).all()
 
 

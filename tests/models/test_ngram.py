@@ -45,6 +45,17 @@ def after(model: Ngram, context: Sequence[int]) -> npt.NDArray[np.float64]:
     return np.asarray(np.exp(logits[0].astype(np.float64)))
 
 
+def test_one_text_steps_through_the_same_numbers_as_many() -> None:
+    """It has code of its own, several times faster."""
+    model = models([1, 2, 1, 2, 1, 3, 3, 1, 2], 4)[4]
+    one, two = model.initial_state(1), model.initial_state(2)
+    for token in [0, 1, 2, 1, 3, 3, 4, 2, 2, 1, 2, 1]:  # 4 is the escape
+        alone, one = model.step(np.array([[token]]), one)
+        beside, two = model.step(np.array([[token], [token]]), two)
+        assert (alone[0] == beside[1]).all()
+        assert (one.numbers[0] == two.numbers[1]).all()
+
+
 # By hand
 
 
