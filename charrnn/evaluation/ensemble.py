@@ -14,7 +14,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import MisuseError
 from charrnn.evaluation import short_texts
 from charrnn.evaluation.short_texts import Characters
-from charrnn.messages import Progress, no_progress
+from charrnn.messages import Progress, counted, no_progress
 from charrnn.models import likelihood
 from charrnn.models.interface import LanguageModel
 from charrnn.models.mixture import Mixture, Part
@@ -88,7 +88,8 @@ def parse_weights(given: str, count: int) -> list[float]:
 def normalised(name: str, weights: Sequence[float], count: int) -> list[float]:
     """Divide weights by their sum. Raises MisuseError for other than `count`, or a negative one, or none above 0."""
     if len(weights) != count:
-        raise MisuseError(f"{name} has {len(weights)} numbers for {count} models; give one for each, in their order.")
+        numbers = counted(len(weights), "number")
+        raise MisuseError(f"{name} has {numbers} for {count} models; give one for each, in their order.")
     total = sum(weights)
     if not all(weight >= 0 for weight in weights) or not 0 < total < float("inf"):
         raise MisuseError(f"{name} must be 0 or more each, and not all 0.")

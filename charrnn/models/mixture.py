@@ -132,14 +132,16 @@ class _Heads:
 def mix(logits: Sequence[Floats], weights: Doubles) -> Doubles:
     """Compute log p (..., V) of the mixture of K distributions, given as logits (..., V), with weights (K) or, one set
     for each position, (..., K)."""
-    p: Doubles | float = 0.0
+    parts = []
     for index, each in enumerate(logits):
-        likelihoods = np.subtract(each, each.max(-1, keepdims=True), dtype=np.float64)
+        # the ufuncs themselves: half of a step is spent on the way to them
+        likelihoods = np.subtract(each, np.maximum.reduce(each, -1, keepdims=True), dtype=np.float64)
         np.exp(likelihoods, out=likelihoods)
-        likelihoods *= (weights[..., index] / likelihoods.sum(-1))[..., None]
-        p = likelihoods + p
-    if np.min(p) > _TINY:
-        return np.log(p)
+        likelihoods *= weights[..., index, None] / np.add.reduce(likelihoods, -1, keepdims=True)
+        parts.append(likelihoods)
+    p = sum(parts[1:], parts[0])
+    if np.minimum.reduce(p, None) > _TINY:
+        return np.log(p, out=p)
     return _mix_logarithms(logits, weights)
 
 

@@ -154,7 +154,7 @@ def test_a_bidirectional_part_fills_gaps_with_its_joint_head(runs: dict[str, Pat
         (("evaluate", "--ensemble"), "--ensemble mixes several models"),
         (("evaluate", "-m", "a", "--weights", "1"), "--weights are those of --ensemble"),
         (("sample", "-m", "a", "--weights", "1"), "--weights are those of --ensemble"),
-        (("evaluate", "--ensemble", "-m", "a", "-m", "b", "--weights", "1"), "has 1 numbers for 2 models"),
+        (("evaluate", "--ensemble", "-m", "a", "-m", "b", "--weights", "1"), "has 1 number for 2 models"),
         (("evaluate", "--ensemble", "-m", "a", "-m", "b", "--weights", "1,x"), "numbers with commas between"),
         (("evaluate", "--ensemble", "-m", "a", "-m", "b", "--dynamic"), "--dynamic trains one network"),
         (("evaluate", "--ensemble", "-m", "a", "-m", "b", "--exact"), "--ensemble is always exact"),
