@@ -100,8 +100,7 @@ class DataConfig(Section):
     documents: Literal["none", "line", "blank-line", "file", "separator"] = setting(
         "none",
         allowed="none, line, blank-line, file or separator",
-        description="What a document is: a line, what empty lines or data.separator end, or a file. Documents are "
-        "assigned to the splits at random and shuffled every epoch; none cuts the text in order instead.",
+        description="Documents are assigned to the splits at random and shuffled every epoch; none cuts in order.",
     )
     separator: Annotated[Separator | None, BeforeValidator(optional)] = setting(
         None,
@@ -118,11 +117,11 @@ class DataConfig(Section):
     def conflicts(self) -> Iterator[Conflict]:
         train, validation, _ = self.split
         if abs(sum(self.split) - 1.0) > 1e-6 or train <= 0.0 or validation <= 0.0:
-            shares = "training and validation shares, e.g. [0.9,0.05,0.05]"
-            yield Conflict(f"data.split must add up to 1, with {shares}", ("data.split",))
+            rule = "data.split must add up to 1, with training and validation shares, e.g. [0.9,0.05,0.05]"
+            yield Conflict(rule, ("data.split",))
         if self.documents == "separator" and self.separator is None:
-            example = """-s 'data.separator="\\n%\\n"'"""
-            yield Conflict(f"data.documents=separator needs data.separator, e.g. {example}", ("data.documents",))
+            rule = """data.documents=separator needs data.separator, e.g. -s 'data.separator="\\n%\\n"'"""
+            yield Conflict(rule, ("data.documents",))
         if self.documents != "separator" and self.separator is not None:
             yield Conflict("data.separator needs data.documents=separator", ("data.separator",), ("data.documents",))
 

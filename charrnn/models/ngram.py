@@ -308,8 +308,7 @@ class Ngram:
 def grow(
     tokens: npt.NDArray[np.unsignedinteger], newline: int, size: int, boundary: Tokens | None = None
 ) -> Iterator[Ngram]:
-    """Count N tokens, 0 to V, that follow a newline (or the last token of a boundary), once for each order; yield the
-    models of order 1, 2, 3 ...
+    """Count N tokens, 0 to V, that follow a newline, once for each order; yield the models of order 1, 2, 3 ...
 
     The highest order counts the occurrences of each gram, those below the different characters before it, the start of
     the text being one of them. Of grams that begin with the `boundary` of documents (K), if there is one, all orders
@@ -322,7 +321,7 @@ def grow(
     counts[size] = 0
     yield Ngram([Level(grams, counts, None)])
     levels: list[Level] = []
-    begins = _occurrences(stream, boundary)
+    begins = None if boundary is None else _occurrences(stream, boundary)
     ends, total = stream, size + 1  # ends: the (k-1)-gram that ends at each position; total: grams of all orders
     for k in range(2, MAX_ORDER + 1):
         if len(ends) < 2 or total + len(ends) > MAX_GRAMS:
@@ -335,7 +334,7 @@ def grow(
         preceded = np.bincount(suffixes, minlength=len(grams.tokens))
         if k > 2:
             preceded[ends[0]] += 1
-        if boundary is not None and k - 1 > len(boundary):
+        if begins is not None and boundary is not None and k - 1 > len(boundary):
             begun = np.bincount(ends[begins[begins < len(ends)]], minlength=len(preceded))
             preceded = np.where(begun > 0, begun, preceded)
         preceded[grams.tokens == size] = 0
@@ -351,10 +350,8 @@ def grow(
         yield Ngram([*levels, Level(grams, _narrow(counts), levels[-1])])
 
 
-def _occurrences(stream: Tokens, boundary: Tokens | None) -> Tokens:
+def _occurrences(stream: Tokens, boundary: Tokens) -> Tokens:
     """Return where a boundary (K) begins in a stream of tokens (N)."""
-    if boundary is None:
-        return np.empty(0, dtype=np.int64)
     found = np.ones(max(0, len(stream) - len(boundary) + 1), dtype=bool)
     for offset, token in enumerate(boundary.tolist()):
         found &= stream[offset : offset + len(found)] == token
