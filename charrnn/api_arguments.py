@@ -64,6 +64,13 @@ def stop_texts(until: object) -> str | tuple[str, ...] | None:
     return tuple(text("until", one) for one in until)
 
 
+def sequence(name: str, value: object) -> list[object]:
+    """Check several values; a text, though it can be taken apart, is one."""
+    if isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable):
+        raise MisuseError(f"{name} is {shortened(value)}; it must be a list.")
+    return list(value)
+
+
 def path(name: str, value: object) -> str:
     """Check a path: a str or a pathlib.Path."""
     found = os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from charrnn.api import TextModel
+from charrnn.api_arguments import number, path, sequence
 from charrnn.errors import MisuseError
 from charrnn.evaluation import ensemble as mixing
 from charrnn.generation.copying import CopyIndex
@@ -31,7 +32,8 @@ class Ensemble(TextModel):
         opened = [(model._model, model._vocabulary) for model in models]
         mixing.check_alike([str(model.path) for model in models], [vocabulary for _, vocabulary in opened])
         if weights is not None:
-            found = mixing.normalised("weights", weights, len(models))
+            each = [number("weights", weight) for weight in sequence("weights", weights)]
+            found = mixing.normalised("weights", each, len(models))
         else:
             from charrnn.checkpoints import shared_corpus  # pydantic validates the settings that name the text
 
@@ -69,4 +71,5 @@ def ensemble(models: Sequence[TextModel | str | PathLike[str]], weights: Sequenc
     all were trained apart from; where there is none at hand, they are equal. Raises MisuseError for models of different
     characters or boundaries.
     """
-    return Ensemble([model if isinstance(model, TextModel) else TextModel(model) for model in models], weights)
+    named = [each if isinstance(each, TextModel) else path("models", each) for each in sequence("models", models)]
+    return Ensemble([each if isinstance(each, TextModel) else TextModel(each) for each in named], weights)

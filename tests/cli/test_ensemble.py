@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,3 +224,22 @@ def test_an_ensemble_in_python_refuses_with_a_sentence(ensemble: package.Ensembl
             call()
     with pytest.raises(MisuseError, match="weights has 3 numbers for 2 models"):
         package.ensemble(ensemble.models, [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"models": "causal"}, "models is 'causal'; it must be a list"),
+        ({"models": 5}, "models is 5; it must be a list"),
+        ({"models": ["causal", 5]}, "models is 5; it must be a path"),
+        ({"weights": "1,1"}, "weights is '1,1'; it must be a list"),
+        ({"weights": 1}, "weights is 1; it must be a list"),
+        ({"weights": ["1", "1"]}, "weights is '1'; it must be a number"),
+        ({"weights": [1, None]}, "weights is None; it must be a number"),
+    ],
+)
+def test_an_ensemble_in_python_says_what_its_arguments_must_be(
+    given: dict[str, Any], sentence: str, ensemble: package.Ensemble
+) -> None:
+    with pytest.raises(MisuseError, match=re.escape(sentence)):
+        package.ensemble(**{"models": ensemble.models, **given})
