@@ -1,4 +1,4 @@
-"""A model that knows a few documents by heart: what follows a text is what follows it in one of them."""
+"""A model that has memorised a few documents: what follows a text is what follows it in one of them."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ def search(
     a `pattern`, the whole of each continuation matches it, and ends where nothing can follow. The search stops when no
     open hypothesis is better than the worst of `width` finished ones; of documents also _PATIENCE steps after the first
     has ended, or after _MOST_STEPS. Then come those that ended among the less likely ones, and those that do not end
-    last. Raises MisuseError for a width below 1, and what `check_request`,
-    StopTexts and `Pattern.automaton` raise.
+    last. Raises MisuseError for a width below 1, and what `check_request`, StopTexts and `Pattern.automaton` raise.
     """
     check_request([prime], length)
     if width < 1:
@@ -102,10 +101,8 @@ def search(
         beam = beam.select(unfinished)
         logits, state = model.step(tokens[unfinished, None], state.select(rows[unfinished]))
         nats = likelihood.all_nats(vocabulary, logits)
-    last = totals.tolist()
-    opened: list[_Finished] = [
-        (last[index] / compared, beam.paths[index], last[index], "length") for index in unfinished
-    ]
+    left = [(float(totals[index]), beam.paths[index]) for index in unfinished]
+    opened: list[_Finished] = [(total / compared, path, total, "length") for total, path in left]
     if document:  # a loop that never ends may be likely: it is no document where there are others
         return _samples(prime, _each_text_once([*finished, *spare, *opened])[:width])
     return _samples(prime, sorted([*finished, *opened], key=lambda found: found[0])[:width])

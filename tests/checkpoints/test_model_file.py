@@ -300,6 +300,14 @@ def write_pieces(folder: Path) -> None:
         (folder / f"{index}.txt").write_text(f"a bird {'sings ' * index}\n\nand\n%\n", encoding="utf-8")
 
 
+def trained_on_pieces(folder: Path, charrnn: Charrnn, documents: str) -> Path:
+    """Train on pieces as documents of a kind; return the model file."""
+    write_pieces(folder)
+    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", f"data.documents={documents}"))
+    assert result.exit_code == 0, result.output
+    return folder / "run" / "best.safetensors"
+
+
 @pytest.mark.parametrize(
     ("settings_given", "boundary"),
     [
@@ -331,10 +339,7 @@ def test_a_file_names_the_boundary_of_its_documents(
 
 @pytest.mark.parametrize("wrong", ["\n", "", "\n\n\n", "x", 1, None, ["\n", "\n"]], ids=repr)
 def test_another_boundary_than_that_of_its_documents_is_refused(wrong: Any, here: Path, charrnn: Charrnn) -> None:
-    write_pieces(here)
-    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", "data.documents=blank-line"))
-    assert result.exit_code == 0, result.output
-    path = here / "run" / "best.safetensors"
+    path = trained_on_pieces(here, charrnn, "blank-line")
     header, content, tensors = parts(path)
     rewrite(path, header, content | {"boundary": wrong}, tensors)
     for read in (model_file.read_header, inference.load):
@@ -344,10 +349,7 @@ def test_another_boundary_than_that_of_its_documents_is_refused(wrong: Any, here
 
 def test_files_of_documents_without_a_boundary_keep_their_meaning(here: Path, charrnn: Charrnn) -> None:
     """Earlier versions joined files by newlines, and began every text after one."""
-    write_pieces(here)
-    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", "data.documents=blank-line"))
-    assert result.exit_code == 0, result.output
-    path = here / "run" / "best.safetensors"
+    path = trained_on_pieces(here, charrnn, "blank-line")
     header, content, tensors = parts(path)
     del content["boundary"]
     rewrite(path, header, content | {"format": 2}, tensors)
@@ -357,10 +359,7 @@ def test_files_of_documents_without_a_boundary_keep_their_meaning(here: Path, ch
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"boundary": None}, {"boundary": "\n\n", "format": 3}], ids=str)
 def test_the_boundary_the_format_and_the_characters_agree(change: Any, here: Path, charrnn: Charrnn) -> None:
-    write_pieces(here)
-    result = charrnn("train", ".", "-q", "-o", "run", *settings("train.steps=5", "data.documents=file"))
-    assert result.exit_code == 0, result.output
-    path = here / "run" / "best.safetensors"
+    path = trained_on_pieces(here, charrnn, "file")
     header, content, tensors = parts(path)
     rewrite(path, header, content | change, tensors)
     for read in (model_file.read_header, inference.load):

@@ -1,4 +1,4 @@
-"""Claims about whole documents on the command line and in Python, of models that know a few by heart."""
+"""Claims about whole documents on the command line and in Python, of models that have memorised a few."""
 
 from __future__ import annotations
 

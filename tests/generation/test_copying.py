@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,19 +20,7 @@ from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import Sample, Sampler
 from charrnn.models import likelihood
 from charrnn.models.interface import Floats, LanguageModel, Tokens
-
-
-@dataclass(frozen=True)
-class History:
-    """The tokens that each batch row has read."""
-
-    tokens: tuple[tuple[int, ...], ...]
-
-    def select(self, index: Tokens) -> History:
-        return History(tuple(self.tokens[row] for row in index))
-
-    def joined(self, others: Sequence[Any]) -> History:
-        return History(self.tokens + tuple(tokens for other in others for tokens in other.tokens))
+from tests.scripted_model import History
 
 
 class Copyist(LanguageModel):

@@ -1,4 +1,4 @@
-"""Claims about whole documents, on models with known probabilities, or that know a few documents by heart."""
+"""Claims about whole documents, on models with known probabilities, or that have memorised a few documents."""
 
 from __future__ import annotations
 
