@@ -64,10 +64,10 @@ class Mixture:
         self.parts, self.weights = tuple(parts), np.array(weights) / sum(weights)
         self.gates = sum(part.model.gates for part in parts)
         bounds = accumulate((part.width for part in parts), initial=0)
-        self._columns = [slice(*ends) for ends in pairwise(bounds)]
+        self.columns = [slice(*ends) for ends in pairwise(bounds)]
         heads = (
             _Heads(part, columns, part.model.bidirectional_heads)
-            for part, columns in zip(parts, self._columns, strict=True)
+            for part, columns in zip(parts, self.columns, strict=True)
             if part.model.bidirectional_heads is not None
         )
         self.bidirectional_heads: BidirectionalHeads | None = next(heads, None)
@@ -104,13 +104,17 @@ class Mixture:
         for first in range(0, len(flat), rows):
             block = flat[first : first + rows]
             predicted = [self._predicted(index, block) for index in range(len(self.parts))]
-            mixed[first : first + rows] = mix(predicted, self.weights)
+            mixed[first : first + rows] = mix(predicted, self._weights_after(block))
         return mixed.reshape(*features.shape[:-1], size)
+
+    def _weights_after(self, features: Floats) -> Doubles:
+        """Return the weights (K), or (M, K) after features of all (M, F)."""
+        return self.weights
 
     def _predicted(self, index: int, features: Floats) -> Floats:
         """Return the logits (M, V) of one part from features of all (M, F)."""
         part = self.parts[index]
-        own = np.ascontiguousarray(features[:, self._columns[index]], dtype=part.dtype)
+        own = np.ascontiguousarray(features[:, self.columns[index]], dtype=part.dtype)
         return part.shared(part.model.logits(own))
 
 

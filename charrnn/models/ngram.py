@@ -246,6 +246,16 @@ class Ngram:
             p[seen[rows], level.grams.tokens[grams]] += level.first_terms(grams)
         return p[:, : self.size]
 
+    def evidence(self, numbers: Tokens) -> tuple[Tokens, Tokens]:
+        """Return what is known of contexts of all lengths (M, n): the order (M), 1 to n, of the longest one that was
+        counted, and how often it was (M)."""
+        orders = (numbers >= 0).sum(-1)
+        counts = np.zeros(len(numbers), dtype=np.int64)
+        for k, level in enumerate(self.levels, 1):
+            these = np.flatnonzero(orders == k)
+            counts[these] = level.totals[numbers[these, k - 1]]
+        return orders, counts
+
     def predicted(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]
     ) -> Iterator[tuple[Doubles, Tokens]]:
