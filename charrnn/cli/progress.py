@@ -185,8 +185,10 @@ def _evaluated(report: Evaluated) -> Row:
         ("best", "*" if report.best else ""),
         ("time", duration(record.seconds)),
     ]
+    if report.counted:
+        cells.insert(4, ("mixture", "-" if record.mixture_bits is None else f"{record.mixture_bits:.4f}"))
     if record.cloze is not None:
-        cells[4:4] = [
+        cells[-2:-2] = [
             ("both sides", f"{record.cloze.bits_per_character:.4f}"),
             ("right", f"{record.cloze.accuracy:.1%}"),
         ]

@@ -30,6 +30,8 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
             f"best validation scores (their mean decides) {top.bits_per_character:.4f} bits/char forwards,"
             f" {top.cloze.bits_per_character:.4f} given both sides (epoch {top.epoch:.2f})"
         )
+    if top.mixture_bits is not None:
+        score += f", {top.mixture_bits:.4f} mixed with the n-gram model that the file has, too"
     advice = "" if finished.reason == "stopped" else _advice(history, top, config, finished)
     return f"{first}: {score}, in {best}.{' ' if advice else ''}{advice}"
 

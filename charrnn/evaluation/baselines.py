@@ -27,13 +27,13 @@ MIN_ON_DEMAND = 5000  # characters of another text, from which on xz and n-grams
 MAX_ON_DEMAND = 1 << 22  # of both, up to which they are computed at all: longer ones would take minutes
 
 
-def compute(corpus: Corpus, *, ngrams: bool = True) -> BaselineScores:
-    """Compute the baselines of both held-out splits; without xz and n-grams if not wanted or the training split is
-    long."""
+def compute(corpus: Corpus, *, ngrams: bool = True, model: ngram.Ngram | None = None) -> BaselineScores:
+    """Compute the baselines of both held-out splits, that of n-grams from the best `model` if it was counted already;
+    without xz and n-grams if not wanted or the training split is long."""
     vocabulary, training = corpus.vocabulary, corpus.training
     counts = count(corpus)
     short = ngrams and len(training) <= MAX_AT_START
-    model = best_ngram(corpus) if short else None
+    model = best_ngram(corpus) if short and model is None else model
     scores = [
         measure(vocabulary, counts, split.tokens, model, (training, split.text) if short else None)
         for split in (corpus.validation, corpus.test)
@@ -50,11 +50,13 @@ def count(corpus: Corpus) -> tuple[int, ...]:
     return tuple(counts[:-1].tolist())
 
 
-def best_ngram(corpus: Corpus, order: int | None = None) -> ngram.Ngram:
-    """Return the n-gram model of an order; if None, of the order with the lowest validation loss."""
+def best_ngram(corpus: Corpus, order: int | None = None, *, inherited: bool = False) -> ngram.Ngram:
+    """Return the n-gram model of an order; if None, of the order with the lowest validation loss. It knows the
+    characters of the training split alone, unless it shall know those that are `inherited` from an earlier model."""
     best, least = None, math.inf
-    vocabulary, training, validation = corpus.vocabulary, corpus.training.tokens, corpus.validation.tokens
-    if vocabulary.unseen:
+    vocabulary, validation = corpus.vocabulary, corpus.validation.tokens
+    training = corpus.training.tokens[-ngram.MAX_CHARACTERS :]
+    if vocabulary.unseen and not inherited:
         vocabulary = vocabulary.without_inherited(count(corpus))
         training, validation = _restrict(vocabulary, training), _restrict(vocabulary, validation)
     ends = vocabulary.boundary_tokens

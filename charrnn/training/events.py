@@ -25,13 +25,15 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation on the whole validation split, and a sample written after it."""
+    """An evaluation on the whole validation split, and a sample written after it; `counted` says whether there is an
+    n-gram model to mix the network with."""
 
     record: EvaluationRecord
     best: bool
     text: str
     seconds: float
     needs_single_pass: bool
+    counted: bool = False
 
 
 @dataclass(frozen=True)

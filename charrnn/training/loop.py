@@ -95,7 +95,8 @@ def _evaluate(training: Training, run: Run, stop: Callable[[], bool]) -> Evaluat
         return evaluated
     began, position, record = time.perf_counter(), training.position, evaluated.record
     run.append_metrics(_evaluation_line(record))
-    run.append_sample(f"step {position.step}, {record.bits_per_character:.4f} bits/char", evaluated.text)
+    bits = record.bits_per_character if record.mixture_nats is None else record.mixture_bits
+    run.append_sample(f"step {position.step}, {bits:.4f} bits/char", evaluated.text)
     if evaluated.best:
         training.save_best(run)
     training.save_last(run)
@@ -110,13 +111,16 @@ def _save_stopped(training: Training, run: Run) -> Finished:
 
 def _evaluation_line(record: EvaluationRecord) -> dict[str, Any]:
     score = Score(record.nats, record.characters, record.correct)
-    two_sided = {}
+    more: dict[str, float] = {}
     if record.cloze is not None and record.backward_nats is not None:
-        two_sided = cloze.fields(Score(record.backward_nats, score.characters), record.cloze)
+        more = cloze.fields(Score(record.backward_nats, score.characters), record.cloze)
+    if record.mixture_nats is not None:
+        mixed = Score(record.mixture_nats, score.characters).bits_per_character
+        more["mixture_bits_per_character"] = mixed
     return {
         "step": record.step,
         "epoch": record.epoch,
         "seconds": record.seconds,
         "training_bits_per_character": record.training_bits_per_character,
-        "validation": {**score.fields, **two_sided},
+        "validation": {**score.fields, **more},
     }

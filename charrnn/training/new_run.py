@@ -34,7 +34,7 @@ from charrnn.models import ngram
 from charrnn.models.factory import Network, make_model, transplant
 from charrnn.paths import is_folder
 from charrnn.scores import BaselineScores
-from charrnn.training import auto_config
+from charrnn.training import auto_config, mixing
 from charrnn.training.fine_tuning import compare_with_ngrams
 from charrnn.training.job import TrainingJob
 from charrnn.training.ngram_counting import Counting
@@ -73,7 +73,9 @@ def start(
         if not ready.affords_ngrams:
             say("xz and n-grams of this text would take too much of the time; charrnn evaluate computes them.")
         config, relative_bits = _compare(ready, base, device, say)
-        corpus, scores = ready.corpus, ready.baselines  # before the plan, which divides the time that is left
+        # before the plan, which divides the time that is left
+        corpus, scores = ready.corpus, ready.baselines
+        counts = mixing.count(config, corpus, ready.ngram)
         load_torch()
         say(f"Benchmarking kernels and precisions on {device} ...")
         plan = auto_config.plan(
@@ -102,6 +104,7 @@ def start(
             model,
             seconds=time.perf_counter() - began,
             baselines=scores,
+            counts=counts,
             evaluation_seconds=plan.evaluation_seconds,
             teacher=base if plan.config.train.distillation else None,
         )
@@ -159,9 +162,15 @@ class _Preparation:
         return GROWTH * (time.perf_counter() - began) / share <= MAX_BASELINES_SHARE * limit
 
     @cached_property
+    def ngram(self) -> ngram.Ngram | None:
+        """Count the best n-gram model of the text, if that takes neither too long nor too much memory."""
+        wanted = self.affords_ngrams and self.card.training <= mixing.MAX_CHARACTERS
+        return baselines.best_ngram(self.corpus) if wanted else None
+
+    @cached_property
     def baselines(self) -> BaselineScores:
         """Compute the baselines of the held-out splits."""
-        return baselines.compute(self.corpus, ngrams=self.affords_ngrams)
+        return baselines.compute(self.corpus, ngrams=self.affords_ngrams, model=self.ngram)
 
     @cached_property
     def corpus(self) -> Corpus:

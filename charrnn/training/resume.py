@@ -25,8 +25,9 @@ from charrnn.device import bf16_on, choose_device, keep_freed_memory
 from charrnn.errors import CharRNNError, MisuseError
 from charrnn.messages import Say, counted, silent
 from charrnn.models.factory import Network
-from charrnn.training import throughput
+from charrnn.training import mixing, throughput
 from charrnn.training.job import TrainingJob
+from charrnn.training.mixing import Counts
 from charrnn.training.new_run import writable_parent
 from charrnn.training.snapshot import Position, Snapshot, check_tensors, read_position
 from charrnn.training.training_step import Training
@@ -82,7 +83,10 @@ def _resume(
     if device is None:
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
-    training = Training(config, corpus, header.corpus, device, model, baselines=header.baselines, teacher=teacher)
+    counts = _count(header, config, corpus)
+    training = Training(
+        config, corpus, header.corpus, device, model, baselines=header.baselines, counts=counts, teacher=teacher
+    )
     waited = time.perf_counter() - began
     position = replace(position, seconds=position.seconds + waited, startup=position.startup + waited)
     if config.train != header.config.train:
@@ -154,6 +158,15 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
             return token_cache.write(text, data, seed, source.stamps, run.tokens)
     except spool.LongerError as error:
         raise changed from error
+
+
+def _count(header: Header, config: Config, corpus: Corpus) -> Counts | None:
+    """Count the n-grams of a run again, with the same result; the weights are those of its last evaluation."""
+    order = None if header.baselines is None else header.baselines.validation.order
+    counts = mixing.count(config, corpus, order=order)
+    if counts is not None:
+        counts.record = header.mixture
+    return counts
 
 
 def _take_teacher(run: Run, header: Header, tensors: dict[str, Tensor]) -> Network:

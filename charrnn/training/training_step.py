@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,16 +23,16 @@ from charrnn.data.corpus import Corpus, CorpusCard
 from charrnn.data.loader import Batch, load_beginnings, make_loader
 from charrnn.device import Readback, tf32
 from charrnn.errors import CharRNNError
-from charrnn.evaluation import cloze, scoring
 from charrnn.messages import Progress
 from charrnn.models import losses
-from charrnn.models.bidirectional import LOOKAHEAD, BidirectionalRNN
+from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.factory import Network, make_model
-from charrnn.models.torch_model import TorchModel
+from charrnn.models.torch_model import language_model
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training import throughput
 from charrnn.training.evaluation_samples import write_sample
 from charrnn.training.events import Evaluated, RolledBack, StepDone
+from charrnn.training.mixing import Counts
 from charrnn.training.optimizer import clip_gradients, decay_weights, make_optimizer, rate_at
 from charrnn.training.snapshot import (
     GENERATOR,
@@ -42,6 +43,7 @@ from charrnn.training.snapshot import (
     copy_tensors,
     load_tensors,
 )
+from charrnn.training.validation import validate
 
 SNAPSHOT_EVERY = 200  # steps
 MAX_ROLLBACKS = 3  # close together: with this many steps between them each is a first one
@@ -73,15 +75,17 @@ class Training:
         *,
         seconds: float = 0.0,
         baselines: BaselineScores | None = None,
+        counts: Counts | None = None,
         evaluation_seconds: float = 0.0,
         teacher: Network | None = None,
     ) -> None:
-        """Start with random weights or with a model's, and with distillation from a teacher if there is one.
+        """Start with random weights or with a model's, with distillation from a teacher if there is one, and with
+        `counts` to mix the model with if there are any.
 
         `seconds` of a time budget are spent; `evaluation_seconds` is an estimate, until the first evaluation.
         """
         self.start_clock(seconds)  # what follows takes a second or more
-        self.config, self.card, self.device, self.baselines = config, card, device, baselines
+        self.config, self.card, self.device, self.baselines, self.counts = config, card, device, baselines, counts
         train, self.vocabulary, self.validation = config.train, corpus.vocabulary, corpus.validation.tokens
         seed, batch_size, custom = resolved(train.seed), resolved(train.batch_size), train.kernel == "custom"
         base_given = model is not None
@@ -285,24 +289,21 @@ class Training:
         assert not self._pending
         began = time.perf_counter()
         position = self.position
-        forward = scoring.evaluate(
-            self.model, self.vocabulary, self.validation, warmup=position.warmup, progress=progress
+        found = validate(
+            self.model,
+            self.vocabulary,
+            self.validation,
+            self.counts,
+            (position.warmup, position.backward_warmup),
+            progress,
         )
-        score, two_sided = forward.score, self._evaluate_two_sided(forward, progress)
-        if not math.isfinite(score.nats + (two_sided.backward.nats + two_sided.cloze.nats if two_sided else 0.0)):
+        if not found.finite:
             return self._roll_back()
         seed, documents = resolved(self.config.train.seed), self.config.data.documents
-        text = write_sample(TorchModel(self.model), self.vocabulary, seed, position.step, documents)
-        record = EvaluationRecord(
-            position.step,
-            self.epoch,
-            position.seconds,
-            Score(position.nats, position.characters).bits_per_character if position.characters else None,
-            score.nats,
-            score.characters,
-            score.correct,
-            *((two_sided.backward.nats, two_sided.cloze.nats, two_sided.cloze.correct) if two_sided else ()),
-        )
+        mixed = self.model if self.counts is None else self.counts.mixed(self.model)
+        text = write_sample(language_model(mixed), self.vocabulary, seed, position.step, documents)
+        bits = Score(position.nats, position.characters).bits_per_character if position.characters else None
+        record = found.record(position.step, self.epoch, position.seconds, bits)
         # patience does not count from the base model, which may only be beaten in the end, when the rate has fallen
         compared = (one.judged_bits for one in self.history if one.step > position.patience_from)
         trained = min(compared, default=math.inf)
@@ -310,29 +311,28 @@ class Training:
         self.history.append(record)
         best = position.best_bits is None or record.judged_bits < position.best_bits
         position.best_bits = record.judged_bits if best else position.best_bits
-        position.warmup = forward.warmup
+        position.warmup = found.forward.warmup
+        position.backward_warmup = found.two_sided.warmup if found.two_sided else position.backward_warmup
         position.evaluated, position.nats, position.characters = position.step, 0.0, 0
         position.evaluation_seconds = time.perf_counter() - began
         self.tick()
         self.take_snapshot()
-        return Evaluated(record, best, text, position.evaluation_seconds, forward.needs_single_pass)
-
-    def _evaluate_two_sided(self, forward: scoring.Evaluation, progress: Progress) -> cloze.TwoSided | None:
-        if not isinstance(self.model, BidirectionalRNN):
-            return None
-        warmup = self.position.backward_warmup
-        found = cloze.score(self.model, self.vocabulary, self.validation, forward, warmup=warmup, progress=progress)
-        self.position.backward_warmup = found.warmup
-        return found
+        return Evaluated(
+            record, best, text, position.evaluation_seconds, found.forward.needs_single_pass, self.counts is not None
+        )
 
     def header(self, *, resumable: bool) -> Header:
         """Describe these weights for a model file."""
         position = asdict(self.position) if resumable else None
-        return Header(self.config, self.vocabulary, self.card, tuple(self.history), position, baselines=self.baselines)
+        mixture = None if self.counts is None else self.counts.record
+        history = tuple(self.history)
+        return Header(
+            self.config, self.vocabulary, self.card, history, position, baselines=self.baselines, mixture=mixture
+        )
 
     def save_best(self, run: Run) -> None:
         """Write the weights as the best so far."""
-        model_file.write(run.best, self.header(resumable=False), self.model.state_dict())
+        self._write(run.best, self.header(resumable=False), self.model.state_dict())
 
     def save_last(self, run: Run) -> None:
         """Write all that a resumed training needs: the present state, or the last good one if weights are not finite.
@@ -348,7 +348,11 @@ class Training:
         if self.teacher is not None:
             weights = self.teacher.model.state_dict()
             tensors |= {safetensors_file.TEACHER + name: tensor for name, tensor in weights.items()}
-        model_file.write(run.last, self.header(resumable=True), tensors)
+        self._write(run.last, self.header(resumable=True), tensors)
+
+    def _write(self, path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
+        counted = None if self.counts is None or header.mixture is None else self.counts.model.tables()
+        model_file.write(path, header, tensors, counted)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that training changes, without copying it."""

@@ -1,0 +1,65 @@
+"""The n-gram model beside a network in training: counted once, and mixed with the network at each evaluation, if that
+predicts the validation split better."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from charrnn.checkpoints.model_file import MixtureRecord
+from charrnn.config.schema import Config
+from charrnn.data.corpus import Corpus
+from charrnn.evaluation import baselines, mixture_weights
+from charrnn.evaluation.mixture_weights import Doubles, Known
+from charrnn.models import ngram
+from charrnn.models.factory import Network
+from charrnn.models.ngram import Ngram
+from charrnn.models.ngram_mixture import Weights
+from charrnn.models.torch_mixture import TorchMixture
+
+MAX_CHARACTERS = 1 << 23  # of a training split that is counted without being asked: some 20 seconds, 2 GB
+MIN_GAIN = 0.005  # of the network's nats, for a mixture without being asked
+MAX_BYTES = 1 << 26  # of tables, without being asked
+
+
+class Counts:
+    """An n-gram model of the training split, and the weights to mix it with; None until an evaluation has accepted
+    some."""
+
+    def __init__(self, model: Ngram, corpus: Corpus, required: bool) -> None:
+        self.model, self.vocabulary, self.validation = model, corpus.vocabulary, corpus.validation.tokens
+        self.required = required
+        self.record: MixtureRecord | None = None
+
+    @cached_property
+    def _known(self) -> Known:
+        return mixture_weights.known(self.model, self.vocabulary, self.validation)
+
+    def fit(self, network: Doubles) -> float | None:
+        """Choose weights by the nats (N) that the network needs for the validation split; return the mixture's nats of
+        it, each half with weights of the other, or None where it gains too little."""
+        found = mixture_weights.fit(network, self._known, self.model.order)
+        accepted = self.required or found.nats <= (1 - MIN_GAIN) * network.sum()
+        self.record = MixtureRecord(self.model.order, found.weights.table.tolist()) if accepted else None
+        return found.nats if accepted else None
+
+    def mixed(self, network: Network) -> Network | TorchMixture:
+        """Mix a network with the counts, as far as that was accepted."""
+        if self.record is None:
+            return network
+        return TorchMixture(network, self.model, Weights(np.array(self.record.weights)))
+
+
+def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int | None = None) -> Counts | None:
+    """Count the n-gram model that a network is mixed with, of the order that predicts the validation split best; None
+    where none is wanted, or its tables would be too large. `best` is that model or its `order` is known, if any is."""
+    required = config.model.mixture == "ngram"
+    if config.model.mixture == "none" or (best is None and order is None and not required):
+        return None
+    if best is None or corpus.vocabulary.unseen:
+        best = baselines.best_ngram(corpus, order if best is None else best.order, inherited=True)
+    model = ngram.prune(best, ngram.PRUNING)
+    if model.nbytes > MAX_BYTES and not required:
+        return None
+    return Counts(model, corpus, required)
