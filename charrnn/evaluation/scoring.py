@@ -46,9 +46,11 @@ def evaluate(
     exact: bool = False,
     warmup: int = WARMUP,
     boundary: npt.NDArray[np.int64] | None = None,
+    each: npt.NDArray[np.float64] | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Score N tokens as one text that follows the boundary, by default the vocabulary's.
+    """Score N tokens as one text that follows the boundary, by default the vocabulary's. `each` (N), where given, is
+    filled with the nats of every character, of which the score is the sum.
 
     The text is cut into segments that are scored in parallel, each after a warm-up on the `warmup` characters before
     it. Where they do not agree with the states carried across segment boundaries, to within 0.0005 bits per character
@@ -59,10 +61,12 @@ def evaluate(
     always exact.
     """
     if isinstance(model, Ngram):
+        if each is not None:
+            each[:] = model.nats_of_each(vocabulary, tokens)
         return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
     model.eval()
     before = vocabulary.boundary_tokens if boundary is None else boundary
-    scorer = SegmentScorer(WindowScorer(model, vocabulary, tokens, before, progress))
+    scorer = SegmentScorer(WindowScorer(model, vocabulary, tokens, before, progress), each)
     warmup = max(WARMUP, min(warmup, len(tokens) // (MIN_WARMUPS * _FEWEST)))
     count = segment_count(len(tokens), warmup)
     if exact or count < 2:

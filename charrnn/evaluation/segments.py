@@ -36,10 +36,11 @@ def join(first: State, rest: State) -> State:
 
 
 class SegmentScorer:
-    """Scores a whole text, as one segment or as many in parallel."""
+    """Scores a whole text, as one segment or as many in parallel; fills `each` (N), where given, with the nats of every
+    character."""
 
-    def __init__(self, scorer: WindowScorer) -> None:
-        self.scorer, self.model, self.length = scorer, scorer.model, len(scorer.tokens)
+    def __init__(self, scorer: WindowScorer, each: npt.NDArray[np.float64] | None = None) -> None:
+        self.scorer, self.model, self.length, self.each = scorer, scorer.model, len(scorer.tokens), each
         self.bf16 = Bf16Trial(scorer)
 
     def single_pass(self) -> Score:
@@ -111,6 +112,8 @@ class SegmentScorer:
             bf16 = bf16 and self.bf16.accepts(positions, state, length - first)
             nats, correct, inside, state = self.scorer.read_and_score(positions, state, bf16)
             total += Score(float(nats.sum()), int(inside.sum()), int(correct.sum()))
+            if self.each is not None:  # what is scored twice is scored from the carried state last
+                self.each[positions[inside.numpy()]] = nats[inside].numpy()
             if boundary is not None and first < boundary.shape[-1]:
                 boundary[:, :, first:last] = torch.stack((nats, correct))[:, :, : boundary.shape[-1] - first]
         return total, state

@@ -16,6 +16,7 @@ from charrnn.evaluation import scoring, window_scorer
 from charrnn.evaluation.segments import SegmentScorer
 from charrnn.evaluation.window_scorer import Bf16Trial, WindowScorer
 from charrnn.messages import no_progress
+from charrnn.models import ngram
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.layers import State
 
@@ -194,6 +195,36 @@ def test_nats_of_characters_add_up_to_the_score() -> None:
     escaped = np.array([character == "z" for character in content])
     assert (ranks[escaped] == len(VOCABULARY) + 1).all()
     assert nats[escaped] == pytest.approx(VOCABULARY.escape_nats, rel=1e-6)
+
+
+@pytest.mark.parametrize("fading", [0.0, 0.97, 1.0])
+def test_the_nats_of_every_character_are_those_of_the_score_in_segments_too(fading: float) -> None:
+    """Of a model that forgets at once, one whose segments are scored again, and one that needs a single pass."""
+    one, tokens = accumulator(), VOCABULARY.encode(text(12_001))  # the last segment ends beyond the text
+    with torch.no_grad():
+        one.layers[0].weights()[1].mul_(fading)  # type: ignore[operator]
+    each, exact = np.full((2, len(tokens)), np.nan)
+    score = scoring.evaluate(one, VOCABULARY, tokens, each=each).score
+    single = scoring.evaluate(one, VOCABULARY, tokens, exact=True, each=exact).score
+    assert each.sum() == pytest.approx(score.nats, rel=1e-9)
+    assert exact.sum() == pytest.approx(single.nats, rel=1e-9)
+    by_character = np.concatenate([block.nats for block in scoring.characters(one, VOCABULARY, tokens)])
+    np.testing.assert_allclose(exact, by_character, atol=1e-5)
+    # segments predict from states that have forgotten what a carried one would remember: nowhere by much
+    np.testing.assert_allclose(each, exact, atol=0.02 if fading else 1e-5)
+    assert score == scoring.evaluate(one, VOCABULARY, tokens).score
+
+
+def test_the_nats_of_every_character_of_an_ngram_model_add_up_to_its_score() -> None:
+    training = VOCABULARY.encode(text(500, seed=1))
+    tokens = VOCABULARY.encode(text(300))
+    for one in ngram.grow(training, int(VOCABULARY.boundary_tokens[-1]), len(VOCABULARY)):
+        each = np.full(len(tokens), np.nan)
+        score = scoring.evaluate(one, VOCABULARY, tokens, each=each).score
+        assert each.sum() == pytest.approx(score.nats, rel=1e-12)
+        by_character = np.concatenate([block.nats for block in scoring.characters(one, VOCABULARY, tokens)])
+        np.testing.assert_allclose(each, by_character, rtol=1e-9)
+        assert one.nats(VOCABULARY, tokens) == pytest.approx(score.nats, rel=1e-12)
 
 
 @pytest.mark.bf16
