@@ -18,6 +18,7 @@ TINY = (
     "model.num_layers=2",
     "model.embedding_size=4",
     "model.dropout=0.2",
+    "model.mixture=none",
     "train.batch_size=3",
     "train.sequence_length=7",
     "train.eval_every=5",

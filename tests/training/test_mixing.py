@@ -1,0 +1,174 @@
+"""Claims about a network that is mixed with an n-gram model of its text while it is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn.checkpoints import inference, model_file
+from charrnn.checkpoints.model_file import Header
+from charrnn.config import loading
+from charrnn.evaluation import short_texts
+from charrnn.models.ngram_mixture import NgramMixture
+from charrnn.scores import NATS_PER_BIT
+from charrnn.training import loop, mixing, new_run, resume, training_step
+from charrnn.training.events import Evaluated
+from charrnn.training.job import TrainingJob
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+WORDS = ("the", "cat", "and", "dog", "sat", "ran", "on", "under", "a", "mat", "tree", "when", "it", "rained")
+
+
+def words(length: int, seed: int = 0) -> str:
+    """Return a text of short words, drawn at random: n-grams know it well, and a network of five units does not."""
+    rng = np.random.default_rng(seed)
+    ends = np.where(rng.random(length) < 0.1, "\n", " ")
+    return "".join(word + end for word, end in zip(rng.choice(WORDS, length), ends, strict=True))
+
+
+def noise(length: int) -> str:
+    """Return a text that nothing predicts: mixing gains nothing."""
+    return "".join(np.random.default_rng(1).choice(list("abcdefgh\n"), length))
+
+
+def started(
+    text: str, *settings: str, folder: str = "run", steps: int = 20, base: Path | None = None
+) -> TrainingJob[training_step.Training]:
+    Path("own.txt").write_text(text)
+    options = loading.load(None, [*TINY, "model.mixture=auto", f"train.steps={steps}", *settings])
+    return new_run.start(options.with_values(data={"texts": ["own.txt"]}), Path(folder), CPU, init_from=base)
+
+
+def trained(job: TrainingJob[training_step.Training], until: int | None = None) -> list[Evaluated]:
+    def stop() -> bool:
+        return until is not None and job.training.position.step >= until
+
+    found = [report for report in loop.train(job.training, job.run, stop) if isinstance(report, Evaluated)]
+    job.run.release()
+    return found
+
+
+def opened(path: Path = Path("run/best.safetensors")) -> tuple[Header, NgramMixture]:
+    model, _ = inference.load(path)
+    assert isinstance(model, NgramMixture)
+    return model_file.read_header(path), model
+
+
+def test_a_mixture_is_made_where_it_pays(here: Path) -> None:
+    job = started(words(3000))
+    reports = trained(job)
+    header, model = opened()
+    latest = header.latest
+    assert latest is not None
+    assert latest.mixture_nats is not None
+    assert latest.mixture_nats < (1 - mixing.MIN_GAIN) * latest.nats
+    # each half has weights of the other in training, and all have the same here
+    tokens = job.training.validation
+    nats = short_texts.character_nats(model, header.vocabulary, tokens).sum()
+    assert nats == pytest.approx(latest.mixture_nats, rel=0.01)
+    alone, _ = inference.load(Path("run/best.safetensors"), network_only=True)
+    assert short_texts.character_nats(alone, header.vocabulary, tokens).sum() == pytest.approx(latest.nats, rel=1e-3)
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    mixtures = [line["validation"]["mixture_bits_per_character"] for line in lines if "validation" in line]
+    assert mixtures == [report.record.mixture_bits for report in reports]
+    assert all(report.counted for report in reports)
+
+
+def test_none_is_made_where_it_does_not_pay_or_is_not_wanted(here: Path) -> None:
+    trained(started(noise(4000), folder="noise"))
+    trained(started(words(3000), "model.mixture=none", folder="unwanted"))
+    for folder in ("noise", "unwanted"):
+        header = model_file.read_header(Path(folder, "best.safetensors"))
+        assert header.mixture is None
+        assert all(record.mixture_nats is None for record in header.history)
+        assert not any(name.startswith("ngram/") for name in header.shapes)
+
+
+def test_one_is_made_of_anything_if_asked_for(here: Path) -> None:
+    trained(started(noise(4000), "model.mixture=ngram"))
+    header, model = opened()
+    assert header.mixture is not None
+    assert model.ngram.order == header.mixture.order
+
+
+def test_a_mixture_does_not_predict_noise(here: Path) -> None:
+    """The text is of nine characters, all as likely: fewer bits would be a leak."""
+    job = started(noise(30_000), "model.mixture=ngram", "data.split=[0.6,0.2,0.2]", steps=30)
+    for report in trained(job):
+        assert report.record.mixture_bits is not None
+        assert report.record.mixture_bits > math.log2(9) - 0.002
+
+
+def test_the_best_is_the_best_mixture(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network gets better, and the mixture worse: as if the network learned what counts know already."""
+    job = started(words(3000), "train.eval_every=10")
+    found = iter([500.0, 600.0])
+    monkeypatch.setattr(job.training.counts, "fit", lambda each: next(found))
+    first, second = trained(job)
+    assert second.record.nats < first.record.nats
+    assert [first.best, second.best] == [True, False]
+    assert first.record.judged_bits == first.record.mixture_bits
+
+
+@pytest.mark.parametrize("documents", ["none", "line"])
+def test_a_resumed_run_has_the_same_mixtures(here: Path, documents: str) -> None:
+    settings = f"data.documents={documents}", "train.eval_every=4"
+    trained(started(words(2500), *settings, folder="whole"))
+    trained(started(words(2500), *settings, folder="halves"), until=11)
+    halfway, _ = opened(Path("halves/last.safetensors"))
+    job = resume.resume(new_run.Run(Path("halves")), CPU)
+    assert job.training.counts is not None
+    assert job.training.counts.record == halfway.mixture
+    trained(job)
+    whole, halves = (Path(folder, "best.safetensors").read_bytes() for folder in ("whole", "halves"))
+    (first, whole_model), (second, halves_model) = (
+        opened(Path(each, "best.safetensors")) for each in ("whole", "halves")
+    )
+    assert first.mixture == second.mixture
+    assert [record.mixture_nats for record in first.history] == [record.mixture_nats for record in second.history]
+    for name, table in whole_model.ngram.tables().items():
+        np.testing.assert_array_equal(table, halves_model.ngram.tables()[name])
+    assert len(whole) == pytest.approx(len(halves), abs=100)  # but for the seconds in the header
+
+
+def test_a_fine_tuned_model_is_mixed_with_counts_of_the_new_text_over_all_characters(here: Path) -> None:
+    trained(started(words(2000) + "é" * 30, folder="base"))
+    job = started(words(2000, seed=3), folder="tuned", base=Path("base/best.safetensors"))
+    trained(job)
+    header, model = opened(Path("tuned/best.safetensors"))
+    assert "é" in header.vocabulary.characters
+    assert header.vocabulary.unseen == 1
+    assert model.ngram.size == len(header.vocabulary)
+    after, _ = model.step(np.array([[0]]), model.initial_state(1))
+    assert np.exp(after).sum() == pytest.approx(1.0)
+
+
+def test_a_bidirectional_network_is_mixed_forwards(here: Path) -> None:
+    trained(started(words(2500), "model.bidirectional=true", steps=10))
+    header, model = opened()
+    latest = header.latest
+    assert model.bidirectional_heads is not None
+    assert latest is not None
+    assert latest.mixture_nats is not None
+    assert latest.backward_nats is not None
+    assert latest.cloze_nats is not None
+    three = (latest.mixture_nats, latest.backward_nats, latest.cloze_nats)
+    assert latest.judged_bits == pytest.approx(sum(three) / 3 / NATS_PER_BIT / latest.characters)
+
+
+def test_a_long_text_is_not_counted_without_being_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "MAX_CHARACTERS", 5000)
+    assert started(words(3000), folder="long").training.counts is None
+    assert started(words(3000), "model.mixture=ngram", folder="asked").training.counts is not None
+
+
+def test_large_tables_are_left_out_without_being_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "MAX_BYTES", 1000)
+    assert started(words(3000), folder="large").training.counts is None
+    assert started(words(3000), "model.mixture=ngram", folder="asked").training.counts is not None
