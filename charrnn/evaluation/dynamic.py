@@ -21,8 +21,8 @@ from charrnn.data.corpus import Tokens
 from charrnn.data.loader import Batch, to_device
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
-from charrnn.evaluation.scoring import ranks
 from charrnn.evaluation.short_texts import Characters
+from charrnn.evaluation.window_scorer import ranks
 from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import Sampler
 from charrnn.messages import Progress, no_progress

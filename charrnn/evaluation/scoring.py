@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from charrnn.data.corpus import Tokens
 from charrnn.data.vocabulary import Vocabulary
+from charrnn.evaluation.mixture_scorer import MixtureScorer
 from charrnn.evaluation.segments import MIN_WARMUPS, SegmentScorer, segment_count
 from charrnn.evaluation.short_texts import Characters
-from charrnn.evaluation.window_scorer import WINDOW, WindowScorer
+from charrnn.evaluation.window_scorer import WINDOW, WindowScorer, ranks
 from charrnn.messages import Progress, no_progress
 from charrnn.models import likelihood
 from charrnn.models.factory import Causal
 from charrnn.models.ngram import Ngram
+from charrnn.models.torch_mixture import TorchMixture
 from charrnn.scores import Score
 
 WARMUP = 64
@@ -39,7 +40,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: Causal | Ngram,
+    model: Causal | Ngram | TorchMixture,
     vocabulary: Vocabulary,
     tokens: Tokens,
     *,
@@ -64,9 +65,8 @@ def evaluate(
         if each is not None:
             each[:] = model.nats_of_each(vocabulary, tokens)
         return Evaluation(model.score(vocabulary, tokens, progress), None, warmup)
-    model.eval()
     before = vocabulary.boundary_tokens if boundary is None else boundary
-    scorer = SegmentScorer(WindowScorer(model, vocabulary, tokens, before, progress), each)
+    scorer = SegmentScorer(_window_scorer(model, vocabulary, tokens, before, progress), each)
     warmup = max(WARMUP, min(warmup, len(tokens) // (MIN_WARMUPS * _FEWEST)))
     count = segment_count(len(tokens), warmup)
     if exact or count < 2:
@@ -82,7 +82,7 @@ def evaluate(
 
 @torch.inference_mode()
 def characters(
-    model: Causal | Ngram, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = no_progress
+    model: Causal | Ngram | TorchMixture, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = no_progress
 ) -> Iterator[Characters]:
     """Score N tokens character by character in a single pass; yield blocks of them, in order."""
     if isinstance(model, Ngram):
@@ -90,19 +90,24 @@ def characters(
             found = ranks(torch.from_numpy(predicted), torch.from_numpy(given)).numpy()
             yield Characters(likelihood.target_nats(vocabulary, predicted, given), found)
         return
-    model.eval()
-    scorer = WindowScorer(model, vocabulary, tokens, vocabulary.boundary_tokens, progress)
+    scorer = _window_scorer(model, vocabulary, tokens, vocabulary.boundary_tokens, progress)
     state = scorer.start()
     for first in range(0, len(tokens), WINDOW):
         positions = np.arange(first, min(first + WINDOW, len(tokens)))[None]
         features, targets, state = scorer.read(positions, state)
-        for logits, wanted in scorer.logit_blocks(features, targets):
-            yield Characters(scorer.nats(logits, wanted).cpu().double().numpy(), ranks(logits, wanted).cpu().numpy())
+        for nats, ranked in scorer.ranked(positions, features, targets):
+            yield Characters(nats.cpu().double().numpy(), ranked.cpu().numpy())
 
 
-def ranks(logits: Tensor, targets: Tensor) -> Tensor:
-    """Rank targets (T) among logits (T, V), 1 the most likely; an escape ranks V + 1, after all characters."""
-    vocabulary_size = logits.shape[-1]
-    escaped = targets == vocabulary_size
-    own = logits.gather(1, targets.masked_fill(escaped, 0)[:, None])
-    return torch.where(escaped, vocabulary_size + 1, (logits > own).sum(1) + 1)
+def _window_scorer(
+    model: Causal | TorchMixture,
+    vocabulary: Vocabulary,
+    tokens: Tokens,
+    boundary: npt.NDArray[np.int64],
+    progress: Progress,
+) -> WindowScorer:
+    """Return what scores windows of a text, with the network in evaluation mode."""
+    if isinstance(model, TorchMixture):
+        model.network.eval()
+        return MixtureScorer(model, vocabulary, tokens, boundary, progress)
+    return WindowScorer(model.eval(), vocabulary, tokens, boundary, progress)

@@ -84,6 +84,19 @@ class WindowScorer:
         # on the CPU: not every device has float64
         return torch.cat(nats).cpu().double().view(targets.shape), torch.cat(correct).cpu().view(targets.shape)
 
+    def score_at(
+        self, positions: npt.NDArray[np.int64], features: Tensor, targets: Tensor, bf16: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same for targets at consecutive positions (K, T)."""
+        return self.score(features, targets, bf16)
+
+    def ranked(
+        self, positions: npt.NDArray[np.int64], features: Tensor, targets: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the nats (R) and ranks (R) of targets (K, T) at consecutive positions (K, T), in order."""
+        for logits, wanted in self.logit_blocks(features, targets):
+            yield self.nats(logits, wanted), ranks(logits, wanted)
+
     def read_and_score(
         self, positions: npt.NDArray[np.int64], state: State, bf16: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, State]:
@@ -91,8 +104,16 @@ class WindowScorer:
         nats and whether correct (K, T), whether within the text (K, T), and the state after."""
         inside = torch.from_numpy(positions < len(self.tokens))
         features, targets, state = self.read(np.minimum(positions, len(self.tokens) - 1), state, bf16)
-        nats, correct = self.score(features, targets, bf16)
+        nats, correct = self.score_at(positions, features, targets, bf16)
         return nats * inside, correct & inside, inside, state
+
+
+def ranks(logits: Tensor, targets: Tensor) -> Tensor:
+    """Rank targets (T) among logits (T, V), 1 the most likely; an escape ranks V + 1, after all characters."""
+    vocabulary_size = logits.shape[-1]
+    escaped = targets == vocabulary_size
+    own = logits.gather(1, targets.masked_fill(escaped, 0)[:, None])
+    return torch.where(escaped, vocabulary_size + 1, (logits > own).sum(1) + 1)
 
 
 class Bf16Trial:

@@ -286,7 +286,7 @@ class Ngram:
             likeliest = np.zeros(len(targets), dtype=np.int64)
             for level, contexts in zip(self.levels, numbers.T, strict=True):
                 likeliest = np.where(contexts >= 0, level.likeliest[0][contexts], likeliest)
-            nats = self._nats(vocabulary, numbers, targets)
+            nats = self.nats_after(vocabulary, numbers, targets)
             total += Score(float(nats.sum()), len(targets), int((likeliest == targets).sum()))
             progress(len(targets))
         return total
@@ -294,26 +294,21 @@ class Ngram:
     def nats(self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> float:
         """Return the nats of `score`, without the likeliest characters: to find these takes longer than all else."""
         blocks = self._read_blocks(vocabulary, tokens, _BLOCK)
-        return sum(float(self._nats(vocabulary, *block).sum()) for block in blocks)
+        return sum(float(self.nats_after(vocabulary, *block).sum()) for block in blocks)
 
     def nats_of_each(self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> Doubles:
         """Return the nats of each of N tokens (N)."""
         blocks = self._read_blocks(vocabulary, tokens, _BLOCK)
-        return np.concatenate([np.empty(0), *(self._nats(vocabulary, *block) for block in blocks)])
+        return np.concatenate([np.empty(0), *(self.nats_after(vocabulary, *block) for block in blocks)])
 
-    def _nats(self, vocabulary: Vocabulary, numbers: Tokens, targets: Tokens) -> Doubles:
+    def nats_after(self, vocabulary: Vocabulary, numbers: Tokens, targets: Tokens) -> Doubles:
         """Return the nats (T) of tokens (T) after contexts (T, n)."""
-        nats = vocabulary.known_nats - np.log(self.likelihoods(numbers, targets))
-        return np.where(targets == vocabulary.escape, vocabulary.escape_nats, nats)
-
-    def likelihoods(self, numbers: Tokens, targets: Tokens) -> Doubles:
-        """Compute p (M) of one token each (M) after contexts (M, n); that of the escape means nothing."""
         p = np.full(len(targets), 1 / self.size)
         for level, contexts in zip(self.levels, numbers.T, strict=True):
             grams = level.grams.find(contexts, targets)
             p *= np.where(contexts >= 0, level.backoffs[contexts], 1.0)
             p += np.where(grams >= 0, level.first_terms(grams), 0.0)
-        return p
+        return np.where(targets == vocabulary.escape, vocabulary.escape_nats, vocabulary.known_nats - np.log(p))
 
     def tables(self) -> dict[str, Integers]:
         """Return the tables that the model consists of, by name."""

@@ -16,6 +16,8 @@ from charrnn.models.factory import Causal
 from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, Tokens
 from charrnn.models.layers import State
 from charrnn.models.ngram import Ngram
+from charrnn.models.ngram_mixture import NgramMixture
+from charrnn.models.torch_mixture import TorchMixture
 
 _WARM_UPS = 3  # libraries set things up in a first call that cannot be recorded
 Outputs = tuple[Tensor | None, ...]
@@ -129,10 +131,13 @@ class TorchModel:
         return _floats(self.model.logits(torch.from_numpy(features).to(self.device)))
 
 
-def language_model(model: Causal | Ngram) -> LanguageModel:
-    """Return a model behind NumPy arrays: an n-gram model as it is, another in a `TorchModel`, recorded on CUDA."""
+def language_model(model: Causal | Ngram | TorchMixture) -> LanguageModel:
+    """Return a model behind NumPy arrays: an n-gram model as it is, a network in a `TorchModel`, recorded on CUDA, and
+    a mixture as an `NgramMixture` of both."""
     if isinstance(model, Ngram):
         return model
+    if isinstance(model, TorchMixture):
+        return NgramMixture(language_model(model.network), model.ngram, model.weights)
     return TorchModel(model, cuda_graph if model.embedding.is_cuda else None)
 
 

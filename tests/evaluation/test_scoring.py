@@ -197,9 +197,9 @@ def test_nats_of_characters_add_up_to_the_score() -> None:
     assert nats[escaped] == pytest.approx(VOCABULARY.escape_nats, rel=1e-6)
 
 
-@pytest.mark.parametrize("fading", [0.0, 0.97, 1.0])
+@pytest.mark.parametrize("fading", [0.0, 0.93, 0.97, 1.0])
 def test_the_nats_of_every_character_are_those_of_the_score_in_segments_too(fading: float) -> None:
-    """Of a model that forgets at once, one whose segments are scored again, and one that needs a single pass."""
+    """Of models that forget at once, and soon, one whose segments are scored again, one that needs a single pass."""
     one, tokens = accumulator(), VOCABULARY.encode(text(12_001))  # the last segment ends beyond the text
     with torch.no_grad():
         one.layers[0].weights()[1].mul_(fading)  # type: ignore[operator]
