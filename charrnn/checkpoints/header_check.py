@@ -25,6 +25,9 @@ Check = Callable[[Any], bool]
 Fields = Mapping[str, Check]
 
 BOUNDARY_FORMAT = 3  # of a file that names the boundary of its documents
+MIXTURE_FORMAT = 4  # of a file with the counts and weights of a mixture
+SETTING = "model.mixture"  # stands beside config, in which earlier versions refuse what they do not know
+_MAX_TABLE = MAX_ORDER, 16  # rows and columns of weights
 MAX_COUNT = 2**53  # characters, steps, bytes: above, a float no longer holds every number
 
 
@@ -110,6 +113,7 @@ MODEL: Fields = {
     "time_skip": either(_NONE, whole(2, MAX_TIME_SKIP)),
     "tie_weights": either(_FLAG, _AUTO),
     "init": one_of("orthogonal", "identity", "xavier", "torch"),
+    "mixture": one_of("auto", "none", "ngram"),
 }
 TRAIN: Fields = {
     "batch_size": _SIZE,
@@ -154,7 +158,8 @@ RECORD: Fields = {
     "characters": whole(1),
     "correct": whole(0),
 }
-TWO_SIDED: Fields = {
+LATER: Fields = {  # of a record, which earlier versions lack
+    "mixture_nats": either(_NONE, _NATS),
     "backward_nats": either(_NONE, _NATS),
     "cloze_nats": either(_NONE, _NATS),
     "cloze_correct": either(_NONE, whole(0)),
@@ -190,23 +195,30 @@ BASELINES: Fields = {
 }
 
 
+def settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a record; earlier versions made no mixtures. Raises Garbled."""
+    config = _part(content, "config", "")
+    return {**config, "model": {**_part(config, "model", "config."), "mixture": content.get(SETTING, "none")}}
+
+
 def check(content: Mapping[str, Any]) -> None:
     """Raise Garbled, naming the field, where the record in a header is not one that charrnn writes.
 
     `content` is the record as JSON gives it. Of settings only those that reading depends on must be there.
     """
-    config = applicable(_part(content, "config", ""))
+    config = applicable(settings(content))
     model, train, data = (_part(config, section, "config.") for section in ("model", "train", "data"))
     counted = model.get("cell") == "ngram"
     _check_settings(data, DATA, "data.", ("texts",))
     _check_settings(model, MODEL, "model.", ("cell",))
     _check_settings(train, TRAIN, "train.", ("seed",) if counted else ("seed", *_RESOLVED))
     for section, key in [*(("model", key) for key in model), *(("train", key) for key in _RESOLVED)]:
-        if config[section].get(key) == "auto":
+        if config[section].get(key) == "auto" and key != "mixture":
             raise Garbled(f"{section}.{key}")
     vocabulary, corpus = _part(content, "vocabulary", ""), _part(content, "corpus", "")
     _check_vocabulary(vocabulary)
     _check_boundary(content, data, vocabulary["characters"])
+    _check_mixture(content, counted=counted)
     _check_fields(corpus, CORPUS, "corpus.")
     _check_repeated(corpus.get("repeated"))
     if vocabulary["seen"] != corpus["training"]:
@@ -257,13 +269,33 @@ def _check_boundary(content: Mapping[str, Any], data: Mapping[str, Any], charact
         documents, separator
     ):
         raise Garbled("boundary")
-    if ("boundary" in content) != (content["format"] >= BOUNDARY_FORMAT):
+    named = boundary(documents, separator) != "\n" if content["format"] >= MIXTURE_FORMAT else None
+    if ("boundary" in content) != (content["format"] >= BOUNDARY_FORMAT if named is None else named):
         raise Garbled("boundary")
     boundary_text = content.get("boundary", "\n")
     if not set(boundary_text) <= set(characters):
         raise Garbled("boundary")
     if FILE_BOUNDARY in characters and boundary_text != FILE_BOUNDARY:
         raise Garbled("vocabulary.characters")
+
+
+def _check_mixture(content: Mapping[str, Any], *, counted: bool) -> None:
+    """Refuse a table of weights that is none, and a mixture in a file of another format."""
+    if (content.get("mixture") is not None) != (content["format"] >= MIXTURE_FORMAT):
+        raise Garbled("mixture")
+    if content.get("mixture") is None:
+        return
+    mixture = _part(content, "mixture", "")
+    if counted or not whole(1, MAX_ORDER)(mixture.get("order")):
+        raise Garbled("mixture.order")
+    table, weight = mixture.get("weights"), number(0.0, 1.0)
+    rows, columns = _MAX_TABLE
+    if type(table) is not list or not 1 <= len(table) <= rows or not all(type(row) is list for row in table):
+        raise Garbled("mixture.weights")
+    if not 1 <= len(table[0]) <= columns or any(
+        len(row) != len(table[0]) or not all(map(weight, row)) for row in table
+    ):
+        raise Garbled("mixture.weights")
 
 
 def _check_repeated(repeated: Any) -> None:
@@ -284,7 +316,7 @@ def _check_history(history: Any) -> None:
     for index, record in enumerate(history):
         where = f"history.{index}."
         _check_fields(_part(history, index, "history."), RECORD, where)
-        _check_fields({**dict.fromkeys(TWO_SIDED), **record}, TWO_SIDED, where)
+        _check_fields({**dict.fromkeys(LATER), **record}, LATER, where)
         if record["correct"] > record["characters"] or (record.get("cloze_correct") or 0) > record["characters"]:
             raise Garbled(f"{where}correct")
 

@@ -5,30 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from charrnn.checkpoints import safetensors_file
+from charrnn.checkpoints import mixture_parts, safetensors_file
 from charrnn.data.documents import Documents
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture
+from charrnn.models.ngram_mixture import NgramMixture
 from charrnn.models.numpy_model import NumpyHMM, NumpyModel, build
 
+Model = NumpyModel | NumpyHMM | ngram.Ngram
 
-def load(path: Path) -> tuple[NumpyModel | NumpyHMM | ngram.Ngram, Vocabulary]:
-    """Read a model and its vocabulary. Raises CharRNNError for a file that is not an intact charrnn model."""
-    contents = safetensors_file.read(path, arrays=True)
+
+def load(path: Path, *, network_only: bool = False) -> tuple[Model | NgramMixture, Vocabulary]:
+    """Read a model and its vocabulary; with `network_only` of a mixture its network alone.
+
+    Raises CharRNNError for a file that is not an intact charrnn model.
+    """
+    contents = safetensors_file.read(path, arrays=True, tables=not network_only)
+    mixture_parts.check(contents)
+    model, vocabulary = _model(path, contents), contents.vocabulary()
+    if contents.content.get("mixture") is None or network_only:
+        return model, vocabulary
+    return NgramMixture(model, *mixture_parts.read(contents)), vocabulary
+
+
+def _model(path: Path, contents: safetensors_file.Contents) -> Model:
+    """Build the network of a file, or the n-gram model that it is."""
     settings, vocabulary = contents.content["config"]["model"], contents.vocabulary()
     try:
         if settings["cell"] == "ngram":
-            return _ngram(settings.get("order"), contents, vocabulary), vocabulary
+            return _ngram(settings.get("order"), contents, vocabulary)
         if settings["cell"] == "hmm":
-            return _hmm(path, settings["hidden_size"], contents, len(vocabulary)), vocabulary
+            return _hmm(path, settings["hidden_size"], contents, len(vocabulary))
         architecture = Architecture.of(settings)
     except (KeyError, ValueError) as error:
         raise safetensors_file.garbled(path, error) from error
     if architecture.num_layers > len(contents.shapes):
         raise safetensors_file.damaged(path, "its header promises other sizes than its tensors have")
     safetensors_file.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
-    return build(architecture, contents.arrays), vocabulary
+    return build(architecture, contents.arrays)
 
 
 def documents(path: Path) -> Documents:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from charrnn.checkpoints import safetensors_file
-from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, Contents, check_weights, damaged
+from charrnn.checkpoints import header_check, mixture_parts, safetensors_file
+from charrnn.checkpoints.header_check import BOUNDARY_FORMAT
+from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, NGRAM, Contents, check_weights, damaged
 from charrnn.config import loading
 from charrnn.config.schema import Config, resolved
 from charrnn.data.batches import Rows
@@ -22,15 +23,17 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture, products
-from charrnn.scores import Baselines, BaselineScores, Score
+from charrnn.scores import NATS_PER_BIT, Baselines, BaselineScores, Score
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import Tensor
 
     from charrnn.models.factory import Network
+    from charrnn.models.torch_mixture import TorchMixture
 
 Record = TypeVar("Record", bound="DataclassInstance")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,25 @@ class EvaluationRecord:
     backward_nats: float | None = None
     cloze_nats: float | None = None
     cloze_correct: int | None = None
+    mixture_nats: float | None = None  # of the network mixed with an n-gram model
 
     @property
     def bits_per_character(self) -> float:
-        """Return the validation score."""
-        return self.nats / math.log(2.0) / self.characters
+        """Return the validation score of the network."""
+        return self.nats / NATS_PER_BIT / self.characters
+
+    @property
+    def model_nats(self) -> float:
+        """Return the validation nats of the whole model: of the mixture, where it is one."""
+        return self.nats if self.mixture_nats is None else self.mixture_nats
 
     @property
     def judged_bits(self) -> float:
-        """Return the bits/char that the best checkpoint is selected by: the validation score, or the mean of the three
-        of a bidirectional model."""
+        """Return the bits/char that the best checkpoint is selected by: the validation score of the whole model, or the
+        mean of the three of a bidirectional one."""
         if self.backward_nats is None or self.cloze_nats is None:
-            return self.bits_per_character
-        return (self.nats + self.backward_nats + self.cloze_nats) / 3 / math.log(2.0) / self.characters
+            return self.model_nats / NATS_PER_BIT / self.characters
+        return (self.model_nats + self.backward_nats + self.cloze_nats) / 3 / NATS_PER_BIT / self.characters
 
     @property
     def cloze(self) -> Score | None:
@@ -71,6 +80,15 @@ class EvaluationRecord:
         if self.cloze_nats is None or self.cloze_correct is None:
             return None
         return Score(self.cloze_nats, self.characters, self.cloze_correct)
+
+
+@dataclass(frozen=True)
+class MixtureRecord:
+    """The order of the n-gram model that a network is mixed with, and the table of weights (R, C); see
+    `ngram_mixture.Weights`."""
+
+    order: int
+    weights: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -84,11 +102,12 @@ class Header:
     position: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     baselines: BaselineScores | None = None
+    mixture: MixtureRecord | None = None
 
     @property
     def parameters(self) -> int:
-        """Count the weights."""
-        return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.startswith(EXTRA))
+        """Count the weights of the network, or the counts of an n-gram model."""
+        return sum(math.prod(shape) for shape in _weights(self.shapes).values())
 
     @property
     def characters_read(self) -> int:
@@ -115,12 +134,29 @@ class Header:
         return self.history[-1] if self.history else None
 
 
-def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
-    """Write a model file atomically; only one tensor at a time is copied, and only from a GPU or into one piece.
+def network_alone(header: Header) -> Header:
+    """Return the header of a mixture's network as a model of its own, which `write` takes with the same weights."""
+    config = header.config.with_values(model={"mixture": "none"})
+    history = tuple(replace(record, mixture_nats=None) for record in header.history)
+    return replace(header, config=config, history=history, shapes=_weights(header.shapes), mixture=None)
+
+
+def write(
+    path: Path, header: Header, tensors: Mapping[str, Tensor], tables: Mapping[str, ngram.Integers] | None = None
+) -> None:
+    """Write a model file atomically, of a mixture with the tables of its n-gram model; only one tensor at a time is
+    copied, and only from a GPU or into one piece.
 
     Raises CharRNNError if it cannot be written.
     """
-    safetensors_file.write(path, _content(header), tensors, lambda tensor: tensor.detach().cpu().contiguous().numpy())
+    assert (tables is None) == (header.mixture is None)
+
+    def array(tensor: Any) -> Any:
+        given = isinstance(tensor, np.ndarray)
+        return np.ascontiguousarray(tensor) if given else tensor.detach().cpu().contiguous().numpy()
+
+    counts = {NGRAM + name: table for name, table in (tables or {}).items()}
+    safetensors_file.write(path, _content(header), {**tensors, **counts}, array)
 
 
 def write_tables(
@@ -132,11 +168,17 @@ def write_tables(
 
 def _content(header: Header) -> dict[str, Any]:
     boundary = header.vocabulary.boundary
-    named = {} if boundary == "\n" else {"boundary": boundary}
+    more: dict[str, Any] = {} if boundary == "\n" else {"boundary": boundary}
+    written = BOUNDARY_FORMAT if more else BOUNDARY_FORMAT - 1
+    config = loading.to_dict(header.config)
+    if config["model"].pop("mixture", "none") != "none":
+        more[header_check.SETTING] = header.config.model.mixture
+    if header.mixture is not None:
+        written, more["mixture"] = FORMAT, asdict(header.mixture)
     return {
-        "format": FORMAT if named else FORMAT - 1,
-        **named,
-        "config": loading.to_dict(header.config),
+        "format": written,
+        **more,
+        "config": config,
         "vocabulary": {
             "characters": header.vocabulary.characters,
             "seen": header.vocabulary.seen,
@@ -172,11 +214,24 @@ def read_model(path: Path) -> tuple[Header, Network]:
     return header, build_model(path, header, tensors)
 
 
+def read_mixture(path: Path) -> tuple[Header, Network | TorchMixture]:
+    """Read a model as `read_model` does, of a mixture with its n-gram model and weights."""
+    import torch
+
+    from charrnn.models.torch_mixture import TorchMixture
+
+    contents = safetensors_file.read(path, arrays=True, tables=True)
+    header = _header(contents)
+    network = build_model(path, header, {name: torch.from_numpy(contents.arrays[name]) for name in contents.weights})
+    return header, network if header.mixture is None else TorchMixture(network, *mixture_parts.read(contents))
+
+
 def _header(contents: Contents) -> Header:
     """Return the header of a file whose fields were checked, after checking that its sizes are those of its tensors."""
     content, path = contents.content, contents.path
+    mixture_parts.check(contents)
     try:
-        config = loading.from_dict(content["config"], str(path))
+        config = loading.from_dict(header_check.settings(content), str(path))
     except CharRNNError as error:  # two settings that exclude each other
         raise damaged(path, str(error).removeprefix(f"{path}: ").rstrip(".")) from error
     header = Header(
@@ -187,6 +242,7 @@ def _header(contents: Contents) -> Header:
         content["position"],
         contents.shapes,
         _baselines(content.get("baselines")),
+        _mixture(content.get("mixture")),
     )
     _check_sizes(path, header)
     return header
@@ -207,6 +263,10 @@ def _baselines(record: dict[str, Any] | None) -> BaselineScores | None:
     return BaselineScores(tuple(record["counts"]), validation, None if test is None else _record(Baselines, test))
 
 
+def _mixture(record: dict[str, Any] | None) -> MixtureRecord | None:
+    return None if record is None else MixtureRecord(record["order"], tuple(map(tuple, record["weights"])))
+
+
 def _record(kind: type[Record], values: dict[str, Any]) -> Record:
     """Return a record of a header; fields that this version does not know are left out."""
     return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
@@ -221,21 +281,26 @@ def build_model(path: Path, header: Header, tensors: dict[str, Tensor]) -> Netwo
     with torch.device("meta"):
         model = make_model(header.config.model, len(header.vocabulary))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)}
+    weights = _weights(tensors)
     check_weights(path, expected, {name: tuple(tensor.shape) for name, tensor in weights.items()})
     model = make_model(header.config.model, len(header.vocabulary))
     model.load_state_dict(weights)
     return model.eval()
 
 
+def _weights(tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Leave out what only resuming or a mixture needs."""
+    return {name: value for name, value in tensors.items() if not name.startswith((EXTRA, NGRAM))}
+
+
 def _check_sizes(path: Path, header: Header) -> None:
     """Refuse sizes that differ from those of the file's tensors, before anything of those sizes is allocated."""
     model, vocabulary_size = header.config.model, len(header.vocabulary)
-    weights = {name: shape for name, shape in header.shapes.items() if not name.startswith(EXTRA)}
+    weights = _weights(header.shapes)
     if model.unresolved:
         raise damaged(path, "its configuration is not resolved")
     if model.counted:
-        if not ngram.fits(model.order, header.shapes):
+        if not ngram.fits(model.order, weights):
             raise damaged(path, "its header promises other sizes than its tensors have")
         return
     if model.cell == "hmm":

@@ -22,10 +22,11 @@ from charrnn.checkpoints import header_check
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
-FORMAT = header_check.BOUNDARY_FORMAT  # other files are of the one before, which earlier versions read
+FORMAT = header_check.MIXTURE_FORMAT  # other files are of one before, which earlier versions read
 EXTRA = "training/"  # prefix of the tensors that only resuming needs
 TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
 GRAMS = "grams/"  # prefix of an n-gram model's tables
+NGRAM = "ngram/"  # prefix of the tables of a mixture's n-gram model, before their own
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
 _COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
 _TYPES = {**_FLOATS, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
@@ -47,12 +48,17 @@ class Contents:
     content: dict[str, Any]  # charrnn's own record
     shapes: Shapes  # of all tensors
     locations: dict[str, tuple[str, int]]  # the type of each tensor, and the offset of its bytes in the file
-    arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # the model's own tensors, if requested
+    arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # those of the tensors that were requested
 
     @property
     def weights(self) -> Shapes:
-        """Return the shapes of the model's own tensors."""
-        return {name: shape for name, shape in self.shapes.items() if not name.startswith(EXTRA)}
+        """Return the shapes of the tensors of a network, or of an n-gram model."""
+        return {name: shape for name, shape in self.shapes.items() if not name.startswith((EXTRA, NGRAM))}
+
+    @property
+    def tables(self) -> Shapes:
+        """Return the shapes of the tables of a mixture's n-gram model, by their own names."""
+        return {name.removeprefix(NGRAM): shape for name, shape in self.shapes.items() if name.startswith(NGRAM)}
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary."""
@@ -97,9 +103,9 @@ def digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def read(path: Path, *, arrays: bool = False, training: bool = False) -> Contents:
-    """Read and check everything but the tensors; with `arrays` the model's own tensors as well, and with `training`
-    those that only resuming needs.
+def read(path: Path, *, arrays: bool = False, training: bool = False, tables: bool = False) -> Contents:
+    """Read and check everything but the tensors; with `arrays` those of the network as well, or of an n-gram model,
+    with `training` those that only resuming needs, and with `tables` those of a mixture's n-gram model.
 
     The file is opened once, since training may replace it at any time. Raises CharRNNError for a file that is not an
     intact charrnn model.
@@ -109,7 +115,9 @@ def read(path: Path, *, arrays: bool = False, training: bool = False) -> Content
             contents = _header(path, file)
             if not arrays:
                 return contents
-            return replace(contents, arrays=_arrays(contents, file, contents.shapes if training else contents.weights))
+            left_out = (*(() if training else (EXTRA,)), *(() if tables else (NGRAM,)))
+            wanted = {name: shape for name, shape in contents.shapes.items() if not name.startswith(left_out)}
+            return replace(contents, arrays=_arrays(contents, file, wanted))
     except FileNotFoundError as error:
         raise CharRNNError(f"{path}: no such model file. charrnn info lists the runs here.") from error
     except OSError as error:
@@ -142,7 +150,7 @@ def _header(path: Path, file: BinaryIO) -> Contents:
     except header_check.Garbled as error:
         raise garbled(path, error) from error
     contents = Contents(path, content, shapes, locations)
-    if len(shapes) > _MAX_EXTRA * len(contents.weights) + _MAX_EXTRA:
+    if len(shapes) - len(contents.tables) > _MAX_EXTRA * len(contents.weights) + _MAX_EXTRA:
         raise damaged(path, f"it holds {len(shapes)} tensors for {len(contents.weights)} weights")
     return contents
 
@@ -235,7 +243,7 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
         for name, entry in tree.items():
             kind, shape = str(entry["dtype"]), tuple(int(side) for side in entry["shape"])
             begin, end = (int(offset) for offset in entry["data_offsets"])
-            types = _TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith(GRAMS) else _FLOATS
+            types = _TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith((GRAMS, NGRAM)) else _FLOATS
             if kind not in types:
                 raise damaged(path, f"{name} is of type {kind}")
             if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0:

@@ -144,7 +144,7 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
 
 def _architecture(header: Header) -> str:
     model = header.config.model
-    if model.cell in model.ONLY_SETTING:
+    if model.cell in model.ONLY_SETTINGS:
         return model.kind
     options = {
         "bidirectional": model.bidirectional,
@@ -177,7 +177,7 @@ def _curve(header: Header, width: int) -> list[str]:
         "o": [missing if bits is None else bits for bits in training],
         "*": [record.bits_per_character for record in history],
     }
-    dropout = "" if model.cell in model.ONLY_SETTING or model.dropout == 0 else " with dropout"
+    dropout = "" if model.cell in model.ONLY_SETTINGS or model.dropout == 0 else " with dropout"
     x = "order" if model.counted else "step"
     drawing = draw(curves, max(width - 11, 10), _HEIGHT, labels=[f"{record.step:,}" for record in history])
     return ["", f"bits/char by {x}: * validation, o training{dropout}", drawing]

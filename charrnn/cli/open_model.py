@@ -102,7 +102,7 @@ def adapted_model(
 def check_trainable(option: str, header: Header) -> None:
     """Raise MisuseError for a model that dynamic evaluation cannot train."""
     model = header.config.model
-    if model.cell in model.ONLY_SETTING:
+    if model.cell in model.ONLY_SETTINGS:
         raise MisuseError(f"{option} needs a recurrent network; this model is none: {model.kind}.")
 
 

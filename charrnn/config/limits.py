@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ONLY_SETTING = {"ngram": "order", "hmm": "hidden_size"}  # of a model without recurrent layers, by its cell
+# of a model without recurrent layers, by its cell
+ONLY_SETTINGS = {"ngram": ("order",), "hmm": ("hidden_size", "mixture")}
 
 LARGEST = 10**12  # of counts and sizes
 MAX_ORDER = 10  # of an n-gram model
@@ -33,9 +34,9 @@ def applicable(config: Mapping[str, Any]) -> dict[str, Any]:
     the defaults of their time."""
     model, train = config.get("model"), config.get("train")
     cell = model.get("cell") if isinstance(model, Mapping) else None
-    if not isinstance(cell, str) or cell not in ONLY_SETTING or not isinstance(model, Mapping):
+    if not isinstance(cell, str) or cell not in ONLY_SETTINGS or not isinstance(model, Mapping):
         return dict(config)
-    model = {name: model[name] for name in ("cell", ONLY_SETTING[cell]) if name in model}
+    model = {name: model[name] for name in ("cell", *ONLY_SETTINGS[cell]) if name in model}
     if cell == "ngram" and isinstance(train, Mapping):
         train = {"seed": train.get("seed")}
     return {**config, "model": model, "train": train}

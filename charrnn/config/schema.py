@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from charrnn.config.conflicts import Conflict, Conflicts
-from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTING, boundary
+from charrnn.config.conflicts import Conflict
+from charrnn.config.limits import LARGEST, MAX_LAYERS, MAX_ORDER, MAX_RATE, MAX_TIME_SKIP, ONLY_SETTINGS, boundary
+from charrnn.config.section import Section, setting
 from charrnn.config.values import (
     Amount,
     Auto,
@@ -36,33 +37,6 @@ def resolved(value: Value | Auto | None) -> Value:
     if value is None or value == "auto":
         raise ValueError("the configuration is not resolved")
     return value
-
-
-def setting(default: Any, *, allowed: str, description: str) -> Any:
-    """Declare a setting: its default, its allowed values in words, and a sentence on what it does."""
-    return Field(default, description=description, json_schema_extra={"allowed": allowed})
-
-
-class Section(BaseModel):
-    """A group of settings; unknown names are rejected."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        coerce_numbers_to_str=True,
-        validate_default=True,
-        protected_namespaces=(),
-    )
-
-    def conflicts(self) -> Iterator[Conflict]:
-        """Yield the conflicts between settings."""
-        yield from ()
-
-    @model_validator(mode="after")
-    def _check_conflicts(self) -> Section:
-        if found := tuple(self.conflicts()):
-            raise Conflicts(found)
-        return self
 
 
 class DataConfig(Section):
@@ -134,14 +108,14 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The model: a recurrent network, an n-gram model or a hidden Markov model."""
 
-    # the only setting of a model without recurrent layers
-    ONLY_SETTING: ClassVar[dict[str, str]] = ONLY_SETTING
+    # the only settings of a model without recurrent layers
+    ONLY_SETTINGS: ClassVar[dict[str, tuple[str, ...]]] = ONLY_SETTINGS
 
     cell: Literal["lstm", "gru", "rnn", "ngram", "hmm"] = setting(
         "lstm",
         allowed="lstm, gru, rnn, ngram or hmm",
         description="The recurrent cell; or ngram, a model of counts, whose only setting is `order`; or hmm, a hidden "
-        "Markov model of `hidden_size` states, which is its only setting.",
+        "Markov model of `hidden_size` states, whose only other setting is `mixture`.",
     )
     activation: Literal["tanh", "relu", "leaky_relu"] = setting(
         "tanh", allowed="tanh, relu or leaky_relu", description="Nonlinearity of the rnn cell."
@@ -200,6 +174,12 @@ class ModelConfig(Section):
         allowed="orthogonal, identity, xavier or torch",
         description="Initialisation of the recurrent weights; identity with relu is the IRNN.",
     )
+    mixture: Literal["auto", "none", "ngram"] = setting(
+        "auto",
+        allowed="auto, none or ngram",
+        description="Mix the network with an n-gram model of the training split, by weights chosen on the validation "
+        "split: ngram always, none never, auto where that predicts the validation split better.",
+    )
 
     @property
     def counted(self) -> bool:
@@ -223,14 +203,15 @@ class ModelConfig(Section):
     @property
     def inapplicable(self) -> list[str]:
         """The names of the settings that do not apply to this kind of model; all have their defaults."""
-        if self.cell not in self.ONLY_SETTING:
+        if self.cell not in self.ONLY_SETTINGS:
             return ["order"]
-        return [name for name in type(self).model_fields if name not in ("cell", self.ONLY_SETTING[self.cell])]
+        return [name for name in type(self).model_fields if name not in ("cell", *self.ONLY_SETTINGS[self.cell])]
 
     @property
     def unresolved(self) -> list[str]:
-        """The names of the settings that apply to this model and are still `auto`."""
-        return [name for name, value in self.model_dump(exclude=set(self.inapplicable)).items() if value == "auto"]
+        """The names of the settings that apply to this network and are still `auto`; `mixture` may stay so."""
+        values = self.model_dump(exclude={*self.inapplicable, "mixture"})
+        return [name for name, value in values.items() if value == "auto"]
 
     def conflicts(self) -> Iterator[Conflict]:
         given = ("model.cell",)
@@ -240,10 +221,11 @@ class ModelConfig(Section):
         others = tuple(
             f"model.{name}" for name, value in values.items() if value is not False and value != fields[name].default
         )
-        if others and self.cell in self.ONLY_SETTING:
-            rule = f"model.cell={self.cell} has no recurrent layers; its only setting is"
-            only = f"model.{self.ONLY_SETTING[self.cell]}"
-            yield Conflict(f"{rule} {only}. Leave out {', '.join(others)}", others, given)
+        if others and self.cell in self.ONLY_SETTINGS:
+            only = [f"model.{name}" for name in self.ONLY_SETTINGS[self.cell]]
+            are = f"settings are {' and '.join(only)}" if len(only) > 1 else f"setting is {only[0]}"
+            rule = f"model.cell={self.cell} has no recurrent layers; its only {are}"
+            yield Conflict(f"{rule}. Leave out {', '.join(others)}", others, given)
             return
         if others:
             yield Conflict("model.order is for model.cell=ngram; leave it out, or set ngram", others, given)

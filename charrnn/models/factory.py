@@ -40,7 +40,8 @@ def transplant(old: Network, old_characters: str, new: Network, new_characters: 
 
     A character new to the old model starts as its mean character, which is unremarkable, rather than as noise.
     """
-    assert old.config.model_copy(update={"dropout": 0.0}) == new.config.model_copy(update={"dropout": 0.0})
+    of_training = {"dropout": 0.0, "mixture": "none"}
+    assert old.config.model_copy(update=of_training) == new.config.model_copy(update=of_training)
     rows = {character: row for row, character in enumerate(old_characters)}
     shared = [(row, rows[character]) for row, character in enumerate(new_characters) if character in rows]
     target, source = (torch.tensor([pair[side] for pair in shared], dtype=torch.long) for side in (0, 1))

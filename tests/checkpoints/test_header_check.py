@@ -51,7 +51,7 @@ def test_every_field_of_a_record_is_checked() -> None:
     assert names(CorpusCard) == {*header_check.CORPUS, "repeated"}
     assert names(Repeated) == header_check.REPEATED.keys()
     assert names(Baselines) == header_check.BASELINES.keys()
-    assert names(EvaluationRecord) == {*header_check.RECORD, *header_check.TWO_SIDED}
+    assert names(EvaluationRecord) == {*header_check.RECORD, *header_check.LATER}
 
 
 def test_the_moments_of_every_optimizer_are_known() -> None:

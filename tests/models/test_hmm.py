@@ -221,7 +221,7 @@ def test_options_of_the_stack_are_refused(options: list[str], here: Path, charrn
     words = [word for setting in ("model.cell=hmm", *options) for word in ("-s", setting)]
     result = charrnn("train", "text.txt", *words)
     assert result.exit_code == 2
-    assert "its only setting is model.hidden_size. Leave out model." in result.stderr
+    assert "its only settings are model.hidden_size and model.mixture. Leave out model." in result.stderr
     for name in options:
         assert name.partition("=")[0] in result.stderr
 
