@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.models.interface import Tokens, start_state
+from charrnn.models.interface import Tokens
 from charrnn.models.ngram import Contexts, Ngram
 from charrnn.models.ngram_mixture import Weights
 
@@ -44,14 +44,15 @@ class Fitted:
 
 def known(model: Ngram, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> Known:
     """Read N tokens that follow the boundary with an n-gram model."""
-    state, before = start_state(model, vocabulary.boundary_tokens), vocabulary.boundary_tokens[-1:]
-    orders, counts = np.empty(len(tokens), dtype=np.int64), np.empty(len(tokens), dtype=np.int64)
+    before, boundary = model.initial_state(1), vocabulary.boundary_tokens
+    if len(boundary) > 1:
+        before = Contexts(model.last_grams(boundary[None, :-1], before)[:, -1])
+    read, blocks = np.concatenate((boundary[-1:], tokens[:-1].astype(np.int64))), []
     for first in range(0, len(tokens), _BLOCK):
-        block = slice(first, first + _BLOCK)
-        own = tokens[block].astype(np.int64)
-        numbers = model.last_grams(np.concatenate((before, own[:-1]))[None], state)[0]
-        before, state = own[-1:], Contexts(numbers[-1:])
-        orders[block], counts[block] = model.evidence(numbers)
+        numbers = model.last_grams(read[None, first : first + _BLOCK], before)[0]
+        before = Contexts(numbers[-1:])
+        blocks.append(model.evidence(numbers))
+    orders, counts = (np.concatenate(each) for each in zip(*blocks, strict=True))
     return Known(model.nats_of_each(vocabulary, tokens), orders, counts)
 
 
@@ -114,7 +115,8 @@ def _expectation_maximisation(gains: Doubles, cells: Tokens, before: Doubles, pr
     (Dempster, Laird and Rubin 1977), from the nats (N) that it gains on the network at each character, the cell (N) of
     that, and a prior: that `prior` more characters in each cell were taken by the share `before` (R C)."""
     total = np.bincount(cells, minlength=len(before)) + prior
-    weights, odds = before.copy(), np.exp(np.clip(gains, -500.0, 500.0))
+    weights: Doubles = before.copy()
+    odds = np.exp(np.clip(gains, -500.0, 500.0))
     for _ in range(_ROUNDS):
         share, earlier = weights[cells], weights
         taken = share * odds / (share * odds + 1 - share)

@@ -95,7 +95,7 @@ def _evaluate(training: Training, run: Run, stop: Callable[[], bool]) -> Evaluat
         return evaluated
     began, position, record = time.perf_counter(), training.position, evaluated.record
     run.append_metrics(_evaluation_line(record))
-    bits = record.bits_per_character if record.mixture_nats is None else record.mixture_bits
+    bits = Score(record.model_nats, record.characters).bits_per_character
     run.append_sample(f"step {position.step}, {bits:.4f} bits/char", evaluated.text)
     if evaluated.best:
         training.save_best(run)
@@ -114,9 +114,8 @@ def _evaluation_line(record: EvaluationRecord) -> dict[str, Any]:
     more: dict[str, float] = {}
     if record.cloze is not None and record.backward_nats is not None:
         more = cloze.fields(Score(record.backward_nats, score.characters), record.cloze)
-    if record.mixture_nats is not None:
-        mixed = Score(record.mixture_nats, score.characters).bits_per_character
-        more["mixture_bits_per_character"] = mixed
+    if record.mixture_bits is not None:
+        more["mixture_bits_per_character"] = record.mixture_bits
     return {
         "step": record.step,
         "epoch": record.epoch,

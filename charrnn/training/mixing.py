@@ -12,7 +12,6 @@ from charrnn.config.schema import Config
 from charrnn.data.corpus import Corpus
 from charrnn.evaluation import baselines, mixture_weights
 from charrnn.evaluation.mixture_weights import Doubles, Known
-from charrnn.models import ngram
 from charrnn.models.factory import Network
 from charrnn.models.ngram import Ngram
 from charrnn.models.ngram_mixture import Weights
@@ -41,7 +40,9 @@ class Counts:
         it, each half with weights of the other, or None where it gains too little."""
         found = mixture_weights.fit(network, self._known, self.model.order)
         accepted = self.required or found.nats <= (1 - MIN_GAIN) * network.sum()
-        self.record = MixtureRecord(self.model.order, found.weights.table.tolist()) if accepted else None
+        self.record = (
+            MixtureRecord(self.model.order, tuple(map(tuple, found.weights.table.tolist()))) if accepted else None
+        )
         return found.nats if accepted else None
 
     def mixed(self, network: Network) -> Network | TorchMixture:
@@ -59,7 +60,7 @@ def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int 
         return None
     if best is None or corpus.vocabulary.unseen:
         best = baselines.best_ngram(corpus, order if best is None else best.order, inherited=True)
-    model = ngram.prune(best, ngram.PRUNING)
-    if model.nbytes > MAX_BYTES and not required:
+    model = best
+    if sum(table.nbytes for table in model.tables().values()) > MAX_BYTES and not required:
         return None
     return Counts(model, corpus, required)

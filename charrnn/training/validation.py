@@ -41,8 +41,10 @@ class Validated(NamedTuple):
             score.nats,
             score.characters,
             score.correct,
-            *((sides.backward.nats, sides.cloze.nats, sides.cloze.correct) if sides else ()),
-            mixture_nats=self.mixture_nats,
+            sides.backward.nats if sides else None,
+            sides.cloze.nats if sides else None,
+            sides.cloze.correct if sides else None,
+            self.mixture_nats,
         )
 
 

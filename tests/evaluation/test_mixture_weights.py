@@ -92,7 +92,8 @@ def test_known_is_read_as_scoring_reads() -> None:
     other = vocabulary.encode("the zebra sat\n%%the dog")
     known = mixture_weights.known(model, vocabulary, other)
     np.testing.assert_allclose(known.nats, short_texts.character_nats(model, vocabulary, other))
-    numbers = model.last_grams(np.append(vocabulary.boundary_tokens, other[:-1])[None], model.initial_state(1))[0, 2:]
+    read = np.append(vocabulary.boundary_tokens, other[:-1]).astype(np.int64)
+    numbers = model.last_grams(read[None], model.initial_state(1))[0, 2:]
     orders, counts = model.evidence(numbers)
     assert known.orders.tolist() == orders.tolist()
     assert known.counts.tolist() == counts.tolist()

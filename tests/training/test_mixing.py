@@ -12,6 +12,7 @@ import torch
 
 from charrnn.checkpoints import inference, model_file
 from charrnn.checkpoints.model_file import Header
+from charrnn.checkpoints.run_dir import Run
 from charrnn.config import loading
 from charrnn.evaluation import short_texts
 from charrnn.models.ngram_mixture import NgramMixture
@@ -122,7 +123,7 @@ def test_a_resumed_run_has_the_same_mixtures(here: Path, documents: str) -> None
     trained(started(words(2500), *settings, folder="whole"))
     trained(started(words(2500), *settings, folder="halves"), until=11)
     halfway, _ = opened(Path("halves/last.safetensors"))
-    job = resume.resume(new_run.Run(Path("halves")), CPU)
+    job = resume.resume(Run(Path("halves")), CPU)
     assert job.training.counts is not None
     assert job.training.counts.record == halfway.mixture
     trained(job)
@@ -138,7 +139,7 @@ def test_a_resumed_run_has_the_same_mixtures(here: Path, documents: str) -> None
 
 
 def test_a_fine_tuned_model_is_mixed_with_counts_of_the_new_text_over_all_characters(here: Path) -> None:
-    trained(started(words(2000) + "é" * 30, folder="base"))
+    trained(started("é" * 30 + words(2000), folder="base"))
     job = started(words(2000, seed=3), folder="tuned", base=Path("base/best.safetensors"))
     trained(job)
     header, model = opened(Path("tuned/best.safetensors"))
@@ -162,13 +163,12 @@ def test_a_bidirectional_network_is_mixed_forwards(here: Path) -> None:
     assert latest.judged_bits == pytest.approx(sum(three) / 3 / NATS_PER_BIT / latest.characters)
 
 
-def test_a_long_text_is_not_counted_without_being_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixing, "MAX_CHARACTERS", 5000)
-    assert started(words(3000), folder="long").training.counts is None
-    assert started(words(3000), "model.mixture=ngram", folder="asked").training.counts is not None
-
-
-def test_large_tables_are_left_out_without_being_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixing, "MAX_BYTES", 1000)
-    assert started(words(3000), folder="large").training.counts is None
-    assert started(words(3000), "model.mixture=ngram", folder="asked").training.counts is not None
+@pytest.mark.parametrize("limit", [{"MAX_CHARACTERS": 5000}, {"MAX_BYTES": 1000}])
+def test_what_is_large_is_counted_only_if_asked_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
+) -> None:
+    monkeypatch.setattr(mixing, *limit.popitem())
+    for setting, counted in (("auto", False), ("ngram", True)):
+        job = started(words(3000), f"model.mixture={setting}", folder=setting)
+        assert (job.training.counts is not None) == counted
+        job.run.release()
