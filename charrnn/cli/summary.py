@@ -24,16 +24,14 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
         "patience": f"Stopped early, after {config.train.patience} evaluations without a better one",
         "stopped": "Stopped and saved",
     }[finished.reason]
-    score = f"best validation score {top.bits_per_character:.4f} bits/char (epoch {top.epoch:.2f})"
-    if top.cloze is not None:
-        score = (
-            f"best validation scores (their mean decides) {top.bits_per_character:.4f} bits/char forwards,"
-            f" {top.cloze.bits_per_character:.4f} given both sides (epoch {top.epoch:.2f})"
-        )
+    scores = [f"{top.bits_per_character:.4f} bits/char"]
     if top.mixture_bits is not None:
-        score += f", {top.mixture_bits:.4f} mixed with the n-gram model that the file has, too"
+        scores = [f"{top.mixture_bits:.4f} bits/char, mixed with n-grams", f"{top.bits_per_character:.4f} without"]
+    if top.cloze is not None:
+        scores.append(f"{top.cloze.bits_per_character:.4f} given both sides")
+    best_score = f"best validation score {', '.join(scores)} (epoch {top.epoch:.2f})"
     advice = "" if finished.reason == "stopped" else _advice(history, top, config, finished)
-    return f"{first}: {score}, in {best}.{' ' if advice else ''}{advice}"
+    return f"{first}: {best_score}, in {best}.{' ' if advice else ''}{advice}"
 
 
 def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config: Config, finished: Finished) -> str:
