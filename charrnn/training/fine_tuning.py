@@ -23,6 +23,7 @@ FULL_DISTILLATION, NO_DISTILLATION = 1.2, 1.4
 # AdamW's highest peak rate where both need as many bits; its logarithm falls in proportion to the base model's bits, to
 # a ninth for so many fewer, and is constant below the last. A plain RNN's or a wide layer's lower rate stays as it is
 MAX_LEARNING_RATE, BITS_FOR_A_NINTH, MIN_RELATIVE_BITS = 5e-3, 0.22, 0.75
+_FREE = {"dropout", "mixture"}  # settings that no weight depends on
 COMPARED_CHARACTERS = 20_000  # of the validation split, at most, to compare both on
 
 
@@ -64,7 +65,8 @@ def compare_with_ngrams(
 
 
 def fine_tuning_base(path: Path) -> dict[str, Any]:
-    """Return the settings that a base model's weights fix, to lie below the user's; dropout is not among them.
+    """Return the settings that a base model's weights fix, to lie below the user's; dropout and mixture are not among
+    them.
 
     Raises MisuseError for a model without weights.
     """
@@ -74,15 +76,16 @@ def fine_tuning_base(path: Path) -> dict[str, Any]:
             f"{path} is an n-gram model and has no weights to start from; leave out --init-from (train.init_from), or"
             " name a network."
         )
-    return {"model": model.model_dump(exclude={"dropout"})}
+    return {"model": model.model_dump(exclude=_FREE)}
 
 
 def check_fine_tuning(path: Path, config: Config) -> None:
     """Raise MisuseError where the architecture is not the base model's."""
     fixed = fine_tuning_base(path)["model"]
-    asked = config.model.model_dump(exclude={"dropout"})
+    asked = config.model.model_dump(exclude=_FREE)
     other = [f"model.{name}={format_value(asked[name])}" for name in fixed if asked[name] != fixed[name]]
     if other:
         raise MisuseError(
-            f"--init-from keeps the architecture of {path}; leave out {', '.join(other)}. Only dropout may differ."
+            f"--init-from keeps the architecture of {path}; leave out {', '.join(other)}. Only dropout and mixture may"
+            " differ."
         )

@@ -348,11 +348,12 @@ def test_a_runs_configuration_reproduces_it(here: Path) -> None:
 
 
 @pytest.mark.bf16
-def test_no_auto_is_left_in_a_run(here: Path) -> None:
+def test_no_auto_is_left_in_a_run_but_what_each_evaluation_decides(here: Path) -> None:
     chosen = loading.load(None, ["train.steps=2", "train.seed=1"]).with_values(data={"texts": ["text.txt"]})
     job = new_run.start(chosen, Path("run"), CPU)
     job.run.release()
-    assert ": auto" not in loading.dump(job.training.config)
+    assert loading.dump(job.training.config).count(": auto") == 1
+    assert job.training.config.model.mixture == "auto"
 
 
 def test_fine_tuning_matches_characters_by_character(here: Path) -> None:
@@ -445,6 +446,7 @@ def fine_tuned(old: Path, folder: str, *settings: str) -> TrainingJob[Training]:
     how = [
         *(setting for setting in TINY if setting.startswith("train.")),
         "model.dropout=0.2",
+        "model.mixture=none",
         "train.distillation=0.3",
     ]
     chosen = loading.load(None, [*how, *settings], fine_tuning.fine_tuning_base(old))
@@ -500,9 +502,9 @@ def test_the_base_model_is_compared_with_n_grams_to_resolve_distillation(
         compared.append(more["relative_bits"])
         return plan(chosen, *sizes, **more)
 
-    def counted_once(corpus: Corpus, *, ngrams: bool) -> scores.BaselineScores:
+    def counted_once(corpus: Corpus, **more: Any) -> scores.BaselineScores:
         baseline_scores.append(corpus)
-        return compute(corpus, ngrams=ngrams)
+        return compute(corpus, **more)
 
     monkeypatch.setattr(auto_config, "plan", spied)
     monkeypatch.setattr(auto_config, "fine_tuning_rate", lambda known: 0.001 if known == compared[-1] else math.nan)
@@ -809,10 +811,10 @@ def test_baselines_that_would_take_more_than_a_twentieth_of_the_time_are_left_to
         now += 1e-6
         return now
 
-    def slow_compute(corpus: Corpus, *, ngrams: bool = True) -> scores.BaselineScores:
+    def slow_compute(corpus: Corpus, ngrams: bool = True, **more: Any) -> scores.BaselineScores:
         nonlocal now
         now += 1e-3 * len(corpus.training) if ngrams else 0.0
-        return compute(corpus, ngrams=ngrams)
+        return compute(corpus, ngrams=ngrams, **more)
 
     monkeypatch.setattr(new_run, "MEASURED_CHARACTERS", 100)  # of 853: all take twice 0.1 x 8.53 seconds, or 1.71
     monkeypatch.setattr("time.perf_counter", perf_counter)
