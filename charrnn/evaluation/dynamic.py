@@ -31,6 +31,7 @@ from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import start_state
 from charrnn.models.layers import State
 from charrnn.models.losses import Losses, compute_losses, target_nats
+from charrnn.models.torch_mixture import TorchMixture
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import Score
 
@@ -59,18 +60,25 @@ class UpdateRule:
 @dataclass(frozen=True)
 class DynamicEvaluator:
     """The trained forward model, the `rms` of its gradients in the order of parameters() (see `gradient_rms`), and the
-    update rule."""
+    update rule. With a `mixture`, what is scored is the model mixed with its n-gram model, whose counts stay; the
+    weights follow the model's own loss as they do without."""
 
     model: CharRNN
     vocabulary: Vocabulary
     rms: Sequence[Tensor]
     rule: UpdateRule
+    mixture: TorchMixture | None = None
 
     @classmethod
-    def of(cls, model: CharRNN, vocabulary: Vocabulary, rule: UpdateRule | None = None) -> DynamicEvaluator:
+    def of(
+        cls, model: CharRNN | TorchMixture, vocabulary: Vocabulary, rule: UpdateRule | None = None
+    ) -> DynamicEvaluator:
         """Take a model, of a bidirectional one the forward half, and measure its gradients."""
-        half = forward_half(model)
-        return cls(half, vocabulary, gradient_rms(half, vocabulary), rule or UpdateRule())
+        mixture = model if isinstance(model, TorchMixture) else None
+        network = model.network if isinstance(model, TorchMixture) else model
+        assert isinstance(network, CharRNN)
+        half = forward_half(network)
+        return cls(half, vocabulary, gradient_rms(half, vocabulary), rule or UpdateRule(), mixture)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -94,13 +102,21 @@ class DynamicEvaluator:
             inputs, targets = (torch.from_numpy(array).to(device) for array in window[:2])  # (1, T)
             logits, state = model(inputs, state)
             losses = target_nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
-            nats = losses.detach()[0].cpu().double().numpy()
-            if not (nats < _DIVERGED_NATS).all():
+            if not bool((losses < _DIVERGED_NATS).all()):
                 raise _diverged(first, self.rule, "--dynamic-rate")
-            yield Characters(nats, ranks(logits.detach()[0], targets[0]).cpu().numpy())
+            yield self._scored(tokens, first, losses.detach()[0], logits.detach()[0], targets[0])
             updater.update(losses.mean())
             state = state.detach()
-            progress(len(nats))
+            progress(targets.shape[1])
+
+    def _scored(self, tokens: Tokens, first: int, nats: Tensor, logits: Tensor, targets: Tensor) -> Characters:
+        """Return what is scored of the characters (T) from `first`, from the model's nats (T) and logits (T, V)."""
+        if self.mixture is None:
+            return Characters(nats.cpu().double().numpy(), ranks(logits, targets).cpu().numpy())
+        boundary = self.vocabulary.boundary_tokens
+        contexts = self.mixture.contexts(tokens, boundary, np.array([first]), len(targets))
+        mixed = self.mixture.nats(self.vocabulary, nats, targets.cpu().numpy(), contexts)
+        return Characters(mixed.numpy(), ranks(self.mixture.distribution(logits, contexts), targets).cpu().numpy())
 
     def tune(
         self, tokens: Tokens, progress: Progress = no_progress

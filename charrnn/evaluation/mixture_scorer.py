@@ -56,21 +56,21 @@ class MixtureScorer(WindowScorer):
     def _score_block(self, logits: Tensor, wanted: Tensor, contexts: Contexts) -> tuple[Tensor, Tensor]:
         """Return nats (R) and whether correct (R).
 
-        A character of probability 1/2 is the likeliest; another is not if it is less likely than the network's choice.
+        A character of probability 1/2 is the likeliest, and one that is less likely than the network's choice is not.
         The whole distribution, which takes far longer, is computed only where both leave it open.
         """
-        network_nats, (best, chosen) = self.nats(logits, wanted), logits.max(1)
-        known = wanted < len(self.vocabulary)
+        network_nats, known = self.nats(logits, wanted), wanted < len(self.vocabulary)
         own = logits.gather(1, wanted.where(known, 0)[:, None])[:, 0]
+        chosen_nats = (network_nats - (logits.amax(1) - own)).cpu().double()  # of the network's choice
         nats = self.mixture.nats(self.vocabulary, network_nats, wanted.cpu().numpy(), contexts)
         correct = nats <= self.vocabulary.known_nats + math.log(2)
-        rows = torch.nonzero(known.cpu() & ~correct)[:, 0]
-        other_nats = (network_nats - (best - own)).cpu()[rows]
+        # its choice at its weight alone: to look for the choice itself takes as long as a softmax
+        bound = chosen_nats - torch.from_numpy(contexts.weights).neg().log1p()
+        rows = torch.nonzero(known.cpu() & ~correct & (nats <= bound))[:, 0]
+        chosen = logits[rows.to(self.device)].argmax(1).cpu().numpy()
         others = contexts.select(rows.numpy())
-        other_nats = self.mixture.nats(self.vocabulary, other_nats, chosen.cpu()[rows].numpy(), others)
-        rows = rows[(nats[rows] <= other_nats) | (chosen == wanted).cpu()[rows]]
-        on_device = rows.to(self.device)
-        p = self.mixture.distribution(logits[on_device], contexts.select(rows.numpy()))
-        likelihoods = p.gather(1, wanted[on_device, None])[:, 0]
-        correct[rows] = (likelihoods == p.amax(1)).cpu()
+        rows = rows[nats[rows] <= self.mixture.nats(self.vocabulary, chosen_nats[rows], chosen, others)]
+        some, targets = logits[rows.to(self.device)], wanted[rows.to(self.device)]
+        p = self.mixture.distribution(some, contexts.select(rows.numpy()))
+        correct[rows] = (p.gather(1, targets[:, None])[:, 0] == p.amax(1)).cpu()
         return nats, correct
