@@ -14,7 +14,7 @@ from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, 
 
 Doubles = npt.NDArray[np.float64]
 _NUMBERS = 1 << 16  # logits of a part mixed at a time, to stay in a cache
-_TINY = 1e-290  # probabilities below it are computed as logarithms
+TINY = 1e-290  # probabilities below it are computed as logarithms
 
 
 class MixtureState(NamedTuple):
@@ -102,14 +102,12 @@ class Mixture:
         mixed = np.empty((len(flat), size))
         rows = max(16, _NUMBERS // size)
         for first in range(0, len(flat), rows):
-            block = flat[first : first + rows]
-            predicted = [self._predicted(index, block) for index in range(len(self.parts))]
-            mixed[first : first + rows] = mix(predicted, self._weights_after(block))
+            mixed[first : first + rows] = self._mixed(flat[first : first + rows])
         return mixed.reshape(*features.shape[:-1], size)
 
-    def _weights_after(self, features: Floats) -> Doubles:
-        """Return the weights (K), or (M, K) after features of all (M, F)."""
-        return self.weights
+    def _mixed(self, features: Floats) -> Doubles:
+        """Return the logits (M, V) of the mixture from features of all (M, F)."""
+        return mix([self._predicted(index, features) for index in range(len(self.parts))], self.weights)
 
     def _predicted(self, index: int, features: Floats) -> Floats:
         """Return the logits (M, V) of one part from features of all (M, F)."""
@@ -144,7 +142,7 @@ def mix(logits: Sequence[Floats], weights: Doubles) -> Doubles:
         likelihoods *= weights[..., index, None] / np.add.reduce(likelihoods, -1, keepdims=True)
         parts.append(likelihoods)
     p = sum(parts[1:], parts[0])
-    if np.minimum.reduce(p, None) > _TINY:
+    if np.minimum.reduce(p, None) > TINY:
         return np.log(p, out=p)
     return _mix_logarithms(logits, weights)
 

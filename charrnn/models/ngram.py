@@ -1,13 +1,12 @@
-"""The n-gram model: counts of character sequences, with interpolated modified Kneser-Ney smoothing (Kneser and Ney
-1995; Chen and Goodman 1999, section 3). Counts and reads in NumPy alone. Knows tokens, not files.
-A k-gram is k consecutive characters; its context is the first k-1 of them. The k-grams of a text are sorted by context
-and character; a gram's index is its number, also as a context of the next order.
-Shapes: N characters, B batch rows, T steps, V vocabulary, n the order, C contexts, G grams of one order, M queries."""
+"""The n-gram model: it reads characters, looks up what followed the longest sequences that it counted, and predicts by
+interpolated modified Kneser-Ney smoothing (see `ngram_counts`). Counts and reads in NumPy alone. Knows tokens, not
+files. A k-gram is k consecutive characters; its context is the first k-1 of them.
+Shapes: N characters, B batch rows, T steps, V vocabulary, n the order, M queries."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,140 +15,30 @@ import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.messages import Progress, no_progress
+from charrnn.models import ngram_pruning, ngram_tables
 from charrnn.models.interface import BidirectionalHeads, Floats, Tokens
+from charrnn.models.ngram_counts import Doubles, Grams, Integers, Level
+from charrnn.models.ngram_tables import MAX_ORDER, fits, narrow
 from charrnn.scores import Score
 
-MAX_ORDER = 10
+__all__ = [
+    "MAX_CHARACTERS",
+    "MAX_GRAMS",
+    "MAX_ORDER",
+    "Contexts",
+    "Integers",
+    "Ngram",
+    "fits",
+    "from_tables",
+    "grow",
+    "prune",
+]
 MAX_CHARACTERS = 1 << 25  # counted at most: some 50 bytes of memory each
 MAX_GRAMS = 1 << 26  # of all orders together; an order that might exceed it is not counted
 _BLOCK = 1 << 16  # characters scored at a time
 _PROBABILITIES = 1 << 22  # computed at a time
-_FALLBACK = (0.5, 1.0, 1.5)  # discounts where too few grams are rare to estimate them
-Integers = npt.NDArray[np.integer[Any]]
-Doubles = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Grams:
-    """The k-grams of a text: `tokens[starts[c]:starts[c + 1]]` are the characters after context c, ascending (starts
-    C+1, tokens G). `size` is V, `lower` the (k-1)-grams."""
-
-    starts: Integers
-    tokens: Integers
-    size: int
-    lower: Grams | None
-
-    @cached_property
-    def contexts(self) -> Tokens:
-        """Return the context of each gram (G)."""
-        starts = self.starts.astype(np.int64)
-        return np.repeat(np.arange(len(starts) - 1), starts[1:] - starts[:-1])
-
-    @cached_property
-    def keys(self) -> Tokens:
-        """Return a number to look up each gram by (G); they ascend."""
-        keys = self.contexts * (self.size + 1)
-        keys += self.tokens
-        return keys
-
-    @cached_property
-    def suffixes(self) -> Tokens:
-        """Return each gram without its first character (G), a gram of the order below, or -1 where there is none."""
-        if self.lower is None:
-            return np.zeros(len(self.tokens), dtype=np.int64)  # the empty one
-        return self.lower.find(self.lower.suffixes[self.contexts], self.tokens)
-
-    def find(self, contexts: Tokens, tokens: Integers) -> Tokens:
-        """Look up the grams of contexts (...), -1 for an unseen one, and tokens (...), 0 to V; return -1 for unseen
-        grams."""
-        keys = contexts * (self.size + 1) + tokens
-        found = np.minimum(self.keys.searchsorted(keys), len(self.keys) - 1)
-        return np.where(self.keys[found] == keys, found, -1)
-
-    def following(self, contexts: Tokens) -> tuple[Tokens, Tokens]:
-        """Return all grams of contexts (M), none of which is -1: the index of each one's context in M, and the gram."""
-        first = self.starts[contexts].astype(np.int64)
-        lengths = self.starts[contexts + 1].astype(np.int64) - first
-        rows = np.repeat(np.arange(len(contexts)), lengths)
-        return rows, np.arange(len(rows)) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
-
-
-class Level:
-    """One order k of the model, from the count c(h w) of each k-gram of a context h and a character w:
-
-        p(w | h) = (c(h w) - D(c(h w))) / c(h) + g(h) p(w | h without its first character)
-        c(h) = sum of c(h w) over w
-        g(h) = (D1 N1(h) + D2 N2(h) + D3 N3(h)) / c(h)
-
-    N1, N2 and N3 are how many different characters came once, twice, and more often after h: what is discounted from
-    them goes to the order below, and below order 1 to all V characters equally. After an unseen h, p is that of the
-    order below. The escape is never predicted, so its count is 0; in a context it is a character like any other.
-    """
-
-    def __init__(self, grams: Grams, counts: Integers, lower: Level | None) -> None:
-        self.grams, self.counts, self.lower = grams, counts, lower
-        self.discounts = discounts(counts)
-        starts = grams.starts.astype(np.int64)
-
-        def summed(values: npt.NDArray[Any]) -> Tokens:
-            ends = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
-            return np.asarray(ends[starts[1:]] - ends[starts[:-1]])
-
-        discounted = sum(self.discounts[c] * summed(counts == c if c < 3 else counts >= c) for c in (1, 2, 3))
-        totals = summed(counts)
-        self.totals = np.maximum(totals, 1)  # (C)
-        self.backoffs = np.where(totals > 0, discounted / self.totals, 1.0)  # g (C)
-
-    def first_terms(self, grams: Tokens) -> Doubles:
-        """Compute the first term of p for grams (...), without the order below."""
-        counts = self.counts[grams]
-        contexts = self.grams.keys[grams] // (self.grams.size + 1)
-        return np.asarray((counts - self.discounts[np.minimum(counts, 3)]) / self.totals[contexts])
-
-    @cached_property
-    def probabilities(self) -> Doubles:
-        """Return p of every gram (G), 0 for those that end in the escape."""
-        grams, lower = self.grams, self.lower
-        below = 1 / grams.size if lower is None else lower.probabilities[grams.suffixes]
-        p = self.first_terms(np.arange(len(self.counts))) + self.backoffs[grams.contexts] * below
-        return np.where(grams.tokens == grams.size, 0.0, p)
-
-    @cached_property
-    def likeliest(self) -> tuple[Tokens, Doubles]:
-        """Return the likeliest character after each context (C), the lowest of equals, and its probability (C).
-
-        It was seen after this context, or is the likeliest of the order below, whose p are all scaled by the same g.
-        """
-        grams, p = self.grams, self.probabilities
-        tokens, best = np.full(len(self.totals), grams.size), np.zeros(len(self.totals))
-        if self.lower is not None:
-            assert grams.lower is not None
-            below, probability = self.lower.likeliest
-            tokens = below[grams.lower.suffixes]
-            best = self.backoffs * probability[grams.lower.suffixes]
-        some = np.flatnonzero(np.diff(grams.starts.astype(np.int64)))
-        seen_best = np.zeros(len(best))
-        seen_best[some] = np.maximum.reduceat(p, grams.starts[some].astype(np.int64))
-        where = np.flatnonzero(p == seen_best[grams.contexts])[::-1]  # of equals in a context the lowest is set last
-        seen = np.full(len(best), grams.size)
-        seen[grams.contexts[where]] = grams.tokens[where]
-        better = (seen_best > best) | ((seen_best == best) & (seen < tokens))
-        return np.where(better, seen, tokens), np.where(better, seen_best, best)
-
-
-def discounts(counts: Integers) -> Doubles:
-    """Estimate D (4), the discounts of counts of 0, 1, 2 and more (Chen and Goodman 1999, equation 26).
-
-    With n_c grams of count c and Y = n1 / (n1 + 2 n2), D_c = c - (c+1) Y n_(c+1) / n_c. Where that is not between 0 and
-    c, as in texts with few rare grams, it is c / 2.
-    """
-    n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
-    y = n1 / (n1 + 2 * n2) if n1 else 0.0
-    estimates = [0.0]
-    for c, (n, n_next) in enumerate(((n1, n2), (n2, n3), (n3, n4)), 1):
-        estimate = c - (c + 1) * y * n_next / n if n else 0.0
-        estimates.append(estimate if 0.0 < estimate < c else _FALLBACK[c - 1])
-    return np.array(estimates)
+_KEPT = 1 << 25  # bytes of distributions kept for single texts
+_FEW = 8  # followers that are added one by one in less time than by NumPy's calls
 
 
 class Contexts(NamedTuple):
@@ -187,36 +76,78 @@ class Ngram:
     def step(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
         if tokens.shape == (1, 1):
-            return self._step_one(tokens[0, 0], state)
-        numbers = self.last_grams(tokens[:, -self.order :], state)[:, -1]  # no gram is longer
-        return np.log(self.distribution(numbers)), Contexts(numbers)
+            numbers = self.next_grams(tokens.item(), state.numbers[0].tolist())
+            return np.log(self.after(numbers)[None]), self.contexts(numbers)
+        contexts = self.contexts_after(tokens, state)
+        return np.log(self.distribution(contexts.numbers)), contexts
+
+    def contexts_after(self, tokens: Tokens, state: Contexts) -> Contexts:
+        """Return the state after the last of tokens (B, T)."""
+        return Contexts(self.last_grams(tokens[:, -self.order :], state)[:, -1])  # no gram is longer
+
+    def contexts(self, numbers: list[int]) -> Contexts:
+        """Return the state of a single text from the numbers of its last grams, up to the longest known."""
+        return Contexts(np.array([numbers + [-1] * (self.order - len(numbers))]))
+
+    def next_grams(self, token: int, before: list[int]) -> list[int]:
+        """Return the numbers of the grams that end at a token of a single text, up to the longest known, from those
+        before it: what `last_grams` does, in a tenth of the time for one token, which NumPy's calls would take."""
+        numbers = [0, token][: self.order]  # every character is a gram of order 1, with its own number
+        for context, (starts, tokens, *_) in zip(before[1:-1], self._lookups, strict=False):
+            if context < 0:
+                break
+            end = starts[context + 1]
+            found = bisect_left(tokens, token, starts[context], end)
+            if found == end or tokens[found] != token:
+                break
+            numbers.append(found)
+        return numbers
+
+    def after(self, numbers: list[int]) -> Doubles:
+        """Return p (V) after the contexts of a single text, which must not be changed: the sum that `distribution`
+        computes, from the longest context on that came before and is still kept."""
+        kept, length = self._kept, len(numbers) - 1
+        while length and (length, numbers[length]) not in kept:
+            length -= 1
+        p = kept[length, numbers[length]]
+        for k in range(length + 1, len(numbers)):
+            starts, tokens, counts, totals, backoffs, discounts = self._lookups[k - 1]
+            context = numbers[k]
+            first, end, total = starts[context], starts[context + 1], totals[context]
+            p = p * backoffs[context]
+            if end - first <= _FEW:
+                for gram in range(first, end):
+                    count = counts[gram]
+                    p[tokens[gram]] += (count - discounts[min(count, 3)]) / total
+            else:
+                level = self.levels[k]
+                p[level.grams.tokens[first:end]] += level.first_terms(slice(first, end), context)
+            if len(kept) * p.nbytes > _KEPT:
+                kept.clear()
+                kept[0, 0] = self.levels[0].probabilities
+            kept[k, context] = p
+        return p[: self.size]
 
     @cached_property
-    def _unigram(self) -> Doubles:
-        """Return p after no context (V+1), the escape's column included."""
-        return np.append(self.distribution(self.initial_state(1).numbers)[0], 0.0)
+    def _lookups(self) -> list[tuple[Any, ...]]:
+        """Return what is looked up one number at a time, of each order from 2: memory that Python reads faster than
+        arrays."""
+        return [
+            (
+                level.grams.starts.data,
+                level.grams.tokens.data,
+                level.counts.data,
+                level.totals.data,
+                level.backoffs.data,
+                level.discounts.tolist(),
+            )
+            for level in self.levels[1:]
+        ]
 
-    def _step_one(self, token: np.int64, state: Contexts) -> tuple[Floats, Contexts]:
-        """Take a step of a single text with the same numbers, in a quarter of the time: most of it is NumPy's calls."""
-        numbers = np.full((1, self.order), -1)
-        numbers[0, :2] = (0, token)[: self.order]  # every character is a gram of order 1, with its own number
-        p = self._unigram.copy()
-        before = state.numbers[0].tolist()
-        context = int(token)
-        for k, level in enumerate(self.levels[1:], 1):
-            grams = level.grams
-            after = slice(grams.starts.item(context), grams.starts.item(context + 1))
-            counts = level.counts[after]
-            p *= level.backoffs[context]
-            p[grams.tokens[after]] += (counts - level.discounts[np.minimum(counts, 3)]) / level.totals[context]
-            if before[k] < 0 or k == self.order - 1:
-                break
-            start, end = grams.starts.item(before[k]), grams.starts.item(before[k] + 1)
-            context = start + int(grams.tokens[start:end].searchsorted(token))
-            if context == end or grams.tokens[context] != token:
-                break
-            numbers[0, k + 1] = context
-        return np.log(p[None, : self.size]), Contexts(numbers)
+    @cached_property
+    def _kept(self) -> dict[tuple[int, int], Doubles]:
+        """Return distributions (V+1) by the length and number of their contexts: none, and the latest."""
+        return {(0, 0): self.levels[0].probabilities}
 
     def read(self, tokens: Tokens, state: Contexts) -> tuple[Floats, Contexts]:
         """Read tokens (B, T), 0 to V; return the features (B, T, n) after each, and the state after the last."""
@@ -238,12 +169,20 @@ class Ngram:
 
     def distribution(self, numbers: Tokens) -> Doubles:
         """Compute p (M, V) of every character after contexts of all lengths (M, n)."""
-        p = np.full((len(numbers), self.size + 1), 1 / self.size)  # one column is the escape's, which stays unused
-        for level, contexts in zip(self.levels, numbers.T, strict=True):
-            seen = np.flatnonzero(contexts >= 0)
-            p *= np.where(contexts >= 0, level.backoffs[contexts], 1.0)[:, None]
-            rows, grams = level.grams.following(contexts[seen])
-            p[seen[rows], level.grams.tokens[grams]] += level.first_terms(grams)
+        scale, width = np.ones(len(numbers)), self.size + 1  # one column is the escape's, which stays unused
+        places, terms = list[Tokens](), list[Doubles]()
+        for level, column in zip(self.levels[:0:-1], numbers.T[:0:-1], strict=True):
+            seen = np.flatnonzero(column >= 0)
+            contexts = column[seen]
+            rows, grams = level.grams.following(contexts)
+            rows, contexts = seen[rows], contexts[rows]
+            places.append(rows * width + level.grams.tokens[grams])
+            terms.append(level.first_terms(grams, contexts) * scale[rows])
+            scale[seen] *= level.backoffs[column[seen]]
+        p = scale[:, None] * self.levels[0].probabilities
+        flat = p.reshape(-1)
+        for place, term in zip(places, terms, strict=True):
+            flat[place] += term  # each place once in an order
         return p[:, : self.size]
 
     def evidence(self, numbers: Tokens) -> tuple[Tokens, Tokens]:
@@ -255,6 +194,10 @@ class Ngram:
             these = np.flatnonzero(orders == k)
             counts[these] = level.totals[numbers[these, k - 1]]
         return orders, counts
+
+    def count(self, numbers: list[int]) -> int:
+        """Return how often the longest context of a single text was counted."""
+        return int(self.levels[len(numbers) - 1].totals.item(numbers[-1]))
 
     def predicted(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]
@@ -307,16 +250,17 @@ class Ngram:
         for level, contexts in zip(self.levels, numbers.T, strict=True):
             grams = level.grams.find(contexts, targets)
             p *= np.where(contexts >= 0, level.backoffs[contexts], 1.0)
-            p += np.where(grams >= 0, level.first_terms(grams), 0.0)
+            p += np.where(grams >= 0, level.first_terms(grams, contexts), 0.0)
         return np.where(targets == vocabulary.escape, vocabulary.escape_nats, vocabulary.known_nats - np.log(p))
 
     def tables(self) -> dict[str, Integers]:
-        """Return the tables that the model consists of, by name."""
-        return {
-            name: _narrow(array)
-            for k, level in enumerate(self.levels, 1)
-            for name, array in zip(table_names(k), (level.grams.starts, level.grams.tokens, level.counts), strict=True)
-        }
+        """Return the tables that the model consists of, by name; see `ngram_tables`."""
+        return ngram_tables.tables_of(self.levels)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of its tables."""
+        return sum(table.nbytes for table in self.tables().values())
 
 
 def grow(
@@ -352,16 +296,16 @@ def grow(
             begun = np.bincount(ends[begins[begins < len(ends)]], minlength=len(preceded))
             preceded = np.where(begun > 0, begun, preceded)
         preceded[grams.tokens == size] = 0
-        levels.append(Level(grams, _narrow(preceded), levels[-1] if levels else None))
+        levels.append(Level(grams, narrow(preceded), levels[-1] if levels else None))
         counts = np.diff(first, append=len(keys))
         ends = np.empty(len(keys), dtype=np.int64)
         ends[order] = np.repeat(np.arange(len(first)), counts)
         starts = unique.searchsorted(np.arange(len(grams.tokens) + 1) * (size + 1))
-        grams = Grams(starts, _narrow(unique % (size + 1)), size, grams)
+        grams = Grams(starts, narrow(unique % (size + 1)), size, grams)
         grams.__dict__.update(keys=unique, suffixes=suffixes)  # cached properties, computed already
         counts[grams.tokens == size] = 0
         total += len(unique)
-        yield Ngram([*levels, Level(grams, _narrow(counts), levels[-1])])
+        yield Ngram([*levels, Level(grams, narrow(counts), levels[-1])])
 
 
 def _occurrences(stream: Tokens, boundary: Tokens) -> Tokens:
@@ -374,41 +318,10 @@ def _occurrences(stream: Tokens, boundary: Tokens) -> Tokens:
 
 def from_tables(tables: Mapping[str, npt.NDArray[Any]], order: int, size: int) -> Ngram:
     """Build a model from its tables. Raises ValueError naming an invalid one."""
-    levels: list[Level] = []
-    contexts = 1
-    for k in range(1, order + 1):
-        starts, tokens, counts = (tables[name] for name in table_names(k))
-        falls, grams = np.append(tokens[1:] <= tokens[:-1], True), len(tokens)
-        if len(starts) != contexts + 1 or starts[0] != 0 or starts[-1] != grams or (starts[1:] < starts[:-1]).any():
-            raise ValueError(table_names(k)[0])
-        # tokens stop ascending only where another context begins
-        begins = np.zeros(grams + 1, dtype=bool)
-        begins[starts] = True
-        if not grams or tokens.max() > size or (falls & ~begins[1:]).any() or (k == 1 and grams != size + 1):
-            raise ValueError(table_names(k)[1])
-        if len(counts) != grams or counts[tokens == size].any() or int(counts.max()) > 2**62 // grams:
-            raise ValueError(table_names(k)[2])
-        below = levels[-1] if levels else None
-        levels.append(Level(Grams(starts, tokens, size, below.grams if below else None), counts, below))
-        contexts = grams
-    return Ngram(levels)
+    return Ngram(ngram_tables.levels_of(tables, order, size))
 
 
-def fits(order: object, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Say whether tensors of these shapes can be the tables of a model of this order."""
-    if type(order) is not int or not 1 <= order <= MAX_ORDER:
-        return False
-    return shapes.keys() == {name for k in range(1, order + 1) for name in table_names(k)} and all(
-        len(shape) == 1 for shape in shapes.values()
-    )
-
-
-def table_names(k: int) -> tuple[str, str, str]:
-    """Return the names of an order's tables: starts, tokens, counts."""
-    return f"grams/{k}/starts", f"grams/{k}/tokens", f"grams/{k}/counts"
-
-
-def _narrow(values: Integers) -> Integers:
-    """Return values from 0 in the narrowest unsigned type that holds them all."""
-    highest = int(values.max(initial=0))
-    return values.astype(np.uint8 if highest <= 0xFF else np.uint16 if highest <= 0xFFFF else np.uint32)
+def prune(model: Ngram, threshold: float) -> Ngram:
+    """Drop the grams that are worth less than a threshold, in nats of a text as long as the training text, each; 0
+    drops none. Orders of which nothing is left are gone. See `ngram_pruning`."""
+    return Ngram(ngram_pruning.prune(model.levels, threshold))

@@ -5,12 +5,14 @@ Shapes: B batch rows, T steps, V vocabulary, F features of the network, n the or
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.models.interface import Floats, LanguageModel, Tokens
-from charrnn.models.mixture import Mixture, MixtureState, Part, mix
+from charrnn.models.mixture import TINY, Mixture, MixtureState, Part, mix
 from charrnn.models.ngram import Ngram
 
 Doubles = npt.NDArray[np.float64]
@@ -33,6 +35,15 @@ class Weights:
         buckets = np.minimum(np.frexp(np.maximum(counts, 1))[1] - 1, columns - 1)
         return np.asarray(self.table[np.minimum(orders, rows) - 1, buckets])
 
+    def of_one(self, order: int, count: int) -> float:
+        """Look up the weight of one context, in a tenth of the time."""
+        row = self._rows[min(order, len(self._rows)) - 1]
+        return row[min(max(count, 1).bit_length(), len(row)) - 1]
+
+    @cached_property
+    def _rows(self) -> list[list[float]]:
+        return cast("list[list[float]]", self.table.tolist())
+
 
 class NgramMixture(Mixture):
     """A network and an n-gram model of the same vocabulary, whose distributions are averaged; see `Mixture`.
@@ -49,14 +60,33 @@ class NgramMixture(Mixture):
 
     def step(self, tokens: Tokens, state: MixtureState) -> tuple[Floats, MixtureState]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
-        known, network_state = self.network.step(tokens, state.parts[0])
-        counted, contexts = self.ngram.step(tokens, state.parts[1])
-        return mix([known, counted], self._weights_of(contexts.numbers)), MixtureState((network_state, contexts))
+        logits, network_state = self.network.step(tokens, state.parts[0])
+        if tokens.shape == (1, 1):
+            numbers = self.ngram.next_grams(tokens.item(), state.parts[1].numbers[0].tolist())
+            weight = self.by_context.of_one(len(numbers), self.ngram.count(numbers))
+            mixed = mix_probabilities(logits, self.ngram.after(numbers), weight)
+            return mixed, MixtureState((network_state, self.ngram.contexts(numbers)))
+        contexts = self.ngram.contexts_after(tokens, state.parts[1])
+        return self._mix(logits, contexts.numbers), MixtureState((network_state, contexts))
 
-    def _weights_after(self, features: Floats) -> Doubles:
-        return self._weights_of(features[:, self.columns[1]].astype(np.int64))
+    def _mixed(self, features: Floats) -> Doubles:
+        return self._mix(self._predicted(0, features), features[:, self.columns[1]].astype(np.int64))
 
-    def _weights_of(self, numbers: Tokens) -> Doubles:
-        """Return the weights (M, 2) after contexts of all lengths (M, n)."""
+    def _mix(self, logits: Floats, numbers: Tokens) -> Doubles:
+        """Mix in what the n-gram model predicts after contexts of all lengths (M, n)."""
         weights = self.by_context.of(*self.ngram.evidence(numbers))
-        return np.stack((1 - weights, weights), -1)
+        return mix_probabilities(logits, self.ngram.distribution(numbers), weights[:, None])
+
+
+def mix_probabilities(logits: Floats, p: Doubles, weights: Doubles | float) -> Doubles:
+    """Compute log of (1 - a) softmax(logits) + a p (M, V) from logits (M, V), p (M, V) and the weights a (M, 1), or one
+    for all: what `mixture.mix` does with logarithms of p, in half its time."""
+    # the ufuncs themselves: half of a step is spent on the way to them
+    mixed = np.subtract(logits, np.maximum.reduce(logits, -1, keepdims=True), dtype=np.float64)
+    np.exp(mixed, out=mixed)
+    mixed *= (1 - weights) / np.add.reduce(mixed, -1, keepdims=True)
+    mixed += weights * p
+    if np.minimum.reduce(mixed, None) > TINY:
+        return np.log(mixed, out=mixed)
+    both = np.concatenate((1 - weights, weights), -1) if isinstance(weights, np.ndarray) else [1 - weights, weights]
+    return mix([logits, np.log(p)], np.asarray(both))
