@@ -62,6 +62,11 @@ class EvaluationRecord:
         return self.nats / NATS_PER_BIT / self.characters
 
     @property
+    def mixture_bits(self) -> float | None:
+        """Return the bits/char of the mixture, where it is one."""
+        return None if self.mixture_nats is None else self.mixture_nats / NATS_PER_BIT / self.characters
+
+    @property
     def model_nats(self) -> float:
         """Return the validation nats of the whole model: of the mixture, where it is one."""
         return self.nats if self.mixture_nats is None else self.mixture_nats
