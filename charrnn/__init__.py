@@ -46,14 +46,15 @@ __all__ = [
 ]
 
 
-def load(path: str | PathLike[str] | None = None) -> TextModel:
-    """Load a model from a run folder, a model file or a name under ./checkpoints; by default the newest run there.
+def load(path: str | PathLike[str] | None = None, *, network: bool = False) -> TextModel:
+    """Load a model from a run folder, a model file or a name under ./checkpoints; by default the newest run there. Of a
+    mixture of a network and an n-gram model, load with `network` the network alone.
 
     Raises CharRNNError if there is none or the file is damaged.
     """
     from charrnn.api import TextModel
 
-    return TextModel(path)
+    return TextModel(path, network=network)
 
 
 if not TYPE_CHECKING:  # NumPy, and for the reports of a training torch, are loaded when a name is first used

@@ -25,6 +25,7 @@ from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models.ngram import Ngram
+from charrnn.models.ngram_mixture import NgramMixture
 from charrnn.models.numpy_model import NumpyHMM, NumpyModel
 from charrnn.models.states import States, read_states
 from charrnn.scores import NATS_PER_BIT, Score
@@ -62,14 +63,17 @@ class TextModel:
     lone surrogate or a NUL, unless that is the boundary.
     """
 
-    def __init__(self, name: str | PathLike[str] | None = None) -> None:
+    def __init__(self, name: str | PathLike[str] | None = None, *, network: bool = False) -> None:
         """Load a model from a run folder, a model file or a name under ./checkpoints; by default the newest run there.
+        Of a mixture of a network and an n-gram model, load with `network` the network alone.
 
         Raises CharRNNError if there is none or the file is damaged.
         """
         self.path = run_dir.find_model(None if name is None else path("the model", name))
+        if switch("network", network):
+            inference.check_mixtures("network=True", [self.path])
         self._model: LanguageModel
-        self._model, self._vocabulary = inference.load(self.path)
+        self._model, self._vocabulary = inference.load(self.path, network_only=network)
         self._documents = inference.documents(self.path)
         self._copies: CopyIndex | None = None
 
@@ -77,15 +81,21 @@ class TextModel:
         return f"<charrnn.TextModel: {self._kind()}, {len(self._vocabulary):,} characters, {self.path}>"
 
     def _kind(self) -> str:
-        """Describe the model as `charrnn info` does."""
-        model = self._model
+        """Describe the model as `charrnn info` does; of a mixture the network, and the order of its n-gram model."""
+        model = self._network
+        counted = f" with {self._model.ngram.order}-grams" if isinstance(self._model, NgramMixture) else ""
         if isinstance(model, Ngram):
             return f"ngram of order {model.order}"
         if isinstance(model, NumpyHMM):
-            return f"hmm of {len(model.transition)} states"
+            return f"hmm of {len(model.transition)} states{counted}"
         assert isinstance(model, NumpyModel)
         of = model.architecture
-        return f"{of.num_layers} x {of.hidden_size} {of.cell}" + ", bidirectional" * of.bidirectional
+        return f"{of.num_layers} x {of.hidden_size} {of.cell}" + ", bidirectional" * of.bidirectional + counted
+
+    @property
+    def _network(self) -> LanguageModel:
+        """The network of a mixture, or the model itself."""
+        return self._model.network if isinstance(self._model, NgramMixture) else self._model
 
     @property
     def characters(self) -> str:
@@ -267,17 +277,20 @@ class TextModel:
 
     def states(self, content: str) -> States:
         """Return the states after each of the N characters of a text: `hidden` (N, L, H) for L layers of H units, for
-        an LSTM also `cell` (N, L, H), and for a bidirectional model also `backward`; see `States`.
+        an LSTM also `cell` (N, L, H), and for a bidirectional model also `backward`; see `States`. Those of a mixture
+        are its network's.
 
         Raises MisuseError for an n-gram model, which has none.
         """
         if isinstance(self._model, Ngram):
             raise MisuseError(f"{self.path} is an n-gram model and has no states; load a network or an hmm.")
-        assert isinstance(self._model, NumpyModel | NumpyHMM)
-        return read_states(self._model, self.encode(content), self._vocabulary.boundary_tokens)
+        network = self._network
+        assert isinstance(network, NumpyModel | NumpyHMM)
+        return read_states(network, self.encode(content), self._vocabulary.boundary_tokens)
 
     def torch_module(self) -> Network:
-        """Load the model once more, as a torch.nn.Module in evaluation mode, on the CPU and in fp32.
+        """Load the network once more, as a torch.nn.Module in evaluation mode, on the CPU and in fp32; that of a
+        mixture knows nothing of its counts.
 
         `module(tokens, state) -> (logits, state)` reads tokens (B, T) of `encode` from a state, which begins as
         `module.initial_state(B)`, and predicts the next ones: logits (B, T, V), without the escape. Raises MisuseError

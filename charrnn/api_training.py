@@ -46,16 +46,16 @@ class TrainedRun:
 
     @property
     def score(self) -> Score | None:
-        """The best model's score on the validation split; None if training was stopped before the first evaluation."""
-        return None if self.best is None else Score(self.best.nats, self.best.characters, self.best.correct)
+        """The best model's score on the validation split; None if training was stopped before the first evaluation. The
+        nats of a mixture are its own, and its accuracy is that of its network."""
+        return None if self.best is None else Score(self.best.model_nats, self.best.characters, self.best.correct)
 
     def model(self) -> TextModel:
         """Load the best model."""
         return TextModel(self.path)
 
     def __repr__(self) -> str:
-        best = self.best
-        score = "not evaluated" if best is None else f"validation {best.bits_per_character:.4f} bits/char"
+        score = "not evaluated" if self.score is None else f"validation {self.score.bits_per_character:.4f} bits/char"
         return f"<charrnn.TrainedRun: {self.reason}, {score}, {self.path}>"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from charrnn.checkpoints import mixture_parts, safetensors_file
 from charrnn.data.documents import Documents
 from charrnn.data.vocabulary import Vocabulary
+from charrnn.errors import MisuseError
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture
 from charrnn.models.ngram_mixture import NgramMixture
@@ -44,6 +46,16 @@ def _model(path: Path, contents: safetensors_file.Contents) -> Model:
         raise safetensors_file.damaged(path, "its header promises other sizes than its tensors have")
     safetensors_file.check_weights(path, architecture.shapes(len(vocabulary)), contents.weights)
     return build(architecture, contents.arrays)
+
+
+def check_mixtures(option: str, paths: Sequence[Path]) -> None:
+    """Raise MisuseError where an option asks for the network of a model that is no mixture."""
+    for path in paths:
+        content = safetensors_file.read(path).content
+        if content.get("mixture") is None:
+            counted = content["config"]["model"]["cell"] == "ngram"
+            kind = "an n-gram model, and has none" if counted else "a network without counts"
+            raise MisuseError(f"{option} is the network of a mixture alone, but {path} is {kind}; leave it out.")
 
 
 def documents(path: Path) -> Documents:

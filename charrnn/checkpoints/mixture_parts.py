@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from charrnn.checkpoints.safetensors_file import NGRAM, Contents, damaged, garbled
+from charrnn.checkpoints.safetensors_file import NGRAM, TYPES, Contents, damaged, garbled
 from charrnn.models import ngram
 from charrnn.models.ngram_mixture import Weights
 
@@ -19,6 +20,14 @@ def check(contents: Contents) -> None:
         raise damaged(contents.path, "it holds the counts of a mixture, and its header names none")
     if mixture is not None and not ngram.fits(mixture["order"], contents.tables):
         raise damaged(contents.path, "its header promises other counts than it holds")
+
+
+def size(contents: Contents) -> tuple[int, int]:
+    """Return how many counts the n-gram model has, and the bytes of its tables."""
+    kinds = {name: kind for name, (kind, _) in contents.locations.items()}
+    shapes = {name: math.prod(shape) for name, shape in contents.shapes.items() if name.startswith(NGRAM)}
+    counts = sum(length for name, length in shapes.items() if name.endswith("/counts"))
+    return counts, sum(length * TYPES[kinds[name]].itemsize for name, length in shapes.items())
 
 
 def read(contents: Contents) -> tuple[ngram.Ngram, Weights]:

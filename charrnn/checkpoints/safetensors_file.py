@@ -29,7 +29,7 @@ GRAMS = "grams/"  # prefix of an n-gram model's tables
 NGRAM = "ngram/"  # prefix of the tables of a mixture's n-gram model, before their own
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
 _COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
-_TYPES = {**_FLOATS, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
+TYPES = {**_FLOATS, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
 # of tensors to write, by torch's and NumPy's names, in the order in which the safetensors library writes them
 _NAMES = {"int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32", "uint16": "U16"}
 _NAMES |= {"uint8": "U8"}
@@ -181,7 +181,7 @@ def _arrays(contents: Contents, file: BinaryIO, shapes: Shapes) -> dict[str, npt
         kind, offset = contents.locations[name]
         file.seek(offset)
         # read, not mapped: all weights are needed at once
-        array = np.fromfile(file, _TYPES[kind], math.prod(shape))
+        array = np.fromfile(file, TYPES[kind], math.prod(shape))
         if array.size != math.prod(shape):
             raise damaged(contents.path, f"{name} is cut off")
         if kind in _FLOATS and (name.startswith(TEACHER) or not name.startswith(EXTRA)) and not _finite(array):
@@ -243,7 +243,7 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
         for name, entry in tree.items():
             kind, shape = str(entry["dtype"]), tuple(int(side) for side in entry["shape"])
             begin, end = (int(offset) for offset in entry["data_offsets"])
-            types = _TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith((GRAMS, NGRAM)) else _FLOATS
+            types = TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith((GRAMS, NGRAM)) else _FLOATS
             if kind not in types:
                 raise damaged(path, f"{name} is of type {kind}")
             if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
 from charrnn.cli import ensemble
 from charrnn.cli.console import bar, escaped, note, put, put_line, put_page, stdin, width
 from charrnn.cli.dynamic_options import dynamic_evaluator
-from charrnn.cli.open_model import check_trainable, find_model, language_model, open_model
+from charrnn.cli.open_model import check_trainable, find_model, held_out, language_model, open_model
 from charrnn.cli.options import (
     CONTEXT,
     Command,
@@ -23,10 +23,10 @@ from charrnn.cli.options import (
     encoding_errors_option,
     encoding_option,
     model_option,
+    network_option,
     option,
 )
 from charrnn.errors import MisuseError
-from charrnn.messages import counted
 from charrnn.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class EvaluateOptions(NamedTuple):
     models: tuple[str, ...]
     ensemble: bool
     weights: str | None
+    network: bool
     per_line: bool
     per_char: bool
     per_document: bool
@@ -96,6 +97,7 @@ class EvaluateOptions(NamedTuple):
 @click.argument("texts", nargs=-1, metavar="[TEXT...]", shell_complete=complete_files)
 @model_option("Input", "Run folder, model file or name; repeat it to compare. [default: the newest run]", multiple=True)
 @ensemble.ensemble_options("Input")
+@network_option("Input")
 @encoding_option("Encoding of the texts.")
 @encoding_errors_option()
 @option("Scoring", "--exact", "Read each text in a single pass, however long that takes.", is_flag=True)
@@ -142,6 +144,10 @@ def evaluate(**given: Any) -> None:
     apart = FILE_BOUNDARY
     readers = [TextReader([n], encoding, stdin(), errors=errors, boundary=apart, say=note) for n in names]
     models = [(name, find_model(name)) for name in chosen.models or (None,)]
+    if chosen.network:
+        from charrnn.checkpoints import inference
+
+        inference.check_mixtures("--network", [path for _, path in models])
     sources: list[Source] = [
         (name, "".join(reader.pieces(may_be_empty=chosen.in_parts)))
         for name, reader in zip(names, readers, strict=True)
@@ -204,7 +210,7 @@ def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, P
     from charrnn.data.documents import join_files
 
     for name, path in models:
-        model, vocabulary = language_model(path, "cpu")
+        model, vocabulary = language_model(path, "cpu", chosen.network)
         for source, content in sources:
             assert isinstance(content, str)
             content = join_files(content, "\n" if chosen.per_line else vocabulary.boundary)
@@ -217,7 +223,7 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
     from charrnn.evaluation import baselines
     from charrnn.models import torch_model
 
-    header, model = open_model(path, chosen.device)
+    header, model = open_model(path, chosen.device, chosen.network)
     label = str(name or path.parent)
     evaluator = None
     if chosen.dynamic:
@@ -226,7 +232,7 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
         evaluator = dynamic_evaluator(path, header, model, rate, decay, tune=bool(sources or header.corpus.test))
     scorer = baselines.BaselineScorer(header, path, note)
     boundary = "\n" if chosen.per_line else header.vocabulary.boundary
-    for source, given in sources or [_held_out(header, path)]:
+    for source, given in sources or [held_out(header, path)]:
         given = join_files(given, boundary) if isinstance(given, str) else given
         rows = _Rows(chosen, name, path, source)
         if chosen.per_line or chosen.per_document:
@@ -257,12 +263,13 @@ def _score_ensemble(chosen: EvaluateOptions, paths: list[Path], sources: list[So
     tune = bool(sources or headers[0].corpus.test)
 
     def load(path: Path) -> tuple[LanguageModel, Vocabulary]:
-        header, model = open_model(path, chosen.device)  # torch reads a long text in three quarters of NumPy's time
+        # torch reads a long text in three quarters of NumPy's time
+        header, model = open_model(path, chosen.device, chosen.network)
         return torch_model.language_model(model), header.vocabulary
 
     model, vocabulary = ensemble.open_mixture(chosen.models, paths, load, chosen.weights, tune=tune)
     scorer = baselines.BaselineScorer(headers[0], paths[0], note)
-    for source, given in sources or [_held_out(headers[0], paths[0])]:
+    for source, given in sources or [held_out(headers[0], paths[0])]:
         given = join_files(given, "\n" if chosen.per_line else vocabulary.boundary) if isinstance(given, str) else given
         rows, content = _Rows(chosen, label, paths[0], source), given if isinstance(given, str) else given.text
         tokens = vocabulary.encode(content)
@@ -299,8 +306,13 @@ def _row(
     """Score one text with one model; returns what JSON says of it."""
     from charrnn.evaluation import cloze, scoring
     from charrnn.models.likelihood import check_finite
+    from charrnn.models.torch_mixture import TorchMixture
 
     both = header.config.model.bidirectional and evaluator is None
+    mixture, network = {}, model
+    if isinstance(model, TorchMixture):
+        network = cast(Any, model.network)
+        mixture = {"mixture": {"order": model.ngram.order, "weights": model.weights.table.tolist()}}
     sides = None
     with bar(len(tokens) * (3 if both else 1)) as shown:
         if evaluator is not None:
@@ -309,7 +321,7 @@ def _row(
             result = scoring.evaluate(model, header.vocabulary, tokens, exact=exact, progress=shown.update)
             score, mode = result.score, {"mode": "static"}
             if both:
-                sides = cloze.score(model, header.vocabulary, tokens, result, exact=exact, progress=shown.update)
+                sides = cloze.score(network, header.vocabulary, tokens, result, exact=exact, progress=shown.update)
     check_finite(score.nats + (sides.backward.nats + sides.cloze.nats if sides else 0.0))
     if evaluator is None and result.needs_single_pass:
         note(f"{label} does not forget what it read, so parallel segments would not agree: it was scored in one pass.")
@@ -317,22 +329,10 @@ def _row(
         "model": label,
         "text": source,
         **mode,
+        **mixture,
         **score.fields,
         **(cloze.fields(sides.backward, sides.cloze) if sides else {}),
     }
-
-
-def _held_out(header: Header, path: Path) -> Source:
-    """Return the held-out split of a model's corpus, and say that it is scored."""
-    from charrnn.checkpoints import training_corpus
-
-    kind, split = training_corpus.held_out(header, path, say=note)
-    note(f"Scoring the {kind} of {header.corpus.name} ({counted(len(split), 'character')}).")
-    name = kind.removesuffix(" split")
-    repeated = (header.corpus.repeated or {}).get(name)
-    if repeated is not None and repeated.repeated:
-        note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
-    return f"{header.corpus.name} ({kind})", split
 
 
 class _Rows:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from charrnn.checkpoints import base_model, model_file, run_dir
+from charrnn.checkpoints import base_model, mixture_parts, model_file, run_dir, safetensors_file
 from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
@@ -31,9 +31,13 @@ def summary(run: Path) -> str:
     except CharRNNError as error:
         return f"({error})"
     kind = header.config.model
-    score = f"{header.latest.bits_per_character:.4f} bits/char" if header.latest else "not yet evaluated"
+    latest = header.latest
+    score = "not yet evaluated"
+    if latest is not None:
+        score = f"{Score(latest.model_nats, latest.characters).bits_per_character:.4f} bits/char"
     both = " bidirectional" if kind.bidirectional else ""
-    return f"{kind.kind}{both}, {score}, {shown(header.corpus.name)}"
+    mixed = f" with {header.mixture.order}-grams" if header.mixture else ""
+    return f"{kind.kind}{both}{mixed}, {score}, {shown(header.corpus.name)}"
 
 
 def page(path: Path, header: Header, width: int = 80) -> str:
@@ -52,6 +56,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "config": loading.to_dict(header.config),
         "parameters": header.parameters,
+        "mixture": _mixture(path, header),
         "characters_read": header.characters_read,
         "flops": header.flops,
         "vocabulary": {
@@ -63,6 +68,9 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
         "corpus": {**asdict(card), "characters": card.characters},
         "init_from": base_model.name(header.config),
         "validation": None if latest is None else Score(latest.nats, latest.characters, latest.correct).fields,
+        "mixture_validation": None
+        if latest is None or latest.mixture_nats is None
+        else {"nats": latest.mixture_nats, "bits_per_character": latest.mixture_bits},
         "baselines": None
         if header.baselines is None
         else {
@@ -76,6 +84,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
                 "seconds": record.seconds,
                 "training_bits_per_character": record.training_bits_per_character,
                 "bits_per_character": record.bits_per_character,
+                "mixture_bits_per_character": record.mixture_bits,
                 "cloze_bits_per_character": None if record.cloze is None else record.cloze.bits_per_character,
             }
             for record in header.history
@@ -109,6 +118,10 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     if repeated:
         told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]
         rows.append(("repeated", f"{' and '.join(told)} also stand in the training split"))
+    if (mixture := _mixture(path, header)) is not None:
+        weights, size = [one for row in mixture["weights"] for one in row], mixture["bytes"] / 1e6
+        of = f"n-gram model of order {mixture['order']}, {mixture['counts']:,} counts ({size:.1f} MB of the file)"
+        rows.insert(3, ("mixture", f"{of}, weight {min(weights):.2f} to {max(weights):.2f} by context"))
     if vocabulary.unseen:
         rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
     if (base := base_model.name(header.config)) is not None:
@@ -125,7 +138,10 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
         else:
             rows.append(("trained", f"counted once, {trained}"))
         accuracy = latest.correct / latest.characters
-        rows.append(("validation", f"{latest.bits_per_character:.4f} bits/char, {accuracy:.2%} predicted right"))
+        of_network = f"{latest.bits_per_character:.4f} bits/char, {accuracy:.2%} predicted right"
+        if header.mixture is not None and latest.mixture_bits is not None:
+            of_network = f"{latest.mixture_bits:.4f} bits/char, mixed with n-grams; the network alone {of_network}"
+        rows.append(("validation", of_network))
         if latest.cloze is not None and latest.backward_nats is not None:
             backward = Score(latest.backward_nats, latest.characters)
             rows.append(
@@ -140,6 +156,14 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
             if scores is not None:
                 rows.append(("baselines", f"{_named(scores)} bits/char ({split})"))
     return rows
+
+
+def _mixture(path: Path, header: Header) -> dict[str, Any] | None:
+    """Return what JSON says of a mixture's counts and weights."""
+    if header.mixture is None:
+        return None
+    counts, size = mixture_parts.size(safetensors_file.read(path))
+    return {**asdict(header.mixture), "counts": counts, "bytes": size}
 
 
 def _architecture(header: Header) -> str:

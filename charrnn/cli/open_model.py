@@ -11,6 +11,7 @@ from charrnn.messages import counted
 
 if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
+    from charrnn.data.corpus import Split
     from charrnn.data.decoding import Errors
     from charrnn.data.spool import Codes
     from charrnn.data.vocabulary import Vocabulary
@@ -27,29 +28,34 @@ def find_model(name: str | None) -> Path:
     return path
 
 
-def open_model(path: Path, device: str) -> tuple[Header, Any]:
-    """Open a model on a device: a torch module, or of an n-gram model its tables."""
+def open_model(path: Path, device: str, network_only: bool = False) -> tuple[Header, Any]:
+    """Open a model on a device: a torch module, of a mixture also its counts unless `network_only`, or of an n-gram
+    model its tables."""
     from charrnn.checkpoints import inference, model_file
     from charrnn.device import choose_device, keep_freed_memory
+    from charrnn.models.torch_mixture import TorchMixture
 
     keep_freed_memory()
     chosen = choose_device(device, note)
     header = model_file.read_header(path)
     if header.config.model.counted:
         return header, inference.load(path)[0]
-    header, model = model_file.read_model(path)
-    return header, model.to(chosen)
+    if header.mixture is None or network_only:
+        return header, model_file.read_model(path)[1].to(chosen)
+    header, mixture = model_file.read_mixture(path)
+    assert isinstance(mixture, TorchMixture)
+    return header, mixture._replace(network=mixture.network.to(chosen))
 
 
-def language_model(path: Path, device: str) -> tuple[LanguageModel, Vocabulary]:
+def language_model(path: Path, device: str, network_only: bool = False) -> tuple[LanguageModel, Vocabulary]:
     """Open a model to generate or score lines with: on the CPU without torch, which takes seconds to load."""
     if device == "cpu":
         from charrnn.checkpoints import inference
 
-        return inference.load(path)
+        return inference.load(path, network_only=network_only)
     from charrnn.models import torch_model
 
-    header, model = open_model(path, device)
+    header, model = open_model(path, device, network_only)
     return torch_model.language_model(model), header.vocabulary
 
 
@@ -74,29 +80,46 @@ def whole_document(
 
 
 def adapted_model(
-    path: Path, device: str, name: str, encoding: str, rate: float | None, errors: Errors = "strict"
+    path: Path,
+    device: str,
+    name: str,
+    encoding: str,
+    rate: float | None,
+    errors: Errors = "strict",
+    *,
+    network_only: bool = False,
 ) -> tuple[LanguageModel, Vocabulary]:
-    """Open a model that has learned from a text by dynamic evaluation; the model file stays as it is."""
+    """Open a model that has learned from a text by dynamic evaluation; the model file stays as it is, and so do the
+    counts of a mixture."""
     from charrnn.data import text_files
     from charrnn.evaluation import dynamic, dynamic_tuning
     from charrnn.models import numpy_model, torch_model
     from charrnn.models.architecture import Architecture
+    from charrnn.models.ngram_mixture import NgramMixture
+    from charrnn.models.torch_mixture import TorchMixture
 
-    header, model = open_model(path, device)
+    header, model = open_model(path, device, network_only)
     check_trainable("--adapt", header)
     boundary = header.vocabulary.boundary
     content = text_files.read([name], encoding, stdin(), errors=errors, boundary=boundary, say=note)
     rule = dynamic_tuning.load_rule(path) or dynamic.UpdateRule()
     rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
+    network: Any = model.network if isinstance(model, TorchMixture) else model
     with bar(len(content)) as shown:
-        model, score = dynamic.adapt(model, header.vocabulary, header.vocabulary.encode(content), rule, shown.update)
+        tokens = header.vocabulary.encode(content)
+        network, score = dynamic.adapt(network, header.vocabulary, tokens, rule, shown.update)
     read, bits = counted(len(content), "character"), score.bits_per_character
     note(f"Adapted to {name}: {read}, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
-    if model.embedding.device.type != "cpu":
-        return torch_model.language_model(model), header.vocabulary
-    architecture = Architecture.of(header.config.model.model_dump())
-    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    return numpy_model.build(architecture, arrays), header.vocabulary
+    adapted: LanguageModel
+    if network.embedding.device.type != "cpu":
+        adapted = torch_model.language_model(network)
+    else:
+        architecture = Architecture.of(header.config.model.model_dump())
+        arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        adapted = numpy_model.build(architecture, arrays)
+    if isinstance(model, TorchMixture):
+        adapted = NgramMixture(adapted, model.ngram, model.weights)
+    return adapted, header.vocabulary
 
 
 def check_trainable(option: str, header: Header) -> None:
@@ -119,3 +142,16 @@ def training_codes(paths: list[Path], *, needed: bool) -> Codes | None:
             raise
         note(str(error))
         return None
+
+
+def held_out(header: Header, path: Path) -> tuple[str, Split]:
+    """Return the held-out split of a model's corpus, and say that it is scored."""
+    from charrnn.checkpoints import training_corpus
+
+    kind, split = training_corpus.held_out(header, path, say=note)
+    note(f"Scoring the {kind} of {header.corpus.name} ({counted(len(split), 'character')}).")
+    name = kind.removesuffix(" split")
+    repeated = (header.corpus.repeated or {}).get(name)
+    if repeated is not None and repeated.repeated:
+        note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
+    return f"{header.corpus.name} ({kind})", split

@@ -93,6 +93,11 @@ def model_option(group: str, help: str, *, multiple: bool = False) -> Callable[[
     return option(group, names, help, multiple=multiple, metavar="MODEL", shell_complete=complete_runs)
 
 
+def network_option(group: str) -> Callable[[Function], Function]:
+    """Declare --network."""
+    return option(group, "--network", "The network of a mixture alone, without its counts.", is_flag=True)
+
+
 def encoding_option(help: str) -> Callable[[Function], Function]:
     """Declare --encoding."""
     return option("Input", "--encoding", f"{help} [default: utf-8]", metavar="NAME")

@@ -65,11 +65,11 @@ def test_numpy_reads_the_mixture_or_its_network_alone(network: Path, mixture: Pa
         each.logits(each.read(tokens, each.initial_state(1))[0])
         for each in (cast(LanguageModel, one) for one in (model, before, alone, model.ngram))
     )
-    close(alone_logits, network_logits)
+    close(alone_logits, network_logits, 1e-5)
     p, known_p, counted = (
         np.exp(each) / np.exp(each).sum(-1, keepdims=True) for each in (logits, network_logits, counted_logits)
     )
-    shares = np.median((p - known_p) / (counted - known_p), -1).ravel().round(6).tolist()
+    shares = np.median((p - known_p) / (counted - known_p), -1).ravel().round(3).tolist()
     assert set(shares) <= {weight for row in WEIGHTS for weight in row}
     assert len(set(shares)) > 1
 

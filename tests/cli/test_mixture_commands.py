@@ -1,0 +1,214 @@
+"""Claims about mixtures on the command line and in Python: the file is a model like any other, and so is its network
+alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import charrnn as package
+from charrnn.checkpoints import model_file
+from charrnn.errors import MisuseError
+from charrnn.models.factory import Network
+from tests.cli.test_ensemble import printed
+from tests.cli.test_main import assert_sentence
+from tests.conftest import Charrnn, close
+from tests.mixture_files import WEIGHTS, write_mixture
+from tests.test_layout import LIGHT, loaded_by_command
+
+ALL = ((1.0,),)  # the n-gram model has the whole weight
+
+
+@pytest.fixture(scope="module")
+def mixtures(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Write mixtures of both networks of the runs, each in a copy of its run folder."""
+    folder, made = tmp_path_factory.mktemp("mixtures"), {}
+    for kind, name, weights in (
+        ("causal", "causal", WEIGHTS),
+        ("bidirectional", "bidirectional", WEIGHTS),
+        ("causal", "counts", ALL),
+    ):
+        shutil.copytree(runs[kind], folder / name)
+        files = runs[kind] / "best.safetensors", runs["ngram"] / "best.safetensors", folder / name / "best.safetensors"
+        write_mixture(*files, weights)
+        made[name] = str(folder / name)
+    return made
+
+
+@pytest.fixture
+def text(here: Path) -> str:
+    Path("other.txt").write_text("the quick 鸟 brown dog\nfox jugs\n" * 3, encoding="utf-8")
+    return "other.txt"
+
+
+def nats(charrnn: Charrnn, *arguments: str) -> np.ndarray:
+    lines = printed(charrnn, "evaluate", "--per-char", "--json", *arguments).splitlines()
+    return np.array([json.loads(line)["nats"] for line in lines])
+
+
+@pytest.mark.parametrize("kind", ["causal", "bidirectional"])
+def test_every_way_of_scoring_scores_the_mixture(
+    kind: str, mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    each = nats(charrnn, "-m", mixtures[kind], text)
+    scored = json.loads(printed(charrnn, "evaluate", "--json", "--exact", "-m", mixtures[kind], text))
+    close(scored["nats"], each.sum(), 1e-5)
+    close(package.load(mixtures[kind]).bits(Path(text).read_text("utf-8")) * np.log(2), each, 1e-5)
+    assert scored["mixture"] == {"order": scored["mixture"]["order"], "weights": [list(row) for row in WEIGHTS]}
+    line = "the quick 鸟 brown dog"
+    (first, *_) = printed(charrnn, "evaluate", "--per-line", "--json", "-m", mixtures[kind], text).splitlines()
+    close(json.loads(first)["nats"], each[: len(line) + 1].sum(), 1e-5)
+
+
+def test_the_network_alone_is_scored_as_its_own_file_is(
+    runs: dict[str, Path], mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    for arguments in ((), ("--per-line",), ("--per-char",), ("--dynamic", "--dynamic-rate", "0.1")):
+        found, alone = (
+            [json.loads(line) for line in printed(charrnn, "evaluate", *arguments, "--json", *model, text).splitlines()]
+            for model in (("--network", "-m", mixtures["causal"]), ("-m", str(runs["causal"])))
+        )
+        close([each["nats"] for each in found], [each["nats"] for each in alone], 1e-5)
+        assert not any("mixture" in each for each in found)
+
+
+def test_dynamic_evaluation_of_a_whole_weight_of_counts_is_that_of_the_counts(
+    runs: dict[str, Path], mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    dynamic = ("evaluate", "--json", "--dynamic", "--dynamic-rate", "0.1", text, "-m")
+    counted = json.loads(printed(charrnn, "evaluate", "--json", text, "-m", str(runs["ngram"])))["nats"]
+    close(json.loads(printed(charrnn, *dynamic, mixtures["counts"]))["nats"], counted, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-n", "30", "-p", "the "), ("-k", "3", "-n", "9"), ("--each-line", "-n", "9"), ("--beam", "3", "-n", "9")],
+)
+def test_samples_of_a_mixture_and_of_its_network(
+    arguments: tuple[str, ...], runs: dict[str, Path], mixtures: dict[str, str], charrnn: Charrnn
+) -> None:
+    seed = () if "--beam" in arguments else ("--seed", "3")
+
+    def texts(*model: str) -> list[str]:
+        given = {"stdin": "the\nfox\n"} if "--each-line" in arguments else {}
+        lines = printed(charrnn, "sample", *arguments, *seed, "--json", "-m", *model, **given).splitlines()
+        return [json.loads(line)["text"] for line in lines]
+
+    assert texts(mixtures["causal"], "--network") == texts(str(runs["causal"]))
+    assert texts(mixtures["counts"]) == texts(str(runs["ngram"]))
+    assert texts(mixtures["causal"])
+
+
+def test_a_mixture_fills_gaps_with_the_joint_head_of_its_network(mixtures: dict[str, str], charrnn: Charrnn) -> None:
+    for more in ((), ("--network",)):
+        given = ("sample", "-m", mixtures["bidirectional"], "--infill", "the qu_ck brown", *more)
+        assert printed(charrnn, *given) == "the quick brown\n"
+
+
+def test_a_mixture_adapts_its_network_and_keeps_its_counts(
+    runs: dict[str, Path], mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    adapted = ("sample", "--adapt", text, "--adapt-rate", "0.2", "-n", "20", "--seed", "1", "-m")
+    before = (Path(mixtures["causal"]) / "best.safetensors").read_bytes()
+    assert printed(charrnn, *adapted, mixtures["causal"], "--network") == printed(
+        charrnn, *adapted, str(runs["causal"])
+    )
+    counted = printed(charrnn, "sample", "-n", "20", "--seed", "1", "-m", str(runs["ngram"]))
+    assert printed(charrnn, *adapted, mixtures["counts"]) == counted
+    assert (Path(mixtures["causal"]) / "best.safetensors").read_bytes() == before
+
+
+def test_an_ensemble_takes_mixtures_or_their_networks(
+    runs: dict[str, Path], mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    half = ("--ensemble", "--weights", "1,1")
+    both = ("-m", mixtures["causal"], "-m", mixtures["bidirectional"])
+    parts = [nats(charrnn, "-m", mixtures[kind], text) for kind in ("causal", "bidirectional")]
+    close(nats(charrnn, *half, *both, text), -np.log((np.exp(-parts[0]) + np.exp(-parts[1])) / 2), 1e-5)
+    alone = ("-m", str(runs["causal"]), "-m", str(runs["bidirectional"]))
+    close(nats(charrnn, *half, *both, "--network", text), nats(charrnn, *half, *alone, text), 1e-5)
+    content = Path(text).read_text("utf-8")
+    mixed = package.ensemble([mixtures["causal"], package.load(mixtures["bidirectional"])], [1, 1])
+    close(mixed.bits(content) * np.log(2), nats(charrnn, *half, *both, text), 1e-5)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("causal", "a network without counts"), ("ngram", "an n-gram model")])
+@pytest.mark.parametrize("command", [("sample", "-n", "5"), ("evaluate",), ("evaluate", "--per-line")])
+def test_what_is_no_mixture_has_no_network_to_ask_for(
+    command: tuple[str, ...], kind: str, told: str, runs: dict[str, Path], text: str, charrnn: Charrnn
+) -> None:
+    texts = () if command[0] == "sample" else (text,)
+    result = charrnn(*command, "--network", "-m", str(runs[kind]), *texts)
+    assert_sentence(result, 2)
+    assert told in result.stderr
+    with pytest.raises(MisuseError, match=told):
+        package.load(runs[kind], network=True)
+
+
+def test_info_names_the_counts_and_what_they_weigh(mixtures: dict[str, str], charrnn: Charrnn) -> None:
+    path = Path(mixtures["causal"]) / "best.safetensors"
+    header, model = model_file.read_mixture(path)
+    assert not isinstance(model, Network)
+    tables = model.ngram.tables()
+    counts = sum(len(table) for name, table in tables.items() if name.endswith("counts"))
+    size = sum(table.nbytes for table in tables.values())
+    page = " ".join(printed(charrnn, "info", "-m", mixtures["causal"]).split())
+    assert f"mixture n-gram model of order {model.ngram.order}, {counts:,} counts ({size / 1e6:.1f} MB of the" in page
+    assert "weight 0.20 to 0.90 by context" in page
+    assert header.latest is not None
+    assert f"{header.latest.mixture_bits:.4f} bits/char, mixed with n-grams; the network alone" in page
+    assert "architecture 2 x 5 lstm, embedding 4" in page
+    found: dict[str, Any] = json.loads(printed(charrnn, "info", "--json", "-m", mixtures["causal"]))
+    weights = [list(row) for row in WEIGHTS]
+    assert found["mixture"] == {"order": model.ngram.order, "weights": weights, "counts": counts, "bytes": size}
+    assert found["mixture_validation"]["bits_per_character"] == header.latest.mixture_bits
+    assert found["validation"]["bits_per_character"] == header.latest.bits_per_character
+    assert found["parameters"] == header.parameters
+
+
+def test_the_list_of_runs_says_which_are_mixtures(mixtures: dict[str, str], here: Path, charrnn: Charrnn) -> None:
+    (here / "checkpoints").mkdir()
+    (here / "checkpoints" / "mixed").symlink_to(mixtures["causal"], target_is_directory=True)
+    listed = printed(charrnn, "info").splitlines()[1]
+    header = model_file.read_header(Path(mixtures["causal"]) / "best.safetensors")
+    assert header.latest is not None
+    assert header.mixture is not None
+    assert f"2 x 5 lstm with {header.mixture.order}-grams, {header.latest.mixture_bits:.4f} bits/char" in listed
+
+
+def test_a_mixture_in_python_shows_the_states_of_its_network(runs: dict[str, Path], mixtures: dict[str, str]) -> None:
+    model, alone = package.load(mixtures["causal"]), package.load(mixtures["causal"], network=True)
+    before = package.load(runs["causal"])
+    assert "2 x 5 lstm with " in repr(model)
+    assert "-grams, " not in repr(alone)
+    close(model.states("the fox").hidden, before.states("the fox").hidden, 1e-5)
+    close(alone.bits("the fox"), before.bits("the fox"), 1e-5)
+    assert alone.sample("the ", 20, seed=1) == before.sample("the ", 20, seed=1)
+    assert model.sample("the ", 20, seed=1) == package.load(mixtures["causal"]).sample("the ", 20, seed=1)
+    module, expected = model.torch_module().state_dict(), before.torch_module().state_dict()
+    assert all(torch.equal(weights, expected[name]) for name, weights in module.items())
+
+
+def test_a_mixture_samples_and_scores_lines_without_torch_or_pydantic(mixtures: dict[str, str]) -> None:
+    model = ("-m", mixtures["causal"])
+    for more in ((), ("--network",)):
+        assert loaded_by_command(["sample", "-n", "9", *model, *more])[1] == LIGHT
+        assert loaded_by_command(["evaluate", "--per-line", "-", *model, *more], "fox\n")[1] == LIGHT
+
+
+def test_a_mixture_is_compared_with_the_best_ngram_model(
+    runs: dict[str, Path], mixtures: dict[str, str], charrnn: Charrnn
+) -> None:
+    """Its own counts may be pruned; the baseline is what it would be for the network alone."""
+    scored = [
+        json.loads(printed(charrnn, "evaluate", "--json", "-m", name))["baselines"]
+        for name in (mixtures["causal"], str(runs["causal"]))
+    ]
+    assert scored[0] == scored[1]
+    assert scored[0]["ngram"]
