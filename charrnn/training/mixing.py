@@ -12,6 +12,7 @@ from charrnn.config.schema import Config
 from charrnn.data.corpus import Corpus
 from charrnn.evaluation import baselines, mixture_weights
 from charrnn.evaluation.mixture_weights import Doubles, Known
+from charrnn.models import ngram
 from charrnn.models.factory import Network
 from charrnn.models.ngram import Ngram
 from charrnn.models.ngram_mixture import Weights
@@ -19,7 +20,8 @@ from charrnn.models.torch_mixture import TorchMixture
 
 MAX_CHARACTERS = 1 << 23  # of a training split that is counted without being asked: some 20 seconds, 2 GB
 MIN_GAIN = 0.005  # of the network's nats, for a mixture without being asked
-MAX_BYTES = 1 << 26  # of tables, without being asked
+MAX_BYTES = 1 << 24  # of tables; n-grams are dropped from larger ones
+LEAST_THRESHOLD = 0.05  # nats that the first of these are worth
 
 
 class Counts:
@@ -54,13 +56,18 @@ class Counts:
 
 def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int | None = None) -> Counts | None:
     """Count the n-gram model that a network is mixed with, of the order that predicts the validation split best; None
-    where none is wanted, or its tables would be too large. `best` is that model or its `order` is known, if any is."""
+    where none is wanted. `best` is that model or its `order` is known, if any is."""
     required = config.model.mixture == "ngram"
     if config.model.mixture == "none" or (best is None and order is None and not required):
         return None
     if best is None or corpus.vocabulary.unseen:
         best = baselines.best_ngram(corpus, order if best is None else best.order, inherited=True)
-    model = best
-    if sum(table.nbytes for table in model.tables().values()) > MAX_BYTES and not required:
-        return None
-    return Counts(model, corpus, required)
+    return Counts(_small(best), corpus, required)
+
+
+def _small(model: Ngram) -> Ngram:
+    """Drop from large tables as few n-grams as need be."""
+    pruned, threshold = model, LEAST_THRESHOLD
+    while pruned.nbytes > MAX_BYTES:
+        pruned, threshold = ngram.prune(model, threshold), 2 * threshold
+    return pruned

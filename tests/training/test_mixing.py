@@ -163,12 +163,19 @@ def test_a_bidirectional_network_is_mixed_forwards(here: Path) -> None:
     assert latest.judged_bits == pytest.approx(sum(three) / 3 / NATS_PER_BIT / latest.characters)
 
 
-@pytest.mark.parametrize("limit", [{"MAX_CHARACTERS": 5000}, {"MAX_BYTES": 1000}])
-def test_what_is_large_is_counted_only_if_asked_for(
-    here: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
-) -> None:
-    monkeypatch.setattr(mixing, *limit.popitem())
+def test_a_long_text_is_counted_only_if_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "MAX_CHARACTERS", 5000)
     for setting, counted in (("auto", False), ("ngram", True)):
         job = started(words(3000), f"model.mixture={setting}", folder=setting)
         assert (job.training.counts is not None) == counted
         job.run.release()
+
+
+def test_large_tables_are_pruned(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(started(words(3000), folder="whole"))
+    whole = opened(Path("whole/best.safetensors"))[1].ngram
+    monkeypatch.setattr(mixing, "MAX_BYTES", whole.nbytes // 3)
+    trained(started(words(3000), folder="small"))
+    header, model = opened(Path("small/best.safetensors"))
+    assert whole.nbytes // 12 < model.ngram.nbytes <= whole.nbytes // 3
+    assert header.mixture is not None
