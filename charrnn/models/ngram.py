@@ -25,6 +25,7 @@ __all__ = [
     "MAX_CHARACTERS",
     "MAX_GRAMS",
     "MAX_ORDER",
+    "PRUNED",
     "Contexts",
     "Integers",
     "Ngram",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 MAX_CHARACTERS = 1 << 25  # counted at most: some 50 bytes of memory each
 MAX_GRAMS = 1 << 26  # of all orders together; an order that might exceed it is not counted
+PRUNED = 0.05  # nats a character that dropped grams are worth at most (docs/results.md, pruning counts)
 _BLOCK = 1 << 16  # characters scored at a time
 _PROBABILITIES = 1 << 22  # computed at a time
 _KEPT = 1 << 25  # bytes of distributions kept for single texts
@@ -56,14 +58,25 @@ class Contexts(NamedTuple):
         return Contexts(np.concatenate([self.numbers, *(other.numbers for other in others)]))
 
 
+class _Lookup(NamedTuple):
+    """The arrays of a level, as memory of which Python reads single numbers faster than from arrays."""
+
+    starts: memoryview
+    tokens: memoryview
+    counts: memoryview
+    totals: memoryview
+    backoffs: Any  # floats
+    discounts: list[float]
+
+
 class Ngram:
-    """A model of order n; see `interface.LanguageModel`. Its features (..., n) are the numbers of the last grams, as
-    floats, which is exact."""
+    """A model of order n, whose tables are `compact` or not; see `interface.LanguageModel`. Its features (..., n) are
+    the numbers of the last grams, as floats, which is exact."""
 
     bidirectional_heads: BidirectionalHeads | None = None
 
-    def __init__(self, levels: Sequence[Level]) -> None:
-        self.levels = tuple(levels)
+    def __init__(self, levels: Sequence[Level], *, compact: bool = False) -> None:
+        self.levels, self.compact = tuple(levels), compact
         self.order, self.size = len(levels), levels[0].grams.size
         self.gates = self.order
 
@@ -129,11 +142,10 @@ class Ngram:
         return p[: self.size]
 
     @cached_property
-    def _lookups(self) -> list[tuple[Any, ...]]:
-        """Return what is looked up one number at a time, of each order from 2: memory that Python reads faster than
-        arrays."""
+    def _lookups(self) -> list[_Lookup]:
+        """Return what is looked up one number at a time, of each order from 2."""
         return [
-            (
+            _Lookup(
                 level.grams.starts.data,
                 level.grams.tokens.data,
                 level.counts.data,
@@ -186,18 +198,21 @@ class Ngram:
         return p[:, : self.size]
 
     def evidence(self, numbers: Tokens) -> tuple[Tokens, Tokens]:
-        """Return what is known of contexts of all lengths (M, n): the order (M), 1 to n, of the longest one that was
-        counted, and how often it was (M)."""
-        orders = (numbers >= 0).sum(-1)
-        counts = np.zeros(len(numbers), dtype=np.int64)
-        for k, level in enumerate(self.levels, 1):
-            these = np.flatnonzero(orders == k)
-            counts[these] = level.totals[numbers[these, k - 1]]
+        """Return what is known of contexts of all lengths (M, n): the order (M), 1 to n, of the longest one after which
+        characters were counted, and how many were (M)."""
+        orders, counts = np.ones(len(numbers), dtype=np.int64), np.empty(len(numbers), dtype=np.int64)
+        counts[:] = self.levels[0].totals[0]
+        for k, (level, column) in enumerate(zip(self.levels[1:], numbers.T[1:], strict=True), 2):
+            these = np.flatnonzero((column >= 0) & (level.backoffs[column] < 1.0))
+            orders[these], counts[these] = k, level.totals[column[these]]
         return orders, counts
 
-    def count(self, numbers: list[int]) -> int:
-        """Return how often the longest context of a single text was counted."""
-        return int(self.levels[len(numbers) - 1].totals.item(numbers[-1]))
+    def evidence_of_one(self, numbers: list[int]) -> tuple[int, int]:
+        """Return the same for a single text."""
+        order = len(numbers)
+        while order > 1 and self._lookups[order - 2].backoffs[numbers[order - 1]] == 1.0:
+            order -= 1
+        return order, int(self.levels[order - 1].totals.item(numbers[order - 1]))
 
     def predicted(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]
@@ -255,7 +270,7 @@ class Ngram:
 
     def tables(self) -> dict[str, Integers]:
         """Return the tables that the model consists of, by name; see `ngram_tables`."""
-        return ngram_tables.tables_of(self.levels)
+        return ngram_tables.tables_of(self.levels, compact=self.compact)
 
     @property
     def nbytes(self) -> int:
@@ -318,10 +333,10 @@ def _occurrences(stream: Tokens, boundary: Tokens) -> Tokens:
 
 def from_tables(tables: Mapping[str, npt.NDArray[Any]], order: int, size: int) -> Ngram:
     """Build a model from its tables. Raises ValueError naming an invalid one."""
-    return Ngram(ngram_tables.levels_of(tables, order, size))
+    return Ngram(ngram_tables.levels_of(tables, order, size), compact="grams/1/lengths" in tables)
 
 
-def prune(model: Ngram, threshold: float) -> Ngram:
-    """Drop the grams that are worth less than a threshold, in nats of a text as long as the training text, each; 0
-    drops none. Orders of which nothing is left are gone. See `ngram_pruning`."""
-    return Ngram(ngram_pruning.prune(model.levels, threshold))
+def prune(model: Ngram, nats: float = PRUNED) -> Ngram:
+    """Drop the grams that are worth less than their equal share of so many nats a character; 0 drops none. Orders of
+    which nothing is left are gone. Its tables are compact. See `ngram_pruning`."""
+    return Ngram(ngram_pruning.prune(model.levels, nats), compact=True)

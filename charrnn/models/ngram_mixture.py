@@ -63,7 +63,7 @@ class NgramMixture(Mixture):
         logits, network_state = self.network.step(tokens, state.parts[0])
         if tokens.shape == (1, 1):
             numbers = self.ngram.next_grams(tokens.item(), state.parts[1].numbers[0].tolist())
-            weight = self.by_context.of_one(len(numbers), self.ngram.count(numbers))
+            weight = self.by_context.of_one(*self.ngram.evidence_of_one(numbers))
             mixed = mix_probabilities(logits, self.ngram.after(numbers), weight)
             return mixed, MixtureState((network_state, self.ngram.contexts(numbers)))
         contexts = self.ngram.contexts_after(tokens, state.parts[1])

@@ -15,19 +15,20 @@ from charrnn.models.ngram_counts import Doubles, Grams, Level
 Mask = npt.NDArray[np.bool_]
 
 
-def prune(levels: Sequence[Level], threshold: float) -> list[Level]:
-    """Drop grams that are worth less than a threshold, in nats of a text as long as the training text; return the
-    levels that have any left.
+def prune(levels: Sequence[Level], nats: float) -> list[Level]:
+    """Drop grams that are worth less than their equal share of `nats` a character: that is at most what all are worth,
+    one by one, in the training text as the model expects it. Return the levels that have any left.
 
     Orders are pruned from the highest down. Kept with a gram are its context and the gram without its first character,
     so that what is left of a gram is looked up as before. Order 1 stays whole.
     """
     occurrences = _occurrences(levels)
+    least = nats * occurrences[0].item() / sum(len(level.counts) for level in levels)
     needed = np.zeros(len(levels[-1].counts), dtype=bool)
     kept = list[Mask]()
     for level, often in zip(levels[:0:-1], occurrences[:0:-1], strict=True):
         assert level.lower is not None
-        keep = needed | (_losses(level, often) >= threshold)
+        keep = needed | (_losses(level, often) >= least)
         needed = np.zeros(len(level.lower.counts), dtype=bool)
         needed[level.grams.contexts[keep]] = True
         needed[level.grams.suffixes[keep]] = True

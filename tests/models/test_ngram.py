@@ -23,7 +23,7 @@ from charrnn.checkpoints import inference, model_file
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.evaluation.short_texts import score_batch
-from charrnn.models import likelihood, ngram
+from charrnn.models import likelihood, ngram, ngram_counts, ngram_pruning
 from charrnn.models.ngram import Ngram
 from tests.checkpoints.test_model_file import lie, parts, rewrite
 from tests.conftest import Charrnn
@@ -415,3 +415,168 @@ def test_a_wrong_order_in_the_header_is_refused(counted: Path) -> None:
             inference.load(copied)
         with pytest.raises(CharRNNError):
             model_file.read_header(copied)
+
+
+# Pruning
+
+
+def pruned_by_hand() -> tuple[Ngram, Ngram]:
+    """Count a text of which orders 2 and 3 have grams that are worth little; return the model, whole and pruned."""
+    whole = models([1, 2, 1, 2, 1, 3, 3, 1, 2, 4, 1, 2, 3, 1, 2, 2, 1, 2, 1, 3] * 3, 4)[3]
+    return whole, ngram.prune(whole, 0.3)
+
+
+def test_dropped_grams_go_on_counting_for_their_context() -> None:
+    whole, pruned = pruned_by_hand()
+    assert 0 < len(pruned.levels[2].counts) < len(whole.levels[2].counts)
+    for level, same in zip(pruned.levels, whole.levels, strict=True):
+        np.testing.assert_array_equal(level.discounts, same.discounts)
+    # after 1, 2 both models counted the same, and what is dropped is backed off to
+    numbers = [model.last_grams(np.array([[1, 2]]), model.initial_state(1))[0, -1] for model in (whole, pruned)]
+    (_, often), (_, left) = (model.evidence(one[None]) for model, one in zip((whole, pruned), numbers, strict=True))
+    assert often.tolist() == left.tolist()
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=200),
+    st.lists(st.integers(0, 4), max_size=8),
+    st.sampled_from([0.01, 0.1, 0.3, 1.0, 9.0]),
+    st.integers(2, 6),
+)
+def test_pruned_probabilities_are_positive_and_add_up_to_1(
+    tokens: list[int], context: list[int], nats: float, order: int
+) -> None:
+    made = models(tokens, 4)  # 4 is the escape
+    pruned = ngram.prune(made[min(order, len(made))], nats)
+    p = after(pruned, context)
+    assert p.min() > 0.0
+    assert math.isclose(p.sum(), 1.0, rel_tol=1e-12)
+    for level in pruned.levels[1:]:  # the context and the gram without its first character are kept with each gram
+        assert (level.grams.suffixes >= 0).all()
+    vocabulary = Vocabulary("\nabc", 50, 3)
+    text = np.array([*context, 1, 2], dtype=np.uint8)
+    score = pruned.score(vocabulary, text)  # which is also right about the likeliest characters
+    one_by_one = score_batch(pruned, vocabulary, [text])[0]
+    assert math.isclose(score.nats, one_by_one.nats, rel_tol=1e-9)
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=200), st.sampled_from([0.0, 0.1, 0.5]), st.integers(1, 5))
+def test_compact_tables_hold_the_same_model(tokens: list[int], nats: float, order: int) -> None:
+    made = models(tokens, 4)
+    whole = made[min(order, len(made))]
+    pruned = ngram.prune(whole, nats)
+    tables = pruned.tables()
+    assert ngram.fits(pruned.order, {name: table.shape for name, table in tables.items()})
+    assert not any(name.endswith("/starts") for name in tables)
+    assert pruned.nbytes == sum(table.nbytes for table in tables.values()) <= whole.nbytes + 8 * order
+    again = ngram.from_tables(tables, pruned.order, 4)
+    numbers, _ = pruned.read(np.array([tokens]), pruned.initial_state(1))
+    np.testing.assert_array_equal(again.logits(numbers), pruned.logits(numbers))
+    if nats == 0.0:
+        np.testing.assert_array_equal(again.logits(numbers), whole.logits(numbers))
+    assert {name: table.tolist() for name, table in again.tables().items()} == {
+        name: table.tolist() for name, table in tables.items()
+    }
+
+
+def test_a_gram_is_worth_what_the_text_is_expected_to_lose_without_it() -> None:
+    """Stolcke's relative entropy over all characters; beside other followers it is approximated from below."""
+    model = models([1, 2, 1, 2, 1, 3, 3, 1, 2, 4, 1, 2, 3, 1, 0, 1, 2, 2, 0, 2, 1, 2, 1, 3, 3, 2], 4)[2]
+    level, size = model.levels[1], 4
+    below = after(model, [])
+    worth = ngram_pruning._losses(level, level.totals)
+
+    def distribution(one: ngram_counts.Level, context: int) -> npt.NDArray[np.float64]:
+        p: npt.NDArray[np.float64] = one.backoffs[context] * below
+        for gram in range(one.grams.starts[context], one.grams.starts[context + 1]):
+            if one.grams.tokens[gram] < size:
+                p[one.grams.tokens[gram]] += one.first_terms(np.array([gram]), context)[0]
+        return p
+
+    alone = 0
+    for gram, context in enumerate(level.grams.contexts):
+        keep = np.arange(len(level.counts)) != gram
+        without = ngram_pruning._restricted(level, keep, np.ones(size + 1, dtype=bool), model.levels[0])
+        p, q = distribution(level, context), distribution(without, context)
+        expected = level.totals[context] * (p * np.log(p / q)).sum()
+        assert 0.0 <= worth[gram] <= expected + 1e-12
+        if (level.grams.contexts == context).sum() == 1 and level.grams.tokens[gram] < size:
+            alone += 1
+            assert math.isclose(worth[gram], expected)
+    assert alone
+
+
+def test_without_any_gram_left_an_order_is_gone() -> None:
+    whole = models([1, 2, 3, 1, 2, 1, 0, 3, 2, 1], 4)[4]
+    alone = ngram.prune(whole, 1e9)
+    assert alone.order == 1
+    np.testing.assert_allclose(after(alone, [1, 2]), after(whole, []))
+
+
+def test_counts_of_255_and_more_stand_in_tables_of_their_own() -> None:
+    whole = models([1, 2] * 400 + [1, 3, 2, 3, 3, 1, 1, 2, 2] * 2, 4)[5]
+    tables = ngram.prune(whole, 0.0).tables()
+    assert tables["grams/5/counts"].dtype == np.uint8
+    assert tables["grams/5/counts/large"].dtype == np.uint16
+    again = ngram.from_tables(tables, 5, 4)
+    np.testing.assert_array_equal(again.levels[4].counts, whole.levels[4].counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("grams/2/lengths", at(0, 3)),
+        ("grams/2/lengths", lambda table: table[:-1]),
+        ("grams/3/dropped", lambda table: table[:-1]),
+        ("grams/3/dropped", lambda table: table.astype(np.int64) - 1000),
+        ("grams/3/dropped", lambda table: table.astype(np.int64) + 2**40),
+        ("grams/3/rare", lambda table: table[:3]),
+        ("grams/3/rare", lambda table: table * 0),
+        ("grams/3/rare", lambda table: table.astype(np.int64) + 2**40),
+        ("grams/3/thinned", lambda table: table[1:]),
+        ("grams/3/thinned", lambda table: table.astype(np.uint16)),
+        ("grams/4/counts/large", lambda table: table[1:]),
+        ("grams/2/tokens", lambda table: table[::-1].copy()),
+        ("grams/3/counts", lambda table: table[1:]),
+    ],
+)
+def test_invalid_compact_tables_are_named(name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
+    draw = np.random.default_rng(3)
+    text = np.minimum(draw.integers(0, 4, 9000), draw.integers(0, 4, 9000))
+    pruned = ngram.prune(models(text.tolist(), 4)[4], 0.05)
+    tables = pruned.tables()
+    tables[name] = change(tables[name].copy())
+    with pytest.raises(ValueError, match=f"^{name}$"):
+        ngram.from_tables(tables, 4, 4)
+
+
+def test_tables_of_another_model_do_not_fit() -> None:
+    pruned = ngram.prune(models([1, 2, 1, 2, 1, 3, 3, 1, 2, 1, 1, 3, 2] * 9, 4)[3], 0.1)
+    shapes = {name: table.shape for name, table in pruned.tables().items()}
+    assert ngram.fits(3, shapes)
+    assert "grams/3/dropped" in shapes
+    for name in shapes:
+        assert ngram.fits(3, {each: shape for each, shape in shapes.items() if each != name}) == name.endswith("/large")
+        assert not ngram.fits(3, shapes | {name: (1, 1)})
+    for name in ("grams/3/starts", "grams/3/rare/large/large", "grams/4/tokens", "grams/2/large"):
+        assert not ngram.fits(3, shapes | {name: (1,)})
+
+
+def test_evidence_is_the_longest_context_after_which_anything_was_counted() -> None:
+    model = models([1, 2, 1, 2, 1, 3], 4)[3]
+    for text, order, count in (([1, 2], 3, 2), ([3, 3], 1, 4), ([1, 3], 1, 4), ([3, 1], 2, 3)):
+        numbers = model.last_grams(np.array([text]), model.initial_state(1))[0, -1]
+        assert [each.tolist() for each in model.evidence(numbers[None])] == [[order], [count]]
+        assert model.evidence_of_one(numbers[numbers >= 0].tolist()) == (order, count)
+
+
+def test_distributions_that_are_kept_are_bounded_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "_KEPT", 10 * 5 * 8)  # ten of V+1 numbers
+    draw = np.random.default_rng(2)
+    model = models(draw.integers(0, 4, 500).tolist(), 4)[5]
+    tokens = draw.integers(0, 5, (1, 300))
+    expected, state = model.logits(model.read(tokens, model.initial_state(1))[0])[0], model.initial_state(1)
+    for index in range(300):
+        logits, state = model.step(tokens[:, index : index + 1], state)
+        np.testing.assert_allclose(logits[0], expected[index], rtol=1e-12)
+        assert len(model._kept) <= 11

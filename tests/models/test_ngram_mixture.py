@@ -33,13 +33,14 @@ def test_weights_are_looked_up_by_the_longest_context_counted_and_how_often_it_w
 def test_its_probabilities_are_the_mean_by_the_weights_of_the_context() -> None:
     model = mixture()
     # learnt, after a 0: 0 1 2 0 1 3 4 0 1 2 2 3. After 0 1 came 2 twice and 3 once. Nothing came after 3 0, but after 0
-    # a 0 at the start of the text, and a 1 that 0, 2 and 4 preceded. 5 is the escape, which is not counted
-    for text, order, count in (([0, 1], 3, 3), ([3, 0], 2, 4), ([5], 2, 0)):
+    # a 0 at the start of the text, and a 1 that 0, 2 and 4 preceded. 5 is the escape, after which nothing was counted:
+    # of order 1 are 0 to 4, preceded by 3, 1, 2, 2 and 1 different characters
+    for text, order, count in (([0, 1], 3, 3), ([3, 0], 2, 4), ([5], 1, 9)):
         tokens = np.array([text])
         logits, after = model.step(tokens, model.initial_state(1))
         found = model.ngram.evidence(after.parts[1].numbers)
-        assert [each.tolist() for each in found] == [[order], [max(count, 1)]]
-        weight = TABLE[min(order, 2) - 1, min(max(count, 1).bit_length(), 3) - 1]
+        assert [each.tolist() for each in found] == [[order], [count]]
+        weight = TABLE[min(order, 2) - 1, min(count.bit_length(), 3) - 1]
         known, counted = (part.model.step(tokens, part.model.initial_state(1))[0] for part in model.parts)
         close(np.exp(logits), (1 - weight) * softmax(known.astype(np.float64)) + weight * np.exp(counted))
 
