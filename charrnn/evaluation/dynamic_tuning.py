@@ -28,7 +28,8 @@ def tune(
 
     The rule is saved in the run folder, so that each model file is tuned once.
     """
-    rule = load_rule(path)
+    mixture = evaluator.mixture is not None
+    rule = load_rule(path, mixture=mixture)
     if rule is not None:
         return rule
     try:
@@ -46,22 +47,24 @@ def tune(
         for each, score in tried
         if math.isfinite(score.nats)  # it did not diverge
     ]
-    _save_rule(path, rule, scores, length)
+    _save_rule(path, rule, scores, length, mixture=mixture)
     return rule
 
 
-def load_rule(path: Path) -> UpdateRule | None:
-    """Read the saved rule of a model file; None if there is no valid one, or the model has changed since."""
+def load_rule(path: Path, *, mixture: bool = False) -> UpdateRule | None:
+    """Read the saved rule of a model file, of the `mixture` in it or of its network alone; None if there is no valid
+    one, or the model has changed since."""
     try:
         entry = json.loads((path.parent / RULE_FILE).read_text("utf-8"))[path.name]
         rule = UpdateRule(float(entry["rate"]), float(entry["decay"]))
-        same = entry["segment"] == dynamic.SEGMENT and entry["sha256"] == safetensors_file.digest(path)
+        same = entry["segment"] == dynamic.SEGMENT and entry.get("mixture", False) == mixture
+        same = same and entry["sha256"] == safetensors_file.digest(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return rule if same and math.isfinite(rule.rate) and rule.rate >= 0 and 0 <= rule.decay <= 1 else None
 
 
-def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], characters: int) -> None:
+def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], characters: int, *, mixture: bool) -> None:
     """Save a rule if the model is in a run folder: elsewhere nobody asked for a file."""
     if not (path.parent / LOCK).exists():
         return
@@ -74,6 +77,7 @@ def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], char
         "rate": rule.rate,
         "decay": rule.decay,
         "segment": dynamic.SEGMENT,
+        "mixture": mixture,
         "sha256": safetensors_file.digest(path),
         "characters": characters,
         "tried": tried,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from charrnn.checkpoints import model_file
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
-from charrnn.evaluation import cloze, scoring, window_scorer
+from charrnn.evaluation import cloze, dynamic_tuning, scoring, window_scorer
 from charrnn.evaluation.dynamic import DynamicEvaluator, UpdateRule
 from charrnn.evaluation.mixture_scorer import MixtureScorer
 from charrnn.evaluation.window_scorer import Bf16Trial
@@ -29,6 +31,7 @@ from charrnn.models.ngram_mixture import NgramMixture, Weights
 from charrnn.models.torch_mixture import TorchMixture
 from charrnn.models.torch_model import language_model
 from charrnn.scores import NATS_PER_BIT
+from tests.conftest import TEXT
 from tests.evaluation.test_scoring import VOCABULARY, accumulator, text
 from tests.fake_cuda import fake_cuda
 from tests.training.test_entropy import SYMBOLS, draw, markov_source
@@ -265,6 +268,21 @@ def test_the_network_of_a_mixture_follows_the_text_as_it_does_alone() -> None:
     weights = mixed.contexts(tokens, VOCABULARY.boundary_tokens, np.zeros(1, dtype=np.int64), len(tokens)).weights
     p = (1 - weights) * np.exp(-alone) + weights * np.exp(-mixed.ngram.nats_of_each(VOCABULARY, tokens))
     np.testing.assert_allclose(nats(evaluator), -np.log(p), atol=1e-5)
+
+
+def test_the_rule_of_a_mixture_is_not_that_of_its_network(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic_tuning, "_MIN_CHARACTERS", 10)
+    path = trained / "best.safetensors"
+    header, model = model_file.read_model(path)
+    assert isinstance(model, CharRNN)
+    mixed = TorchMixture(model, counts(header.vocabulary, TEXT, 3), Weights(np.array([[1.0]])))
+    evaluator = DynamicEvaluator.of(mixed, header.vocabulary)
+    found = dynamic_tuning.tune(path, header, evaluator, say=lambda message: None)
+    # where the network has no weight no rate gains on the default
+    assert found == dynamic_tuning.load_rule(path, mixture=True) == UpdateRule()
+    assert dynamic_tuning.load_rule(path) is None
+    alone = dynamic_tuning.tune(path, header, replace(evaluator, mixture=None), say=lambda message: None)
+    assert alone == dynamic_tuning.load_rule(path) != found
 
 
 # Both sides
