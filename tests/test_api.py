@@ -153,7 +153,7 @@ def test_a_model_says_what_it_is(runs: dict[str, Path], here: Path, charrnn: Cha
         shown = repr(package.load(runs[name]))
         assert shown.startswith(f"<charrnn.TextModel: {kind}")
         assert shown.endswith(f", {len(set(TEXT))} characters, {runs[name] / 'best.safetensors'}>")
-    assert repr(hidden_markov(here)).startswith("<charrnn.TextModel: hmm of 3 states, ")
+    assert repr(hidden_markov(here)).startswith("<charrnn.TextModel: hmm of 3 states")
 
 
 def hidden_markov(here: Path) -> TextModel:

@@ -55,7 +55,7 @@ def check_mixtures(option: str, paths: Sequence[Path]) -> None:
         if content.get("mixture") is None:
             counted = content["config"]["model"]["cell"] == "ngram"
             kind = "an n-gram model, and has none" if counted else "a network without counts"
-            raise MisuseError(f"{option} is the network of a mixture alone, but {path} is {kind}; leave it out.")
+            raise MisuseError(f"{option} is the network of a mixture alone, but {path} is {kind}; leave {option} out.")
 
 
 def documents(path: Path) -> Documents:
