@@ -28,7 +28,7 @@ def know(runs: dict[str, Path], here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (here / "checkpoints" / "poems").symlink_to(runs["causal"])
 
     def change(kind: str, boundary: str, documents: list[str]) -> None:
-        monkeypatch.setattr(inference, "load", lambda _: scripted(documents, boundary))
+        monkeypatch.setattr(inference, "load", lambda _, **__: scripted(documents, boundary))
         monkeypatch.setattr(inference, "documents", lambda _: Documents(kind, boundary))
 
     return change
