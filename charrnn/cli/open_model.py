@@ -102,7 +102,7 @@ def adapted_model(
     check_trainable("--adapt", header)
     boundary = header.vocabulary.boundary
     content = text_files.read([name], encoding, stdin(), errors=errors, boundary=boundary, say=note)
-    rule = dynamic_tuning.load_rule(path) or dynamic.UpdateRule()
+    rule = dynamic_tuning.load_rule(path, mixture=isinstance(model, TorchMixture)) or dynamic.UpdateRule()
     rule = rule if rate is None else dynamic.UpdateRule(rate, rule.decay)
     network: Any = model.network if isinstance(model, TorchMixture) else model
     with bar(len(content)) as shown:
