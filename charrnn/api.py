@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -25,7 +26,7 @@ from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.generation.stop_texts import StopTexts, Until
 from charrnn.models.ngram import Ngram
-from charrnn.models.ngram_mixture import NgramMixture
+from charrnn.models.ngram_mixture import NgramMixture, for_sampling
 from charrnn.models.numpy_model import NumpyHMM, NumpyModel
 from charrnn.models.states import States, read_states
 from charrnn.scores import NATS_PER_BIT, Score
@@ -96,6 +97,11 @@ class TextModel:
     def _network(self) -> LanguageModel:
         """The network of a mixture, or the model itself."""
         return self._model.network if isinstance(self._model, NgramMixture) else self._model
+
+    @cached_property
+    def _drawn_from(self) -> LanguageModel:
+        """Return the model that samples are drawn from."""
+        return for_sampling(self._model)
 
     @property
     def characters(self) -> str:
@@ -338,11 +344,12 @@ class TextModel:
         form = None if pattern is None else Pattern(text("pattern", pattern))
         seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
         copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
-        read = ReadPrimes(self._model, self._vocabulary, [prime], no_repeat)
+        model = self._drawn_from
+        read = ReadPrimes(model, self._vocabulary, [prime], no_repeat)
 
         def sampler(indices: range, keep_text: bool) -> Sampler:
             return Sampler(
-                self._model,
+                model,
                 self._vocabulary,
                 [prime] * len(indices),
                 most,

@@ -204,6 +204,7 @@ def _draw(
     import secrets
 
     from charrnn.cli.sample_output import SamplePrinter, report
+    from charrnn.models.ngram_mixture import for_sampling
 
     assert chosen.length is not None
     copies = None
@@ -215,7 +216,7 @@ def _draw(
     if chosen.seed is None and not chosen.greedy:
         note(f"Seed: {seed}")
     printer = SamplePrinter(
-        model,
+        for_sampling(model),
         vocabulary,
         filters(chosen),
         chosen.length,

@@ -33,10 +33,11 @@ __all__ = [
     "from_tables",
     "grow",
     "prune",
+    "up_to",
 ]
 MAX_CHARACTERS = 1 << 25  # counted at most: some 50 bytes of memory each
 MAX_GRAMS = 1 << 26  # of all orders together; an order that might exceed it is not counted
-PRUNED = 0.05  # nats a character that dropped grams are worth at most (docs/results.md, pruning counts)
+PRUNED = 0.02  # nats a character that dropped grams are worth at most (docs/results.md, pruning counts)
 _BLOCK = 1 << 16  # characters scored at a time
 _PROBABILITIES = 1 << 22  # computed at a time
 _KEPT = 1 << 25  # bytes of distributions kept for single texts
@@ -334,6 +335,17 @@ def _occurrences(stream: Tokens, boundary: Tokens) -> Tokens:
 def from_tables(tables: Mapping[str, npt.NDArray[Any]], order: int, size: int) -> Ngram:
     """Build a model from its tables. Raises ValueError naming an invalid one."""
     return Ngram(ngram_tables.levels_of(tables, order, size), compact="grams/1/lengths" in tables)
+
+
+def up_to(model: Ngram, order: int) -> Ngram:
+    """Return the model of a lower order, as `grow` makes it: its highest order counts occurrences, which the grams of
+    higher orders that begin so add up to, but for the last ones of the text and those before an escape."""
+    if order >= model.order:
+        return model
+    top, lower = model.levels[order - 1], model.levels[: order - 1]
+    often = ngram_pruning.occurrences_of(model.levels)[order]
+    counts = np.where(top.grams.tokens == model.size, 0, np.maximum(often, top.counts))
+    return Ngram([*lower, Level(top.grams, narrow(counts), lower[-1] if lower else None, top.dropped)], compact=True)
 
 
 def prune(model: Ngram, nats: float = PRUNED) -> Ngram:

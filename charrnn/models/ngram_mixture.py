@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from charrnn.models.interface import Floats, LanguageModel, Tokens
 from charrnn.models.mixture import TINY, Mixture, MixtureState, Part, mix
-from charrnn.models.ngram import Ngram
+from charrnn.models.ngram import Ngram, up_to
 
 Doubles = npt.NDArray[np.float64]
+# the longest n-grams that samples are drawn with, by the least size of the vocabulary: longer ones copy the training
+# text (docs/results.md, "Copies")
+SAMPLING_ORDER_BY_VOCABULARY = {0: 5, 2000: 4}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,14 @@ class NgramMixture(Mixture):
         """Mix in what the n-gram model predicts after contexts of all lengths (M, n)."""
         weights = self.by_context.of(*self.ngram.evidence(numbers))
         return mix_probabilities(logits, self.ngram.distribution(numbers), weights[:, None])
+
+
+def for_sampling(model: LanguageModel) -> LanguageModel:
+    """Return the model to draw samples from: of a mixture, that with shorter n-grams."""
+    if not isinstance(model, NgramMixture):
+        return model
+    order = max((least, order) for least, order in SAMPLING_ORDER_BY_VOCABULARY.items() if least <= model.ngram.size)[1]
+    return NgramMixture(model.network, up_to(model.ngram, order), model.by_context)
 
 
 def mix_probabilities(logits: Floats, p: Doubles, weights: Doubles | float) -> Doubles:

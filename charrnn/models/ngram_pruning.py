@@ -22,7 +22,7 @@ def prune(levels: Sequence[Level], nats: float) -> list[Level]:
     Orders are pruned from the highest down. Kept with a gram are its context and the gram without its first character,
     so that what is left of a gram is looked up as before. Order 1 stays whole.
     """
-    occurrences = _occurrences(levels)
+    occurrences = occurrences_of(levels)
     least = nats * occurrences[0].item() / sum(len(level.counts) for level in levels)
     needed = np.zeros(len(levels[-1].counts), dtype=bool)
     kept = list[Mask]()
@@ -54,7 +54,7 @@ def _restricted(level: Level, keep: Mask, contexts: Mask, lower: Level) -> Level
     return Level(kept, level.counts[keep], lower, dropped, level.rare)
 
 
-def _occurrences(levels: Sequence[Level]) -> list[Tokens]:
+def occurrences_of(levels: Sequence[Level]) -> list[Tokens]:
     """Return how often each context of each level (C) stands in the training text.
 
     The counts of the highest order say it, and below it the sums over all grams that begin so; the counts of lower

@@ -20,8 +20,7 @@ from charrnn.models.torch_mixture import TorchMixture
 
 MAX_CHARACTERS = 1 << 23  # of a training split that is counted without being asked: some 20 seconds, 2 GB
 MIN_GAIN = 0.005  # of the network's nats, for a mixture without being asked
-MAX_BYTES = 1 << 24  # of tables; n-grams are dropped from larger ones
-LEAST_THRESHOLD = 0.05  # nats that the first of these are worth
+MAX_BYTES = 40_000_000  # of tables; where they would be larger, the order is lowered
 
 
 class Counts:
@@ -62,12 +61,7 @@ def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int 
         return None
     if best is None or corpus.vocabulary.unseen:
         best = baselines.best_ngram(corpus, order if best is None else best.order, inherited=True)
-    return Counts(_small(best), corpus, required)
-
-
-def _small(model: Ngram) -> Ngram:
-    """Drop from large tables as few n-grams as need be."""
-    pruned, threshold = model, LEAST_THRESHOLD
-    while pruned.nbytes > MAX_BYTES:
-        pruned, threshold = ngram.prune(model, threshold), 2 * threshold
-    return pruned
+    order = best.order
+    while (model := ngram.prune(ngram.up_to(best, order))).nbytes > MAX_BYTES and order > 1:
+        order -= 1
+    return Counts(model, corpus, required)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from charrnn.data.vocabulary import SCALARS, Vocabulary
-from charrnn.models import likelihood
+from charrnn.models import likelihood, ngram
 from charrnn.models.cells import softmax
 from charrnn.models.interface import LanguageModel
 from charrnn.models.mixture import mix
-from charrnn.models.ngram_mixture import NgramMixture, Weights, mix_probabilities
+from charrnn.models.ngram_mixture import NgramMixture, Weights, for_sampling, mix_probabilities
 from tests.conftest import close
 from tests.models.test_mixture import TOKENS, V, counts, network
 
@@ -100,3 +100,20 @@ def test_probabilities_mix_as_their_logarithms_do_also_where_they_underflow(weig
     close(mix_probabilities(logits, p, weight), expected)
     both = mix_probabilities(np.tile(logits, (2, 1)), np.tile(p, (2, 1)), np.array([[weight], [0.5]]))
     close(both[:1], expected)
+
+
+def test_samples_are_drawn_with_shorter_ngrams() -> None:
+    """Long ones write what stands in the training text; the parts and weights stay, and `grow` counts the same."""
+    tokens = np.random.default_rng(0).integers(0, 3, 4000)
+    models = list(ngram.grow(tokens, 0, 3))
+    short, long = models[4], models[7]
+    mixture = NgramMixture(short, long, Weights(np.array([[0.25]])))
+    drawn = for_sampling(mixture)
+    assert isinstance(drawn, NgramMixture)
+    assert drawn.ngram.order == 5
+    assert drawn.network is mixture.network
+    assert drawn.by_context is mixture.by_context
+    numbers = short.last_grams(tokens[None, :300], short.initial_state(1))[0]
+    np.testing.assert_allclose(drawn.ngram.distribution(numbers), short.distribution(numbers), atol=0.02)
+    assert for_sampling(short) is short
+    assert ngram.up_to(short, 7) is short

@@ -171,11 +171,12 @@ def test_a_long_text_is_counted_only_if_asked_for(here: Path, monkeypatch: pytes
         job.run.release()
 
 
-def test_large_tables_are_pruned(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_tables_would_be_large_the_order_is_lower(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(started(words(3000), folder="whole"))
     whole = opened(Path("whole/best.safetensors"))[1].ngram
     monkeypatch.setattr(mixing, "MAX_BYTES", whole.nbytes // 3)
     trained(started(words(3000), folder="small"))
     header, model = opened(Path("small/best.safetensors"))
-    assert whole.nbytes // 12 < model.ngram.nbytes <= whole.nbytes // 3
+    assert model.ngram.nbytes <= whole.nbytes // 3
     assert header.mixture is not None
+    assert 1 < header.mixture.order == model.ngram.order < whole.order
