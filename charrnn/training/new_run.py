@@ -71,7 +71,10 @@ def start(
         keep_freed_memory()
         base = None if init_from is None else _load_base(init_from, vocabulary.characters, say)
         if not ready.affords_ngrams:
-            say("xz and n-grams of this text would take too much of the time; charrnn evaluate computes them.")
+            say(
+                "xz and n-grams of this text would take too much of the time, so the network is not mixed with counts;"
+                " charrnn evaluate computes them."
+            )
         config, relative_bits = _compare(ready, base, device, say)
         # before the plan, which divides the time that is left
         corpus, scores = ready.corpus, ready.baselines

@@ -104,7 +104,7 @@ def test_probabilities_mix_as_their_logarithms_do_also_where_they_underflow(weig
 
 def test_samples_are_drawn_with_shorter_ngrams() -> None:
     """Long ones write what stands in the training text; the parts and weights stay, and `grow` counts the same."""
-    tokens = np.random.default_rng(0).integers(0, 3, 4000)
+    tokens = np.random.default_rng(0).integers(0, 3, 4000, dtype=np.uint8)
     models = list(ngram.grow(tokens, 0, 3))
     short, long = models[4], models[7]
     mixture = NgramMixture(short, long, Weights(np.array([[0.25]])))
@@ -113,7 +113,7 @@ def test_samples_are_drawn_with_shorter_ngrams() -> None:
     assert drawn.ngram.order == 5
     assert drawn.network is mixture.network
     assert drawn.by_context is mixture.by_context
-    numbers = short.last_grams(tokens[None, :300], short.initial_state(1))[0]
+    numbers = short.last_grams(tokens[None, :300].astype(np.int64), short.initial_state(1))[0]
     np.testing.assert_allclose(drawn.ngram.distribution(numbers), short.distribution(numbers), atol=0.02)
     assert for_sampling(short) is short
     assert ngram.up_to(short, 7) is short
