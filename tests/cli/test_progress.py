@@ -130,6 +130,16 @@ def test_the_closing_paragraph_says_why_it_ended() -> None:
     assert "before the first evaluation" in summary.closing(Finished("stopped", (), 3), settled(), Path("best"))
 
 
+def test_the_score_of_a_mixture_stands_before_that_of_its_network() -> None:
+    top, last = history((2.0, 1.9), (1.9, 1.8))
+    mixed = (replace(top, mixture_nats=1.7 * NATS_PER_BIT * 100), replace(last, mixture_nats=1.8 * NATS_PER_BIT * 100))
+    text = summary.closing(Finished("stopped", mixed, 20), settled(), Path("best"))
+    assert text == (
+        "Stopped and saved: best validation score 1.7000 bits/char, mixed with n-grams, 2.0000 without (epoch 0.50), in"
+        " best."
+    )
+
+
 class Terminal(io.StringIO):
     """A terminal of 80 columns."""
 
@@ -191,6 +201,17 @@ def test_on_a_terminal_a_line_is_drawn_again_below_a_table_that_grows(monkeypatc
     lines = [click.unstyle(line) for line in drawn.replace("\r", "\n").split("\n")]
     assert all(console.columns(line) <= 80 for line in lines)
     assert any(line.endswith("x...") for line in lines)
+
+
+def test_the_table_has_a_column_for_the_mixture_where_there_are_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = progress.Display(quiet=False)
+    plain, other = history((2.0, 2.1), (1.9, 1.95))
+    screen.show(Evaluated(plain, True, "", 0.1, False, True))
+    screen.show(Evaluated(replace(other, mixture_nats=1.7 * NATS_PER_BIT * 100), True, "", 0.1, False, True))
+    head, first, second = (line.split() for line in capsys.readouterr().err.splitlines())
+    assert head == ["step", "epoch", "training", "validation", "mixture", "best", "time"]
+    assert first[3:5] == ["2.0000", "-"]
+    assert second[3:5] == ["1.9000", "1.7000"]
 
 
 @pytest.mark.parametrize("columns", [20, 34, 52, 60, 80, 120])
