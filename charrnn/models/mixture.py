@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, ModelState, Tokens
+from charrnn.models.ngram import Ngram
 
 Doubles = npt.NDArray[np.float64]
 _NUMBERS = 1 << 16  # logits of a part mixed at a time, to stay in a cache
@@ -38,6 +39,10 @@ class Part:
 
     def __init__(self, model: LanguageModel, order: Tokens | None = None) -> None:
         self.model, self.order = model, order
+        self.dtype: np.dtype[Any] = np.dtype(np.float64)
+        if isinstance(model, Ngram):  # to read with it would compute what only a whole text needs
+            self.width, self.size = model.order, model.size
+            return
         features, _ = model.read(np.zeros((1, 1), dtype=np.int64), model.initial_state(1))
         self.width, self.dtype, self.size = features.shape[-1], features.dtype, model.logits(features).shape[-1]
 

@@ -41,6 +41,7 @@ PRUNED = 0.02  # nats a character that dropped grams are worth at most (docs/res
 _BLOCK = 1 << 16  # characters scored at a time
 _PROBABILITIES = 1 << 22  # computed at a time
 _KEPT = 1 << 25  # bytes of distributions kept for single texts
+_KNOWN = 1 << 16  # contexts of single texts whose counts are kept
 _FEW = 8  # followers that are added one by one in less time than by NumPy's calls
 
 
@@ -65,8 +66,6 @@ class _Lookup(NamedTuple):
     starts: memoryview
     tokens: memoryview
     counts: memoryview
-    totals: memoryview
-    backoffs: Any  # floats
     discounts: list[float]
 
 
@@ -125,17 +124,18 @@ class Ngram:
             length -= 1
         p = kept[length, numbers[length]]
         for k in range(length + 1, len(numbers)):
-            starts, tokens, counts, totals, backoffs, discounts = self._lookups[k - 1]
+            _, tokens, counts, discounts = self._lookups[k - 1]
             context = numbers[k]
-            first, end, total = starts[context], starts[context + 1], totals[context]
-            p = p * backoffs[context]
+            first, end, total, backoff = self._known(k, context)
+            p = p * backoff
             if end - first <= _FEW:
                 for gram in range(first, end):
                     count = counts[gram]
                     p[tokens[gram]] += (count - discounts[min(count, 3)]) / total
             else:
                 level = self.levels[k]
-                p[level.grams.tokens[first:end]] += level.first_terms(slice(first, end), context)
+                of_each = level.counts[first:end]
+                p[level.grams.tokens[first:end]] += (of_each - level.discounts[np.minimum(of_each, 3)]) / total
             if len(kept) * p.nbytes > _KEPT:
                 kept.clear()
                 kept[0, 0] = self.levels[0].probabilities
@@ -150,12 +150,25 @@ class Ngram:
                 level.grams.starts.data,
                 level.grams.tokens.data,
                 level.counts.data,
-                level.totals.data,
-                level.backoffs.data,
                 level.discounts.tolist(),
             )
             for level in self.levels[1:]
         ]
+
+    def _known(self, k: int, context: int) -> tuple[int, int, int, float]:
+        """Return the first gram of a context of k characters and the one after its last, c(h) and g(h)."""
+        known = self._contexts
+        if (k, context) not in known:
+            if len(known) >= _KNOWN:
+                known.clear()
+            starts = self._lookups[k - 1].starts
+            first, end = starts[context], starts[context + 1]
+            known[k, context] = (first, end, *self.levels[k].of_context(context, first, end))
+        return known[k, context]
+
+    @cached_property
+    def _contexts(self) -> dict[tuple[int, int], tuple[int, int, int, float]]:
+        return {}
 
     @cached_property
     def _kept(self) -> dict[tuple[int, int], Doubles]:
@@ -210,10 +223,11 @@ class Ngram:
 
     def evidence_of_one(self, numbers: list[int]) -> tuple[int, int]:
         """Return the same for a single text."""
-        order = len(numbers)
-        while order > 1 and self._lookups[order - 2].backoffs[numbers[order - 1]] == 1.0:
-            order -= 1
-        return order, int(self.levels[order - 1].totals.item(numbers[order - 1]))
+        for k in range(len(numbers) - 1, 0, -1):
+            _, _, total, backoff = self._known(k, numbers[k])
+            if backoff < 1.0:
+                return k + 1, total
+        return 1, int(self.levels[0].totals[0])
 
     def predicted(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]
@@ -343,7 +357,7 @@ def up_to(model: Ngram, order: int) -> Ngram:
     if order >= model.order:
         return model
     top, lower = model.levels[order - 1], model.levels[: order - 1]
-    often = ngram_pruning.occurrences_of(model.levels)[order]
+    often = ngram_pruning.occurrences_of(model.levels[order:])[0]
     counts = np.where(top.grams.tokens == model.size, 0, np.maximum(often, top.counts))
     return Ngram([*lower, Level(top.grams, narrow(counts), lower[-1] if lower else None, top.dropped)], compact=True)
 

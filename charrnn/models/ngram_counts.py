@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from charrnn.models.interface import Tokens
 
+_BITS = 21  # more than a character has
+_ONES = (1 << _BITS) - 1
+_EACH = np.array([0, 1, 1 << _BITS, 1 << 2 * _BITS])  # numbers of 21 bits, which add up side by side
 _FALLBACK = (0.5, 1.0, 1.5)  # discounts where too few grams are rare to estimate them
 Integers = npt.NDArray[np.integer[Any]]
 Doubles = npt.NDArray[np.float64]
@@ -95,14 +98,50 @@ class Level:
         rare: Integers | None = None,
     ) -> None:
         self.grams, self.counts, self.lower, self.dropped = grams, counts, lower, dropped
-        self.rare = rare_of(counts) if rare is None else rare
-        self.discounts = discounts(self.rare)
-        discounted = sum(self.discounts[c] * grams.summed(counts == c if c < 3 else counts >= c) for c in (1, 2, 3))
-        totals = grams.summed(counts)
-        if dropped is not None:
-            discounted, totals = discounted + dropped, totals + dropped
-        self.totals = np.maximum(totals, 1)  # (C)
-        self.backoffs = np.where(totals > 0, discounted / self.totals, 1.0)  # g (C)
+        self._rare = rare
+        # all else is computed when it is first needed: to sample, few contexts of a large model are
+
+    @cached_property
+    def rare(self) -> Tokens:
+        """Return how many grams came once, twice, three and four times (4)."""
+        return rare_of(self.counts) if self._rare is None else self._rare
+
+    @cached_property
+    def discounts(self) -> Doubles:
+        """Return D (4), of counts of 0, 1, 2 and more."""
+        return discounts(self.rare)
+
+    @cached_property
+    def _sums(self) -> Tokens:
+        """Return c(h), at least 0 (C)."""
+        totals = self.grams.summed(self.counts)
+        return totals if self.dropped is None else np.add(totals, self.dropped, dtype=np.int64)
+
+    @cached_property
+    def totals(self) -> Tokens:
+        """Return c(h), at least 1 (C)."""
+        return np.maximum(self._sums, 1)
+
+    @cached_property
+    def backoffs(self) -> Doubles:
+        """Return g(h) (C)."""
+        numbers = self.grams.summed(_EACH[np.minimum(self.counts, 3)])  # N1, N2 and N3 side by side
+        discounted: Doubles = sum((numbers >> _BITS * (c - 1) & _ONES) * self.discounts[c] for c in (1, 2, 3))
+        if self.dropped is not None:
+            discounted = discounted + self.dropped
+        return np.where(self._sums > 0, discounted / self.totals, 1.0)
+
+    def of_context(self, context: int, first: int, end: int) -> tuple[int, float]:
+        """Return c(h), at least 1, and g(h) of one context, whose grams are known, without those of all others."""
+        counts = self.counts[first:end]
+        _, *numbers = np.bincount(np.minimum(counts, 3), minlength=4).tolist()
+        total = int(counts.sum(dtype=np.int64))
+        discounted = sum(
+            number * discount for number, discount in zip(numbers, self.discounts[1:].tolist(), strict=True)
+        )
+        if self.dropped is not None:
+            total, discounted = total + int(self.dropped[context]), discounted + int(self.dropped[context])
+        return max(total, 1), discounted / total if total else 1.0
 
     def first_terms(self, grams: Tokens | slice, contexts: Tokens | int) -> Doubles:
         """Compute the first term of p for grams (...) and their contexts (...) or context, without the order below."""

@@ -55,7 +55,7 @@ def _restricted(level: Level, keep: Mask, contexts: Mask, lower: Level) -> Level
 
 
 def occurrences_of(levels: Sequence[Level]) -> list[Tokens]:
-    """Return how often each context of each level (C) stands in the training text.
+    """Return how often each context of each of the highest levels (C) stands in the training text.
 
     The counts of the highest order say it, and below it the sums over all grams that begin so; the counts of lower
     orders are of what came before, fewer.
