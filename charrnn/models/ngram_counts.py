@@ -115,7 +115,9 @@ class Level:
     def _sums(self) -> Tokens:
         """Return c(h), at least 0 (C)."""
         totals = self.grams.summed(self.counts)
-        return totals if self.dropped is None else np.add(totals, self.dropped, dtype=np.int64)
+        if self.dropped is not None:
+            totals += self.dropped
+        return totals
 
     @cached_property
     def totals(self) -> Tokens:
