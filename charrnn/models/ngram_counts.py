@@ -102,7 +102,7 @@ class Level:
         # all else is computed when it is first needed: to sample, few contexts of a large model are
 
     @cached_property
-    def rare(self) -> Tokens:
+    def rare(self) -> Integers:
         """Return how many grams came once, twice, three and four times (4)."""
         return rare_of(self.counts) if self._rare is None else self._rare
 
