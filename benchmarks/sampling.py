@@ -3,6 +3,7 @@
     python benchmarks/sampling.py [--cell lstm] [--hidden 512] [--layers 2] [--vocabulary 65] [--rounds 7]
     OPENBLAS_NUM_THREADS=2 python benchmarks/sampling.py
     python benchmarks/sampling.py --patterns [--hidden 128] [--layers 1]
+    python benchmarks/sampling.py --mixture MODEL
     python benchmarks/sampling.py --device cuda [--batch 1,1024]
 
 One thread, or as many as OPENBLAS_NUM_THREADS says, for torch too. Weights are random: they do not matter.
@@ -10,6 +11,8 @@ The limits are the matrix products of a step alone, W h for every matrix that a 
 memory (so many copies in turn that no cache holds them), and with the same weights again and again.
 
 With --patterns, sampling alone: without a pattern, and in the form of some.
+
+With --mixture, sampling with a mixture that was trained, with its network alone, and with all of its n-grams.
 
 On CUDA, for each batch size: the step alone, launched kernel by kernel and replayed as a CUDA graph, and then sampling
 with its choices; torch.nn draws its characters there as well, on the device.
@@ -28,6 +31,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from turns import in_turns, report  # noqa: E402
 
+from charrnn.checkpoints import inference, run_dir  # noqa: E402
 from charrnn.config.schema import ModelConfig  # noqa: E402
 from charrnn.data.vocabulary import Vocabulary  # noqa: E402
 from charrnn.device import choose_device  # noqa: E402
@@ -37,6 +41,7 @@ from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sampler  # noqa: E40
 from charrnn.models import architecture, numpy_model  # noqa: E402
 from charrnn.models.char_rnn import CharRNN  # noqa: E402
 from charrnn.models.interface import LanguageModel  # noqa: E402
+from charrnn.models.ngram_mixture import NgramMixture, for_sampling  # noqa: E402
 from charrnn.models.torch_model import TorchModel, cuda_graph  # noqa: E402
 
 BATCH = 64
@@ -70,6 +75,17 @@ def sample(
     sampler = Sampler(model, vocabulary, primes, length, filters, seed=0, indices=range(batch_size), pattern=form)
     for _ in sampler:
         pass
+
+
+def of_mixture(name: str, rounds: int) -> None:
+    """Compare sampling with a mixture and with its network alone."""
+    mixture, vocabulary = inference.load(run_dir.find_model(name))
+    assert isinstance(mixture, NgramMixture), f"{name} is no mixture"
+    models = {"network alone": mixture.network, "mixture": for_sampling(mixture), "with all n-grams": mixture}
+    for batch_size, length in ((1, 400), (BATCH, 40)):
+        ways = {each: partial(sample, model, vocabulary, length, batch_size) for each, model in models.items()}
+        print(f"\n{batch_size} sample(s) at once")
+        report(in_turns(ways, rounds), dict.fromkeys(ways, batch_size * length), "characters", "network alone")
 
 
 def in_forms(model: LanguageModel, vocabulary: Vocabulary, rounds: int) -> None:
@@ -111,10 +127,24 @@ def on_cuda(model: CharRNN, vocabulary: Vocabulary, batch_sizes: list[int], roun
 @click.option("--vocabulary", "size", default=65)
 @click.option("--rounds", default=7)
 @click.option("--patterns", is_flag=True, help="Compare sampling with and without patterns.")
+@click.option("--mixture", metavar="MODEL", help="Compare a mixture with its network.")
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
 @click.option("--batch", default="1,1024", help="Batch sizes on CUDA.")
-def main(cell: str, hidden: int, layers: int, size: int, rounds: int, patterns: bool, device: str, batch: str) -> None:
+def main(
+    cell: str,
+    hidden: int,
+    layers: int,
+    size: int,
+    rounds: int,
+    patterns: bool,
+    mixture: str | None,
+    device: str,
+    batch: str,
+) -> None:
     torch.set_num_threads(THREADS)
+    if mixture is not None:
+        of_mixture(mixture, rounds)
+        return
     config = ModelConfig.model_validate(
         {
             "cell": cell,
