@@ -36,12 +36,11 @@ MIN_TIED_EMBEDDING = 128  # a narrower one makes a poor head
 MIN_CHARACTERS_PER_WEIGHT = 1.5
 MIN_CHARACTERS_PER_WEIGHT_ONE_LAYER = 6.0  # where there is no time for a second layer
 MIN_CHARACTERS_PER_WEIGHT_TIED = 0.15  # where most weights are rows of a tied head, whatever the hidden size
-MIN_CHARACTERS_TWO_LAYERS = 200_000
-MIN_EPOCHS_TWO_LAYERS = 2.0
+MIN_CHARACTERS_TWO_LAYERS, MIN_EPOCHS_TWO_LAYERS = 200_000, 2.0
 SHORT_TEXT = 400_000  # characters, below which a text is overfitted sooner
 DROPOUT_BY_EPOCHS = {0: 0.0, 3: 0.1, 6: 0.3, 25: 0.5}
-SHORT_TEXT_MIN_DROPOUT = 0.3
-ONE_LAYER_MIN_DROPOUT = 0.5  # of a short text that starts from random weights: section "Short texts"
+SHORT_TEXT_MIN_DROPOUT, ONE_LAYER_MIN_DROPOUT = 0.3, 0.5  # the latter from random weights: section "Short texts"
+MAX_REGULAR_BITS = 0.7  # of n-grams: there is little to overfit, and dropout would keep it from counting lines
 
 # Batch and length
 MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128
@@ -121,6 +120,7 @@ def plan(
     *,
     fine_tuning: bool = False,
     relative_bits: float | None = None,
+    ngram_bits: float | None = None,
     unseen: int = 0,
     spent: float = 0.0,
     bf16: Bf16 | None = None,
@@ -128,7 +128,7 @@ def plan(
     """Resolve every `auto` for splits of so many characters on a device, whose bf16 is probed if None.
 
     `unseen` characters of the vocabulary are not in the training split: they only cost time. Of a time budget, `spent`
-    seconds are over, and benchmarks take more of it. For `relative_bits` see `fine_tuning.fine_tuning_rate`.
+    seconds are over, and benchmarks take more of it. `fine_tuning` explains `relative_bits`; n-grams need `ngram_bits`.
     """
     limit, began = config.train.time, time.perf_counter()
     seconds = max(limit - spent, 0.1 * limit) if limit else DEFAULT_MINUTES * 60.0
@@ -152,6 +152,7 @@ def plan(
     span = _choose_length(sized, task, speed)
     peak = _choose_peak(sized.model, task)
     factor = LEARNING_RATE_FACTOR_BY_OPTIMIZER[config.train.optimizer]
+    regular = ngram_bits is not None and ngram_bits <= MAX_REGULAR_BITS
     # a step shrinks weights by rate times decay: by as much with each optimizer
     rate = peak if config.train.learning_rate == "auto" else config.train.learning_rate / factor
     sized = _fill_auto(
@@ -160,7 +161,7 @@ def plan(
             model={} if config.model.cell == "hmm" else {"dropout": config.model.dropout},
             train={"epochs": span.epochs, "steps": span.steps},
         ),
-        model={"dropout": _choose_dropout(span.epochs_read, task)},
+        model={"dropout": 0.0 if regular else _choose_dropout(span.epochs_read, task)},
         train={
             "eval_every": _choose_interval(sized, task, span, speed),
             "patience": PATIENCE,
@@ -321,8 +322,7 @@ def _choose_length(config: Config, task: _Task, speed: float) -> _Length:
             total = epochs * per_epoch
         else:
             steps = total
-    epochs = epochs if isinstance(epochs, int) else None
-    return _Length(epochs, steps, total, per_epoch, total / per_epoch)
+    return _Length(epochs if isinstance(epochs, int) else None, steps, total, per_epoch, total / per_epoch)
 
 
 def _epochs_before_overfitting(task: _Task) -> int:
@@ -338,8 +338,7 @@ def _choose_interval(config: Config, task: _Task, length: _Length, speed: float)
     affordable = 0.1 * read * faster / max(task.validation, 1)
     readable = read / speed / MIN_EVALUATION_SECONDS
     # five at least, though nobody reads them so fast, to see when overfitting sets in; it does not in the first epoch
-    fewest = 3 if length.epochs_read >= 1.0 else 1
-    evaluations = max(fewest, int(min(MAX_EVALUATIONS, affordable, max(5, readable))))
+    evaluations = max(3 if length.epochs_read >= 1.0 else 1, int(min(MAX_EVALUATIONS, affordable, max(5, readable))))
     return max(1, -(-length.total // evaluations))
 
 
@@ -358,7 +357,8 @@ def _choose_peak(model: ModelConfig, task: _Task) -> float:
         return HMM_LEARNING_RATE
     peak = _look_up(PEAK_LEARNING_RATE_BY_HIDDEN_SIZE, resolved(model.hidden_size))
     # large steps throw rows about that are seen seldom, and a GRU that has little decay
-    return min(peak, MAX_GENTLE_LEARNING_RATE) if task.many_characters or model.cell == "gru" else peak
+    gentle = task.many_characters or task.rare_characters or model.cell == "gru"
+    return min(peak, MAX_GENTLE_LEARNING_RATE) if gentle else peak
 
 
 def _adapt_peak(peak: float, factor: float, cell: str, fine_tuning: bool, relative_bits: float | None) -> float:
