@@ -44,11 +44,11 @@ MAX_REGULAR_BITS = 0.7  # of n-grams: there is little to overfit, and dropout wo
 
 # Batch and length
 MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128
-MIN_STEPS_PER_EPOCH = {False: 120, True: 40}  # from random weights (section "Short texts"), and of a fine-tuning
+MIN_STEPS_PER_EPOCH = {False: 120, True: 40}  # section "Short texts"; fewer of a fine-tuning and of rare characters
 FEW_STEPS = 600  # if there is no time for more, half the batch is tried,
 MIN_SPEED_OF_HALF_BATCH = 0.75  # and taken if it trains at this share of the speed, for half as many steps again
 # a text of so many characters overfits after so many epochs; a longer one later, by this power of its length
-OVERFITTING_CHARACTERS, OVERFITTING = 9_000, {False: (8, 0.3), True: (5, 0.4)}  # likewise
+OVERFITTING_CHARACTERS, OVERFITTING = 9_000, {False: (8, 0.3), True: (5, 0.4)}  # the latter of a fine-tuning
 MAX_EPOCHS, MIN_STEPS = 40, 200
 
 # Optimizer: section "Weight decay", and "Gated recurrent units"
@@ -81,8 +81,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class _Task:
-    """What there is to train on: characters of the splits and of the vocabulary, of which `distinct` are in the
-    training split; on which device, in how many seconds."""
+    """What there is to train on, characters of the splits and of the vocabulary (`distinct` in training), and how."""
 
     training: int
     validation: int
@@ -194,7 +193,8 @@ def _choose_windows(train: TrainConfig, task: _Task) -> tuple[int, int]:
         largest = MAX_BATCH_SIZE_CPU_MANY_CHARACTERS if task.many_characters else MAX_BATCH_SIZE_CPU
         largest = largest if task.device.type == "cpu" else MAX_BATCH_SIZE_GPU
         batch_size = 2
-        while batch_size < largest and task.training >= 2 * batch_size * length * MIN_STEPS_PER_EPOCH[task.fine_tuning]:
+        characters = length * MIN_STEPS_PER_EPOCH[task.fine_tuning or task.rare_characters]
+        while batch_size < largest and task.training >= 2 * batch_size * characters:
             batch_size *= 2
     return length, batch_size if batch_size * length <= task.training else max(1, task.training // length)
 

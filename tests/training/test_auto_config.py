@@ -227,7 +227,8 @@ def test_fine_tuning_takes_fewer_and_larger_steps_than_a_fresh_start() -> None:
 
 def test_characters_that_come_seldom_get_a_narrow_embedding_of_their_own() -> None:
     """A wide one is memorised with the text."""
-    assert planned(9_000, vocabulary=901).config.train.learning_rate == 0.008
+    train = planned(27_000, vocabulary=2_701).config.train
+    assert (train.batch_size, train.learning_rate) == (4, 0.008)
 
     def embedding(training: int, vocabulary: int, *settings: str) -> tuple[object, object]:
         model = planned(training, *settings, vocabulary=vocabulary, rate=1e15).config.model
