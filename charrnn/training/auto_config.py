@@ -24,7 +24,6 @@ DEFAULT_MINUTES = 15  # that a training without --time takes, at most
 MANY_CHARACTERS = 2_000  # distinct ones: above, most rows of the embedding and of the head are seen seldom
 
 # In tables by size or length each key is the smallest value that its entry holds for.
-
 # Model: section "Layers and width", and "Tied weights"
 HIDDEN_SIZES = (128, 192, 256, 384, 512, 768, 1024)
 MAX_HIDDEN_SIZE_BY_CHARACTERS = {0: 128, 20_000: 192, 100_000: 256, 400_000: 512, 5_000_000: 768, 50_000_000: 1024}
@@ -41,6 +40,7 @@ SHORT_TEXT = 400_000  # characters, below which a text is overfitted sooner
 DROPOUT_BY_EPOCHS = {0: 0.0, 3: 0.1, 6: 0.3, 25: 0.5}
 SHORT_TEXT_MIN_DROPOUT, ONE_LAYER_MIN_DROPOUT = 0.3, 0.5  # the latter from random weights: section "Short texts"
 MAX_REGULAR_BITS = 0.7  # of n-grams: there is little to overfit, and dropout would keep it from counting lines
+MIN_CHARACTERS_PREDICTABLE, MAX_PREDICTABLE_BITS = 60_000, 2.2  # a text that n-grams predict so well
 
 # Batch and length
 MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128
@@ -151,7 +151,6 @@ def plan(
     span = _choose_length(sized, task, speed)
     peak = _choose_peak(sized.model, task)
     factor = LEARNING_RATE_FACTOR_BY_OPTIMIZER[config.train.optimizer]
-    regular = ngram_bits is not None and ngram_bits <= MAX_REGULAR_BITS
     # a step shrinks weights by rate times decay: by as much with each optimizer
     rate = peak if config.train.learning_rate == "auto" else config.train.learning_rate / factor
     sized = _fill_auto(
@@ -160,7 +159,7 @@ def plan(
             model={} if config.model.cell == "hmm" else {"dropout": config.model.dropout},
             train={"epochs": span.epochs, "steps": span.steps},
         ),
-        model={"dropout": 0.0 if regular else _choose_dropout(span.epochs_read, task)},
+        model={"dropout": _choose_dropout(span.epochs_read, task, math.inf if ngram_bits is None else ngram_bits)},
         train={
             "eval_every": _choose_interval(sized, task, span, speed),
             "patience": PATIENCE,
@@ -342,13 +341,14 @@ def _choose_interval(config: Config, task: _Task, length: _Length, speed: float)
     return max(1, -(-length.total // evaluations))
 
 
-def _choose_dropout(epochs: float, task: _Task) -> float:
+def _choose_dropout(epochs: float, task: _Task, ngram_bits: float) -> float:
     """Regularise more, the more often each character is read: what is read once cannot be memorised."""
-    dropout = _look_up(DROPOUT_BY_EPOCHS, epochs)
-    if epochs < 3 or task.training >= SHORT_TEXT:
+    dropout = _look_up(DROPOUT_BY_EPOCHS, epochs) if ngram_bits > MAX_REGULAR_BITS else 0.0
+    if epochs < 3 or task.training >= SHORT_TEXT or ngram_bits <= MAX_REGULAR_BITS:
         return dropout
-    one_layer = task.training < MIN_CHARACTERS_TWO_LAYERS and not task.fine_tuning
-    return max(dropout, ONE_LAYER_MIN_DROPOUT if one_layer else SHORT_TEXT_MIN_DROPOUT)
+    most = MIN_CHARACTERS_PREDICTABLE if ngram_bits <= MAX_PREDICTABLE_BITS else MIN_CHARACTERS_TWO_LAYERS
+    often = task.training < most and not task.fine_tuning
+    return max(dropout, ONE_LAYER_MIN_DROPOUT if often else SHORT_TEXT_MIN_DROPOUT)
 
 
 def _choose_peak(model: ModelConfig, task: _Task) -> float:

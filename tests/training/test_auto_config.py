@@ -219,6 +219,12 @@ def test_a_text_that_counting_predicts_gets_no_dropout() -> None:
     assert planned(38_000, "model.dropout=0.2", ngram_bits=0.4).config.model.dropout == 0.2
 
 
+def test_a_longer_text_that_counting_predicts_well_gets_less_dropout() -> None:
+    lengths_and_bits = [(50_000, 2.0), (50_000, 3.0), (90_000, 2.0), (90_000, 3.0)]
+    dropouts = [planned(n, ngram_bits=bits, rate=1e15).config.model.dropout for n, bits in lengths_and_bits]
+    assert dropouts == [0.5, 0.5, 0.3, 0.5]
+
+
 def test_fine_tuning_takes_fewer_and_larger_steps_than_a_fresh_start() -> None:
     """Its rates, and what it forgets, were measured with these."""
     tuned = planned(90_000, fine_tuning=True, rate=1e15).config
