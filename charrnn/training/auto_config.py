@@ -1,6 +1,7 @@
 """Every `auto` resolved: sizes, kernel and precision by benchmarks on this device, all else by pure functions.
 Knows the sizes of a text, not its characters. The tables below were measured: docs/results.md, "What the automatic
-settings rest on", has the trials; a comment names the section where it is another one."""
+settings rest on", has the trials; a comment names the section where it is another one. In tables by size or length
+each key is the smallest value that its entry holds for."""
 
 from __future__ import annotations
 
@@ -23,7 +24,6 @@ from charrnn.training.fine_tuning import fine_tuning_rate
 DEFAULT_MINUTES = 15  # that a training without --time takes, at most
 MANY_CHARACTERS = 2_000  # distinct ones: above, most rows of the embedding and of the head are seen seldom
 
-# In tables by size or length each key is the smallest value that its entry holds for.
 # Model: section "Layers and width", and "Tied weights"
 HIDDEN_SIZES = (128, 192, 256, 384, 512, 768, 1024)
 MAX_HIDDEN_SIZE_BY_CHARACTERS = {0: 128, 20_000: 192, 100_000: 256, 400_000: 512, 5_000_000: 768, 50_000_000: 1024}
@@ -44,12 +44,12 @@ MIN_CHARACTERS_PREDICTABLE, MAX_PREDICTABLE_BITS = 60_000, 2.2  # a text that n-
 
 # Batch and length
 MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128
-MIN_STEPS_PER_EPOCH = {False: 120, True: 40}  # section "Short texts"; fewer of a fine-tuning and of rare characters
-FEW_STEPS = 600  # if there is no time for more, half the batch is tried,
+# section "Short texts"; the latter of a fine-tuning, of rare characters, and of more than 1,000 for each second
+MIN_STEPS_PER_EPOCH, UNHURRIED = {False: 120, True: 40}, 1_000
+MAX_EPOCHS, MIN_STEPS, FEW_STEPS = 40, 200, 600  # if there is no time for more, half the batch is tried,
 MIN_SPEED_OF_HALF_BATCH = 0.75  # and taken if it trains at this share of the speed, for half as many steps again
 # a text of so many characters overfits after so many epochs; a longer one later, by this power of its length
 OVERFITTING_CHARACTERS, OVERFITTING = 9_000, {False: (8, 0.3), True: (5, 0.4)}  # the latter of a fine-tuning
-MAX_EPOCHS, MIN_STEPS = 40, 200
 
 # Optimizer: section "Weight decay", and "Gated recurrent units"
 PEAK_LEARNING_RATE_BY_HIDDEN_SIZE = {0: 1.5e-2, 257: 8e-3, 513: 4e-3}  # AdamW's: wide layers take smaller steps
@@ -62,8 +62,7 @@ WEIGHT_DECAY_EPOCHS = 1.2
 LOW_WEIGHT_DECAY = 0.01  # of logits, which go far; of a recurrence without gates, which struggles to remember anyway
 
 # Evaluations
-PATIENCE, MAX_EVALUATIONS = 8, 25
-MIN_EVALUATION_SECONDS = 5  # of training between two of them: nobody reads faster
+PATIENCE, MAX_EVALUATIONS, MIN_EVALUATION_SECONDS = 8, 25, 5  # of training between two of them: nobody reads faster
 
 # benchmarks of larger sizes take so many times those of the smallest; of the time left they get this share at most
 BENCHMARKS_OF_LARGER_SIZES, MAX_BENCHMARK_SHARE = 10.0, 0.2
@@ -192,7 +191,8 @@ def _choose_windows(train: TrainConfig, task: _Task) -> tuple[int, int]:
         largest = MAX_BATCH_SIZE_CPU_MANY_CHARACTERS if task.many_characters else MAX_BATCH_SIZE_CPU
         largest = largest if task.device.type == "cpu" else MAX_BATCH_SIZE_GPU
         batch_size = 2
-        characters = length * MIN_STEPS_PER_EPOCH[task.fine_tuning or task.rare_characters]
+        large = task.fine_tuning or task.rare_characters or task.training > UNHURRIED * task.seconds
+        characters = length * MIN_STEPS_PER_EPOCH[large]
         while batch_size < largest and task.training >= 2 * batch_size * characters:
             batch_size *= 2
     return length, batch_size if batch_size * length <= task.training else max(1, task.training // length)

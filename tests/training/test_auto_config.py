@@ -209,6 +209,8 @@ def test_the_shorter_a_text_the_more_dropout_and_the_smaller_its_batches() -> No
     chosen = [planned(n, rate=1e15).config for n in (27_000, 90_000, 270_000, 900_000)]
     assert [each.model.dropout for each in chosen] == [0.5, 0.5, 0.3, 0.5]  # the last for its many epochs
     assert [each.train.batch_size for each in chosen] == [2, 4, 16, 32]
+    hurried = [planned(90_000, f"train.time={seconds}s", rate=1e15).config.train.batch_size for seconds in (89, 90)]
+    assert hurried == [16, 4]  # larger ones read faster
     assert planned(90_000, "train.epochs=2").config.model.dropout == 0.0  # hardly overfitted
 
 
