@@ -49,7 +49,7 @@ MIN_STEPS_PER_EPOCH, UNHURRIED = {False: 120, True: 40}, 1_000
 MAX_EPOCHS, MIN_STEPS, FEW_STEPS = 40, 200, 600  # if there is no time for more, half the batch is tried,
 MIN_SPEED_OF_HALF_BATCH = 0.75  # and taken if it trains at this share of the speed, for half as many steps again
 # a text of so many characters overfits after so many epochs; a longer one later, by this power of its length
-OVERFITTING_CHARACTERS, OVERFITTING = 9_000, {False: (8, 0.3), True: (5, 0.4)}  # the latter of a fine-tuning
+OVERFITTING_CHARACTERS, OVERFITTING = 9_000, {False: (10, 0.25), True: (5, 0.4)}  # the latter of a fine-tuning
 
 # Optimizer: section "Weight decay", and "Gated recurrent units"
 PEAK_LEARNING_RATE_BY_HIDDEN_SIZE = {0: 1.5e-2, 257: 8e-3, 513: 4e-3}  # AdamW's: wide layers take smaller steps

@@ -199,9 +199,9 @@ def test_thousands_of_characters_share_their_weights() -> None:
 
 def test_a_short_text_stops_before_it_is_overfitted() -> None:
     epochs = [planned(n, rate=1e15).config.train.epochs for n in (9_000, 30_000, 300_000, 3_000_000)]
-    assert epochs == [8, 11, 23, 40]
+    assert epochs == [10, 14, 24, 40]
     assert planned(400, rate=1e15).config.train.epochs == 100  # of two steps each
-    assert planned(9_000, rate=1e15).config.train.eval_every == 8 * 36 // 5 + 1
+    assert planned(9_000, rate=1e15).config.train.eval_every == 10 * 36 // 5
     assert planned(9_000, "model.cell=hmm", rate=1e15).config.train.epochs == 40
 
 
@@ -265,8 +265,8 @@ def test_evaluations_on_a_large_validation_split_take_little_of_the_time(steps: 
 
 def test_spare_time_is_not_spent_on_overfitting() -> None:
     spare = planned(9_000, "train.time=10m", rate=1e15)
-    assert (spare.config.train.epochs, spare.config.train.time) == (8, 600.0)
-    assert "8 epochs, about" in spare.notes[-1]
+    assert (spare.config.train.epochs, spare.config.train.time) == (10, 600.0)
+    assert "10 epochs, about" in spare.notes[-1]
     assert "of the 10 minutes given" in spare.notes[-1]
     scarce = planned(9_000_000, "train.time=10m", rate=1e10)
     assert (scarce.config.train.epochs, scarce.config.train.steps) == (None, None)
