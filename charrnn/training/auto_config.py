@@ -40,7 +40,7 @@ SHORT_TEXT = 400_000  # characters, below which a text is overfitted sooner
 DROPOUT_BY_EPOCHS = {0: 0.0, 3: 0.1, 6: 0.3, 25: 0.5}
 SHORT_TEXT_MIN_DROPOUT, ONE_LAYER_MIN_DROPOUT = 0.3, 0.5  # the latter from random weights: section "Short texts"
 MAX_REGULAR_BITS = 0.7  # of n-grams: there is little to overfit, and dropout would keep it from counting lines
-MIN_CHARACTERS_PREDICTABLE, MAX_PREDICTABLE_BITS = 60_000, 2.2  # a text that n-grams predict so well
+MIN_CHARACTERS_PREDICTABLE, MAX_PREDICTABLE_BITS = 60_000, 4.0  # of n-grams: such a text is overfitted later
 
 # Batch and length
 MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128

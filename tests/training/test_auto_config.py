@@ -222,7 +222,7 @@ def test_a_text_that_counting_predicts_gets_no_dropout() -> None:
 
 
 def test_a_longer_text_that_counting_predicts_well_gets_less_dropout() -> None:
-    lengths_and_bits = [(50_000, 2.0), (50_000, 3.0), (90_000, 2.0), (90_000, 3.0)]
+    lengths_and_bits = [(50_000, 4.0), (50_000, 4.1), (90_000, 4.0), (90_000, 4.1)]
     dropouts = [planned(n, ngram_bits=bits, rate=1e15).config.model.dropout for n, bits in lengths_and_bits]
     assert dropouts == [0.5, 0.5, 0.3, 0.5]
 
