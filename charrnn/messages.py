@@ -21,3 +21,10 @@ def silent(_: str) -> None:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: 1 character, 2,000 characters."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def minutes(seconds: float) -> str:
+    """Return a time in words, e.g. "90 seconds"; from two minutes on in minutes."""
+    if seconds < 120:
+        return counted(round(seconds), "second")
+    return f"{seconds / 60:.0f} minutes" if seconds >= 600 else f"{seconds / 60:.2g} minutes"

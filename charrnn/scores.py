@@ -25,6 +25,11 @@ class Baselines:
         """Whether every baseline was computed."""
         return self.xz is not None and self.ngram is not None
 
+    @property
+    def ngram_bits(self) -> float | None:
+        """The n-gram model's bits per character, if it was computed."""
+        return None if self.ngram is None else self.ngram / NATS_PER_BIT / max(1, self.characters)
+
     def by_name(self) -> dict[str, float]:
         """Return the nats of each computed baseline, by name."""
         every = {"uniform": self.uniform, "unigram": self.unigram, "xz": self.xz, "ngram": self.ngram}

@@ -52,6 +52,7 @@ APART = {
         "{text} --sizes 1000 --rest 500 --time 1s --presets tiny --to made",
         r"default compared with tiny: [+-][\d.]+%",
     ),
+    "mixture": ("{text} --sizes 1000 --test 500 --to made -s train.steps=5", r"mean [+-][\d.]+%, worst"),
     "startup": ("--rounds 1", r"charrnn --help +[\d,]+"),
 }
 # what a benchmark measures memory by
@@ -63,7 +64,7 @@ LACKS = {
 
 def marked(names: Iterable[str]) -> list[Any]:
     """Mark what is slow, and what a system lacks."""
-    slow = {"presets": pytest.mark.slow, "startup": pytest.mark.slow}
+    slow = dict.fromkeys(("mixture", "presets", "startup"), pytest.mark.slow)
     return [pytest.param(name, marks=[each[name] for each in (slow, LACKS) if name in each]) for name in names]
 
 

@@ -1,6 +1,7 @@
 """Every `auto` resolved: sizes, kernel and precision by benchmarks on this device, all else by pure functions.
 Knows the sizes of a text, not its characters. The tables below were measured: docs/results.md, "What the automatic
-settings rest on", has the trials; a comment names the section where it is another one."""
+settings rest on", has the trials; a comment names the section where it is another one. In tables by size or length
+each key is the smallest value that its entry holds for."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import torch
 from charrnn.config.schema import Config, ModelConfig, TrainConfig, resolved
 from charrnn.data.batches import Rows
 from charrnn.device import Bf16, bf16_on, out_of_memory
-from charrnn.messages import counted
+from charrnn.messages import counted, minutes
 from charrnn.models.architecture import products
 from charrnn.training import throughput
 from charrnn.training.fine_tuning import fine_tuning_rate
@@ -23,33 +24,32 @@ from charrnn.training.fine_tuning import fine_tuning_rate
 DEFAULT_MINUTES = 15  # that a training without --time takes, at most
 MANY_CHARACTERS = 2_000  # distinct ones: above, most rows of the embedding and of the head are seen seldom
 
-# In tables by size or length each key is the smallest value that its entry holds for.
-
 # Model: section "Layers and width", and "Tied weights"
 HIDDEN_SIZES = (128, 192, 256, 384, 512, 768, 1024)
 MAX_HIDDEN_SIZE_BY_CHARACTERS = {0: 128, 20_000: 192, 100_000: 256, 400_000: 512, 5_000_000: 768, 50_000_000: 1024}
 EMBEDDING_SIZE_BY_VOCABULARY = {0: 64, 128: 128, 1024: 256}
+MIN_CHARACTERS_PER_ROW, NARROW_EMBEDDING_SIZE = 10, 32  # rows of rarer characters get few gradients: "Short texts"
 MAX_TIED_EMBEDDING_BY_HIDDEN_SIZE = {0: 128, 513: 256}  # its work as a head grows with it; short texts need it wider
 MIN_TIED_EMBEDDING = 128  # a narrower one makes a poor head
 # characters read in all for each weight: with fewer, a smaller model learns more in the time
 MIN_CHARACTERS_PER_WEIGHT = 1.5
 MIN_CHARACTERS_PER_WEIGHT_ONE_LAYER = 6.0  # where there is no time for a second layer
 MIN_CHARACTERS_PER_WEIGHT_TIED = 0.15  # where most weights are rows of a tied head, whatever the hidden size
-MIN_CHARACTERS_TWO_LAYERS = 200_000
-MIN_EPOCHS_TWO_LAYERS = 2.0
+MIN_CHARACTERS_TWO_LAYERS, MIN_EPOCHS_TWO_LAYERS = 200_000, 2.0
 SHORT_TEXT = 400_000  # characters, below which a text is overfitted sooner
 DROPOUT_BY_EPOCHS = {0: 0.0, 3: 0.1, 6: 0.3, 25: 0.5}
-SHORT_TEXT_MIN_DROPOUT = 0.3
+SHORT_TEXT_MIN_DROPOUT, ONE_LAYER_MIN_DROPOUT = 0.3, 0.5  # the latter from random weights: section "Short texts"
+MAX_REGULAR_BITS = 0.7  # of n-grams: there is little to overfit, and dropout would keep it from counting lines
+MIN_CHARACTERS_PREDICTABLE, MAX_PREDICTABLE_BITS = 60_000, 4.0  # of n-grams: such a text is overfitted later
 
 # Batch and length
 MAX_BATCH_SIZE_CPU, MAX_BATCH_SIZE_CPU_MANY_CHARACTERS, MAX_BATCH_SIZE_GPU = 32, 16, 128
-MIN_STEPS_PER_EPOCH = 40
-FEW_STEPS = 600  # if there is no time for more, half the batch is tried,
+# section "Short texts"; the latter of a fine-tuning, of rare characters, and of more than 1,000 for each second
+MIN_STEPS_PER_EPOCH, UNHURRIED = {False: 120, True: 40}, 1_000
+MAX_EPOCHS, MIN_STEPS, FEW_STEPS = 40, 200, 600  # if there is no time for more, half the batch is tried,
 MIN_SPEED_OF_HALF_BATCH = 0.75  # and taken if it trains at this share of the speed, for half as many steps again
 # a text of so many characters overfits after so many epochs; a longer one later, by this power of its length
-OVERFITTING_CHARACTERS, OVERFITTING_EPOCHS, OVERFITTING_POWER = 9_000, 5, 0.4
-MAX_EPOCHS = 40
-MIN_STEPS = 200
+OVERFITTING_CHARACTERS, OVERFITTING = 9_000, {False: (10, 0.25), True: (5, 0.4)}  # the latter of a fine-tuning
 
 # Optimizer: section "Weight decay", and "Gated recurrent units"
 PEAK_LEARNING_RATE_BY_HIDDEN_SIZE = {0: 1.5e-2, 257: 8e-3, 513: 4e-3}  # AdamW's: wide layers take smaller steps
@@ -62,9 +62,7 @@ WEIGHT_DECAY_EPOCHS = 1.2
 LOW_WEIGHT_DECAY = 0.01  # of logits, which go far; of a recurrence without gates, which struggles to remember anyway
 
 # Evaluations
-PATIENCE = 8
-MAX_EVALUATIONS = 25
-MIN_EVALUATION_SECONDS = 5  # of training between two of them: nobody reads faster
+PATIENCE, MAX_EVALUATIONS, MIN_EVALUATION_SECONDS = 8, 25, 5  # of training between two of them: nobody reads faster
 
 # benchmarks of larger sizes take so many times those of the smallest; of the time left they get this share at most
 BENCHMARKS_OF_LARGER_SIZES, MAX_BENCHMARK_SHARE = 10.0, 0.2
@@ -82,8 +80,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class _Task:
-    """What there is to train on: characters of the splits and of the vocabulary, of which `distinct` are in the
-    training split; on which device, in how many seconds."""
+    """What there is to train on, characters of the splits and of the vocabulary (`distinct` in training), and how."""
 
     training: int
     validation: int
@@ -91,10 +88,15 @@ class _Task:
     distinct: int
     device: torch.device
     seconds: float
+    fine_tuning: bool
 
     @property
     def many_characters(self) -> bool:
         return self.distinct > MANY_CHARACTERS
+
+    @property
+    def rare_characters(self) -> bool:
+        return self.training < MIN_CHARACTERS_PER_ROW * self.distinct
 
 
 class _Length(NamedTuple):
@@ -116,6 +118,7 @@ def plan(
     *,
     fine_tuning: bool = False,
     relative_bits: float | None = None,
+    ngram_bits: float | None = None,
     unseen: int = 0,
     spent: float = 0.0,
     bf16: Bf16 | None = None,
@@ -123,16 +126,16 @@ def plan(
     """Resolve every `auto` for splits of so many characters on a device, whose bf16 is probed if None.
 
     `unseen` characters of the vocabulary are not in the training split: they only cost time. Of a time budget, `spent`
-    seconds are over, and benchmarks take more of it. For `relative_bits` see `fine_tuning.fine_tuning_rate`.
+    seconds are over, and benchmarks take more of it. `fine_tuning` explains `relative_bits`; n-grams need `ngram_bits`.
     """
     limit, began = config.train.time, time.perf_counter()
     seconds = max(limit - spent, 0.1 * limit) if limit else DEFAULT_MINUTES * 60.0
-    task = _Task(training, validation, vocabulary_size, vocabulary_size - unseen, device, seconds)
+    task = _Task(training, validation, vocabulary_size, vocabulary_size - unseen, device, seconds, fine_tuning)
     bf16 = bf16_on(device) if bf16 is None else bf16
     length, batch_size = _choose_windows(config.train, task)
     notes = _window_notes(config, task, length, batch_size, bf16)
     embedding = config.model.embedding_size
-    wide = embedding == "auto" or embedding >= MIN_TIED_EMBEDDING
+    wide = not task.rare_characters if embedding == "auto" else embedding >= MIN_TIED_EMBEDDING
     sized = _fill_auto(
         config.with_values(train={"sequence_length": length, "batch_size": batch_size}),
         # rows of rare characters get few gradients, and the head is most of the work: share them
@@ -155,7 +158,7 @@ def plan(
             model={} if config.model.cell == "hmm" else {"dropout": config.model.dropout},
             train={"epochs": span.epochs, "steps": span.steps},
         ),
-        model={"dropout": _choose_dropout(span.epochs_read, training)},
+        model={"dropout": _choose_dropout(span.epochs_read, task, math.inf if ngram_bits is None else ngram_bits)},
         train={
             "eval_every": _choose_interval(sized, task, span, speed),
             "patience": PATIENCE,
@@ -165,7 +168,7 @@ def plan(
     )
     evaluation_seconds = throughput.longest_evaluation(sized, validation, speed)
     if limit is not None and evaluation_seconds > task.seconds / 2:
-        notes.append(throughput.SLOW_EVALUATION.format(_minutes(evaluation_seconds)))
+        notes.append(throughput.SLOW_EVALUATION.format(minutes(evaluation_seconds)))
     return TrainingPlan(sized, (*notes, _describe(sized, task, span, speed)), evaluation_seconds)
 
 
@@ -188,7 +191,9 @@ def _choose_windows(train: TrainConfig, task: _Task) -> tuple[int, int]:
         largest = MAX_BATCH_SIZE_CPU_MANY_CHARACTERS if task.many_characters else MAX_BATCH_SIZE_CPU
         largest = largest if task.device.type == "cpu" else MAX_BATCH_SIZE_GPU
         batch_size = 2
-        while batch_size < largest and task.training >= 2 * batch_size * length * MIN_STEPS_PER_EPOCH:
+        large = task.fine_tuning or task.rare_characters or task.training > UNHURRIED * task.seconds
+        characters = length * MIN_STEPS_PER_EPOCH[large]
+        while batch_size < largest and task.training >= 2 * batch_size * characters:
             batch_size *= 2
     return length, batch_size if batch_size * length <= task.training else max(1, task.training // length)
 
@@ -267,7 +272,8 @@ def _sizes(model: ModelConfig, hidden_size: int, task: _Task) -> dict[str, Any]:
     """Return the sizes that go with a hidden size, and the dropout to benchmark with."""
     if model.cell == "hmm":
         return {"hidden_size": hidden_size}
-    embedding = _look_up(EMBEDDING_SIZE_BY_VOCABULARY, task.vocabulary_size)
+    narrow = task.rare_characters and not model.tied
+    embedding = NARROW_EMBEDDING_SIZE if narrow else _look_up(EMBEDDING_SIZE_BY_VOCABULARY, task.vocabulary_size)
     if model.tied and task.training >= SHORT_TEXT:
         embedding = min(embedding, _look_up(MAX_TIED_EMBEDDING_BY_HIDDEN_SIZE, hidden_size))
     return {
@@ -296,7 +302,7 @@ def _choose_length(config: Config, task: _Task, speed: float) -> _Length:
     per_epoch = Rows.of(task.training, batch_size, train.sequence_length).windows
     affordable = int(0.9 * task.seconds * speed / task.training * per_epoch)  # a tenth of the time is for evaluations
     # a Markov chain has too few weights to overfit
-    useful = max(_epochs_before_overfitting(task.training) * per_epoch, MIN_STEPS)
+    useful = max(_epochs_before_overfitting(task) * per_epoch, MIN_STEPS)
     most = math.inf if config.model.cell == "hmm" else useful
     epochs, steps = train.epochs, train.steps
     if train.time is not None:
@@ -315,30 +321,34 @@ def _choose_length(config: Config, task: _Task, speed: float) -> _Length:
             total = epochs * per_epoch
         else:
             steps = total
-    epochs = epochs if isinstance(epochs, int) else None
-    return _Length(epochs, steps, total, per_epoch, total / per_epoch)
+    return _Length(epochs if isinstance(epochs, int) else None, steps, total, per_epoch, total / per_epoch)
 
 
-def _epochs_before_overfitting(training: int) -> int:
+def _epochs_before_overfitting(task: _Task) -> int:
     """Return the epochs after which a network overfits a text of so many characters."""
-    return max(3, round(OVERFITTING_EPOCHS * math.pow(training / OVERFITTING_CHARACTERS, OVERFITTING_POWER)))
+    epochs, power = OVERFITTING[task.fine_tuning]
+    return max(3, round(epochs * math.pow(task.training / OVERFITTING_CHARACTERS, power)))
 
 
 def _choose_interval(config: Config, task: _Task, length: _Length, speed: float) -> int:
     """Return the steps between evaluations, which together read a few percent of what training reads."""
     read = length.epochs_read * task.training
-    affordable = 0.1 * read * _scoring_speedup(config.model) / max(task.validation, 1)
+    faster = 1.5 if config.model.bidirectional else 3.0  # than training; each half on its own first, then both
+    affordable = 0.1 * read * faster / max(task.validation, 1)
     readable = read / speed / MIN_EVALUATION_SECONDS
     # five at least, though nobody reads them so fast, to see when overfitting sets in; it does not in the first epoch
-    fewest = 3 if length.epochs_read >= 1.0 else 1
-    evaluations = max(fewest, int(min(MAX_EVALUATIONS, affordable, max(5, readable))))
+    evaluations = max(3 if length.epochs_read >= 1.0 else 1, int(min(MAX_EVALUATIONS, affordable, max(5, readable))))
     return max(1, -(-length.total // evaluations))
 
 
-def _choose_dropout(epochs: float, training: int) -> float:
+def _choose_dropout(epochs: float, task: _Task, ngram_bits: float) -> float:
     """Regularise more, the more often each character is read: what is read once cannot be memorised."""
-    dropout = _look_up(DROPOUT_BY_EPOCHS, epochs)
-    return max(dropout, SHORT_TEXT_MIN_DROPOUT) if training < SHORT_TEXT and epochs >= 3 else dropout
+    dropout = _look_up(DROPOUT_BY_EPOCHS, epochs) if ngram_bits > MAX_REGULAR_BITS else 0.0
+    if epochs < 3 or task.training >= SHORT_TEXT or ngram_bits <= MAX_REGULAR_BITS:
+        return dropout
+    most = MIN_CHARACTERS_PREDICTABLE if ngram_bits <= MAX_PREDICTABLE_BITS else MIN_CHARACTERS_TWO_LAYERS
+    often = task.training < most and not task.fine_tuning
+    return max(dropout, ONE_LAYER_MIN_DROPOUT if often else SHORT_TEXT_MIN_DROPOUT)
 
 
 def _choose_peak(model: ModelConfig, task: _Task) -> float:
@@ -347,7 +357,8 @@ def _choose_peak(model: ModelConfig, task: _Task) -> float:
         return HMM_LEARNING_RATE
     peak = _look_up(PEAK_LEARNING_RATE_BY_HIDDEN_SIZE, resolved(model.hidden_size))
     # large steps throw rows about that are seen seldom, and a GRU that has little decay
-    return min(peak, MAX_GENTLE_LEARNING_RATE) if task.many_characters or model.cell == "gru" else peak
+    gentle = task.many_characters or task.rare_characters or model.cell == "gru"
+    return min(peak, MAX_GENTLE_LEARNING_RATE) if gentle else peak
 
 
 def _adapt_peak(peak: float, factor: float, cell: str, fine_tuning: bool, relative_bits: float | None) -> float:
@@ -369,11 +380,6 @@ def _choose_decay(model: ModelConfig, length: _Length, rate: float) -> float:
     return min(_look_up(MAX_WEIGHT_DECAY_BY_EPOCHS, length.epochs_read), float(f"{decay:.2g}"))
 
 
-def _scoring_speedup(model: ModelConfig) -> float:
-    """Return about how many times faster than training an evaluation reads."""
-    return 1.5 if model.bidirectional else 3.0  # each half is read on its own first, then both together
-
-
 def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str:
     """Say what is trained, how, and for how long."""
     model, train = config.model, config.train
@@ -383,18 +389,12 @@ def _describe(config: Config, task: _Task, length: _Length, speed: float) -> str
     kernel = " (custom kernel)" if train.kernel == "custom" else ""
     seconds = (length.steps / length.per_epoch if length.steps else length.epochs or 0) * task.training / speed
     amount = counted(length.steps or length.epochs or 0, "step" if length.steps else "epoch")
-    duration = f"{amount}, about {_minutes(seconds)}"
+    duration = f"{amount}, about {minutes(seconds)}"
     if train.time and 0 < seconds < 0.9 * train.time:
-        duration += f" of the {_minutes(train.time)} given"
+        duration += f" of the {minutes(train.time)} given"
     elif train.time:
-        duration = _minutes(train.time)
+        duration = minutes(train.time)
     return (
         f"Training on {task.training:,} characters ({task.distinct:,} distinct): {network},"
         f" batch {train.batch_size} x {train.sequence_length}, {train.precision}{kernel} on {task.device}: {duration}."
     )
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 120:
-        return counted(round(seconds), "second")
-    return f"{seconds / 60:.0f} minutes" if seconds >= 600 else f"{seconds / 60:.2g} minutes"

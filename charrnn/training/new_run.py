@@ -89,6 +89,7 @@ def start(
             device,
             fine_tuning=base is not None,
             relative_bits=relative_bits,
+            ngram_bits=scores.validation.ngram_bits,
             unseen=vocabulary.unseen,
             spent=time.perf_counter() - began,
         )

@@ -62,6 +62,15 @@ def test_a_run_keeps_a_copy_of_standard_input_and_resumes_from_it_in_another_fol
     assert finish(resumed).training.position.step == 8
 
 
+def test_only_what_counting_does_not_predict_is_trained_with_dropout(here: Path) -> None:
+    letters = "".join(random.Random(1).choices("abcdefgh\n", k=2_000))
+    for name, text, dropout in (("count.txt", "0123456789\n" * 200, 0.0), ("letters.txt", letters, 0.5)):
+        (here / name).write_text(text)
+        job = fresh([name], "model.dropout=auto", "train.steps=600", folder=f"run-{name}")
+        job.run.release()
+        assert job.training.config.model.dropout == dropout
+
+
 def test_the_copy_holds_standard_input_only_in_the_encoding_of_the_texts(here: Path) -> None:
     (here / "other.txt").write_text("另一篇" * 50, encoding="gb18030")
     finish(fresh(["other.txt", "-"], "data.encoding=gb18030", stdin=io.BytesIO(("我爱北京\n" * 30).encode("gb18030"))))
