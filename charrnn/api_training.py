@@ -42,7 +42,9 @@ class TrainedRun:
     @property
     def best(self) -> EvaluationRecord | None:
         """The evaluation of the best model; None if training was stopped before the first."""
-        return min(self.history, key=lambda record: record.judged_bits, default=None)
+        from charrnn.training.selection import best_of
+
+        return best_of(self.history)
 
     @property
     def score(self) -> Score | None:

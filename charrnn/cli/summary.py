@@ -7,7 +7,9 @@ from pathlib import Path
 
 from charrnn.checkpoints.model_file import EvaluationRecord
 from charrnn.config.schema import Config, resolved
+from charrnn.scores import Score
 from charrnn.training.events import Finished
+from charrnn.training.selection import best_of
 
 
 def closing(finished: Finished, config: Config, best: Path) -> str:
@@ -15,7 +17,8 @@ def closing(finished: Finished, config: Config, best: Path) -> str:
     history = finished.history
     if not history:
         return f"Stopped at step {finished.step:,}, before the first evaluation."
-    top = min(history, key=lambda record: record.judged_bits)
+    top = best_of(history)
+    assert top is not None
     if config.model.counted:
         return f"Done: order {top.step}, validation {top.bits_per_character:.4f} bits/char, in {best}."
     first = {
@@ -53,7 +56,7 @@ def _advice(history: tuple[EvaluationRecord, ...], top: EvaluationRecord, config
         return ""
     if top.step == 0:
         return (
-            f"The model it started from is still the best; fine-tuning made it worse ({last.bits_per_character:.4f} at"
+            f"The model it started from is still the best; fine-tuning made it worse ({_bits(last):.4f} at"
             " the end). Try more text, or a lower -s train.learning_rate."
         )
     training = top.training_bits_per_character
@@ -75,7 +78,7 @@ def _after_a_rise(top: EvaluationRecord, last: EvaluationRecord, config: Config)
     if before is None or after is None or after >= before:
         rate = resolved(config.train.learning_rate)
         return f"Both losses have risen since the best evaluation: try -s train.learning_rate={rate / 2:.2g}."
-    scores = f"validation {last.bits_per_character:.4f}, training {after:.4f}"
+    scores = f"validation {_bits(last):.4f}, training {after:.4f}"
     return f"The model was overfitting ({scores} at the end): try {_regularised(config)}, or more text."
 
 
@@ -93,6 +96,11 @@ def _after_levelling_off(history: tuple[EvaluationRecord, ...], gap: float, conf
         )
     same = "" if isinstance(model.dropout, str) else " with the same dropout"
     return f"Validation loss has levelled off: try -s model.hidden_size={hidden_size * 3 // 2}{same}."
+
+
+def _bits(record: EvaluationRecord) -> float:
+    """Return the bits/char of the whole model, as the first score of the paragraph has them."""
+    return Score(record.model_nats, record.characters).bits_per_character
 
 
 def _regularised(config: Config) -> str:

@@ -4,7 +4,6 @@ Shapes: N characters, R rows and C columns of a table of weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +11,14 @@ import numpy.typing as npt
 
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models.interface import Tokens
-from charrnn.models.ngram import Contexts, Ngram
+from charrnn.models.ngram import Ngram
 from charrnn.models.ngram_mixture import Weights
 
 PIECES = 16  # of the text, in turns of one fold and the other
 COLUMNS = 8  # of the largest table: contexts counted once, twice, four times ... 128 times and more
 EQUAL, ALIKE = 100.0, 30.0  # characters that the prior counts for: of equal weights, and of a cell like its row
 MIN_GAIN = 0.001  # of the nats, for a table with more cells
+MAX_FITTED = 1 << 16  # characters that weights are fitted to: a second for each million more would be waited for
 _ROUNDS, _GAP = 200, 1e-5
 _BLOCK = 1 << 16  # characters read at a time
 Doubles = npt.NDArray[np.float64]
@@ -44,16 +44,11 @@ class Fitted:
 
 def known(model: Ngram, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> Known:
     """Read N tokens that follow the boundary with an n-gram model."""
-    before, boundary = model.initial_state(1), vocabulary.boundary_tokens
-    if len(boundary) > 1:
-        before = Contexts(model.last_grams(boundary[None, :-1], before)[:, -1])
-    read, blocks = np.concatenate((boundary[-1:], tokens[:-1].astype(np.int64))), []
-    for first in range(0, len(tokens), _BLOCK):
-        numbers = model.last_grams(read[None, first : first + _BLOCK], before)[0]
-        before = Contexts(numbers[-1:])
-        blocks.append(model.evidence(numbers))
-    orders, counts = (np.concatenate(each) for each in zip(*blocks, strict=True))
-    return Known(model.nats_of_each(vocabulary, tokens), orders, counts)
+    blocks = [
+        (model.nats_after(vocabulary, numbers, targets), *model.evidence(numbers))
+        for numbers, targets in model.read_blocks(vocabulary, tokens, _BLOCK)
+    ]
+    return Known(*(np.concatenate(each) for each in zip(*blocks, strict=True)))
 
 
 def fit(network: Doubles, known: Known, order: int) -> Fitted:
@@ -64,19 +59,15 @@ def fit(network: Doubles, known: Known, order: int) -> Fitted:
     errors.
     """
     fold = np.arange(len(network)) * PIECES // max(1, len(network)) % 2 == 1
-    best, least = (1, 1), _cross_fitted(network, known, (1, 1), fold)
-    for shape in ((order, 1), (order, COLUMNS)):
-        nats = _cross_fitted(network, known, shape, fold)
-        gained = least - nats
-        if gained.sum() >= max(MIN_GAIN * least.sum(), 2 * np.sqrt(np.square(gained).sum())) > 0.0:
-            best, least = shape, nats
-    return Fitted(Weights(_table(network, known, best, np.ones_like(fold))), float(least.sum()))
-
-
-def _cross_fitted(network: Doubles, known: Known, shape: tuple[int, int], fold: npt.NDArray[np.bool_]) -> Doubles:
-    """Compute the nats (N) under weights (R, C) fitted on the characters of the other fold (N)."""
-    one, other = (mixed(network, known, Weights(_table(network, known, shape, where))) for where in (~fold, fold))
-    return np.where(fold, one, other)
+    fitted = (_tables(network, known, order, where) for where in (~fold, fold, np.ones_like(fold)))
+    best, least = None, np.zeros(0)
+    for one, other, table in zip(*fitted, strict=True):
+        nats = np.where(fold, mixed(network, known, Weights(one)), mixed(network, known, Weights(other)))
+        gained = least - nats if best is not None else np.zeros(0)
+        if best is None or gained.sum() > max(MIN_GAIN * least.sum(), 2 * np.sqrt(np.square(gained).sum())):
+            best, least = table, nats
+    assert best is not None
+    return Fitted(Weights(best), float(least.sum()))
 
 
 def mixed(network: Doubles, known: Known, weights: Weights) -> Doubles:
@@ -86,24 +77,19 @@ def mixed(network: Doubles, known: Known, weights: Weights) -> Doubles:
     return np.asarray(least - np.log((1 - share) * np.exp(least - network) + share * np.exp(least - known.nats)))
 
 
-def _table(network: Doubles, known: Known, shape: tuple[int, int], where: npt.NDArray[np.bool_]) -> Doubles:
-    """Fit a table (R, C) to the characters `where` (N) it says so: a constant first, which is the prior of each row,
-    which is the prior of each of its cells."""
-    table, prior = np.full((1, 1), 0.5), EQUAL
-    for rows, columns in _nested(shape):
-        cells = _cells(known, rows, columns)[where]
+def _tables(network: Doubles, known: Known, order: int, where: npt.NDArray[np.bool_]) -> list[Doubles]:
+    """Fit the three tables (R, C) to the characters `where` (N) it says so, of a long text to some of them: a constant
+    first, which is the prior of each row, which is the prior of each of its cells."""
+    chosen = np.flatnonzero(where)
+    chosen = chosen[:: 1 + len(chosen) // MAX_FITTED]
+    gains, table, prior, tables = network[chosen] - known.nats[chosen], np.full((1, 1), 0.5), EQUAL, []
+    for rows, columns in ((1, 1), (order, 1), (order, COLUMNS)):
+        cells = _cells(known, rows, columns)[chosen]
         before = np.broadcast_to(table, (rows, columns)).ravel()
-        table = _expectation_maximisation(network[where] - known.nats[where], cells, before, prior)
-        table, prior = table.reshape(rows, columns), ALIKE
-    return table
-
-
-def _nested(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    yield 1, 1
-    if shape[0] > 1:
-        yield shape[0], 1
-    if shape[1] > 1:
-        yield shape
+        table = _expectation_maximisation(gains, cells, before, prior).reshape(rows, columns)
+        tables.append(table)
+        prior = ALIKE
+    return tables
 
 
 def _cells(known: Known, rows: int, columns: int) -> Tokens:

@@ -234,10 +234,10 @@ class Ngram:
     ) -> Iterator[tuple[Doubles, Tokens]]:
         """Predict each of N tokens of a text that follows the boundary; yield the logits (T, V) and the tokens (T) of a
         block at a time."""
-        for numbers, targets in self._read_blocks(vocabulary, tokens, max(1, _PROBABILITIES // self.size)):
+        for numbers, targets in self.read_blocks(vocabulary, tokens, max(1, _PROBABILITIES // self.size)):
             yield np.log(self.distribution(numbers)), targets
 
-    def _read_blocks(
+    def read_blocks(
         self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger], block: int
     ) -> Iterator[tuple[Tokens, Tokens]]:
         """Read N tokens that follow the boundary; yield the contexts (T, n) and the tokens (T) of a block at a time."""
@@ -255,7 +255,7 @@ class Ngram:
     ) -> Score:
         """Score N tokens as one text that follows the boundary, in a single pass."""
         total = Score()
-        for numbers, targets in self._read_blocks(vocabulary, tokens, _BLOCK):
+        for numbers, targets in self.read_blocks(vocabulary, tokens, _BLOCK):
             likeliest = np.zeros(len(targets), dtype=np.int64)
             for level, contexts in zip(self.levels, numbers.T, strict=True):
                 likeliest = np.where(contexts >= 0, level.likeliest[0][contexts], likeliest)
@@ -266,12 +266,12 @@ class Ngram:
 
     def nats(self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> float:
         """Return the nats of `score`, without the likeliest characters: to find these takes longer than all else."""
-        blocks = self._read_blocks(vocabulary, tokens, _BLOCK)
+        blocks = self.read_blocks(vocabulary, tokens, _BLOCK)
         return sum(float(self.nats_after(vocabulary, *block).sum()) for block in blocks)
 
     def nats_of_each(self, vocabulary: Vocabulary, tokens: npt.NDArray[np.unsignedinteger]) -> Doubles:
         """Return the nats of each of N tokens (N)."""
-        blocks = self._read_blocks(vocabulary, tokens, _BLOCK)
+        blocks = self.read_blocks(vocabulary, tokens, _BLOCK)
         return np.concatenate([np.empty(0), *(self.nats_after(vocabulary, *block) for block in blocks)])
 
     def nats_after(self, vocabulary: Vocabulary, numbers: Tokens, targets: Tokens) -> Doubles:

@@ -13,14 +13,13 @@ from charrnn.data.corpus import Corpus
 from charrnn.evaluation import baselines, mixture_weights
 from charrnn.evaluation.mixture_weights import Doubles, Known
 from charrnn.models import ngram
-from charrnn.models.factory import Network
+from charrnn.models.interface import LanguageModel
 from charrnn.models.ngram import Ngram
-from charrnn.models.ngram_mixture import Weights
-from charrnn.models.torch_mixture import TorchMixture
+from charrnn.models.ngram_mixture import NgramMixture, Weights
 
-MAX_CHARACTERS = 1 << 23  # of a training split that is counted without being asked: some 20 seconds, 2 GB
-MIN_GAIN = 0.005  # of the network's nats, for a mixture without being asked
-MAX_BYTES = 40_000_000  # of tables; where they would be larger, the order is lowered
+MAX_COUNTED = 1 << 23  # characters of a training split that are counted without being asked: a minute, and 2 GB
+MIN_NETWORK_GAIN = 0.005  # of the network's nats, for a mixture without being asked
+MAX_TABLE_BYTES = 40_000_000  # of tables; where they would be larger, the order is lowered
 
 
 class Counts:
@@ -40,17 +39,19 @@ class Counts:
         """Choose weights by the nats (N) that the network needs for the validation split; return the mixture's nats of
         it, each half with weights of the other, or None where it gains too little."""
         found = mixture_weights.fit(network, self._known, self.model.order)
-        accepted = self.required or found.nats <= (1 - MIN_GAIN) * network.sum()
-        self.record = (
-            MixtureRecord(self.model.order, tuple(map(tuple, found.weights.table.tolist()))) if accepted else None
-        )
-        return found.nats if accepted else None
+        # a mixture that was accepted stays, as long as it gains: the score must not jump where gains go to and fro
+        least = 0.0 if self.record is not None else MIN_NETWORK_GAIN
+        if not self.required and found.nats > (1 - least) * network.sum():
+            self.record = None
+            return None
+        self.record = MixtureRecord(self.model.order, tuple(map(tuple, found.weights.table.tolist())))
+        return found.nats
 
-    def mixed(self, network: Network) -> Network | TorchMixture:
+    def mixed(self, network: LanguageModel) -> LanguageModel:
         """Mix a network with the counts, as far as that was accepted."""
         if self.record is None:
             return network
-        return TorchMixture(network, self.model, Weights(np.array(self.record.weights)))
+        return NgramMixture(network, self.model, Weights(np.array(self.record.weights)))
 
 
 def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int | None = None) -> Counts | None:
@@ -62,6 +63,6 @@ def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int 
     if best is None or corpus.vocabulary.unseen:
         best = baselines.best_ngram(corpus, order if best is None else best.order, inherited=True)
     order = best.order
-    while (model := ngram.prune(ngram.up_to(best, order))).nbytes > MAX_BYTES and order > 1:
+    while (model := ngram.prune(ngram.up_to(best, order))).nbytes > MAX_TABLE_BYTES and order > 1:
         order -= 1
     return Counts(model, corpus, required)

@@ -71,13 +71,9 @@ def start(
         keep_freed_memory()
         base = None if init_from is None else _load_base(init_from, vocabulary.characters, say)
         if not ready.affords_ngrams:
-            say(
-                "xz and n-grams of this text would take too much of the time, so the network is not mixed with counts;"
-                " charrnn evaluate computes them."
-            )
+            say(_what_is_left_out(config))
         config, relative_bits = _compare(ready, base, device, say)
-        # before the plan, which divides the time that is left
-        corpus, scores = ready.corpus, ready.baselines
+        corpus, scores = ready.corpus, ready.baselines  # before the plan, which divides the time that is left
         counts = mixing.count(config, corpus, ready.ngram)
         load_torch()
         say(f"Benchmarking kernels and precisions on {device} ...")
@@ -157,7 +153,7 @@ class _Preparation:
     def affords_ngrams(self) -> bool:
         """Estimate whether xz and n-grams fit in their share of a time budget, if there is one."""
         limit = self.config.train.time
-        if limit is None or not MEASURED_CHARACTERS < self.card.training <= baselines.MAX_AT_START:
+        if limit is None or not MEASURED_CHARACTERS < self.card.training <= self._longest_counted:
             return True
         share = MEASURED_CHARACTERS / self.card.training
         training, validation, test = (_head(self.corpus.split(name), share) for name in SPLITS)
@@ -165,10 +161,15 @@ class _Preparation:
         baselines.compute(replace(self.corpus, training=training, validation=validation, test=test))
         return GROWTH * (time.perf_counter() - began) / share <= MAX_BASELINES_SHARE * limit
 
+    @property
+    def _longest_counted(self) -> int:
+        """Return the characters of a training split that is counted: a longer one for a mixture than as a baseline."""
+        return baselines.MAX_AT_START if self.config.model.mixture == "none" else mixing.MAX_COUNTED
+
     @cached_property
     def ngram(self) -> ngram.Ngram | None:
         """Count the best n-gram model of the text, if that takes neither too long nor too much memory."""
-        wanted = self.affords_ngrams and self.card.training <= mixing.MAX_CHARACTERS
+        wanted = self.affords_ngrams and self.card.training <= self._longest_counted
         return baselines.best_ngram(self.corpus) if wanted else None
 
     @cached_property
@@ -241,6 +242,12 @@ def _what_was_read(text: SplitText) -> str:
     what = "newline" if set(text.vocabulary.boundary) == {"\n"} else "character"
     ended = f", and added {counted(added, what)} to end the last document" if added else ""
     return f"Read {counted(text.characters_read, 'character')}{ended}."
+
+
+def _what_is_left_out(config: Config) -> str:
+    """Say what a short time is too short for."""
+    mixed = " The network will not be mixed with counts." if config.model.mixture == "auto" else ""
+    return f"xz and n-grams of this text would take too much of the time; charrnn evaluate computes them.{mixed}"
 
 
 def _load_base(path: Path, characters: str, say: Say) -> Network:

@@ -27,13 +27,14 @@ from charrnn.messages import Progress
 from charrnn.models import losses
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.factory import Network, make_model
-from charrnn.models.torch_model import language_model
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT, BaselineScores, Score
 from charrnn.training import throughput
 from charrnn.training.evaluation_samples import write_sample
 from charrnn.training.events import Evaluated, RolledBack, StepDone
 from charrnn.training.mixing import Counts
 from charrnn.training.optimizer import clip_gradients, decay_weights, make_optimizer, rate_at
+from charrnn.training.selection import best_of, progresses
 from charrnn.training.snapshot import (
     GENERATOR,
     Position,
@@ -79,11 +80,8 @@ class Training:
         evaluation_seconds: float = 0.0,
         teacher: Network | None = None,
     ) -> None:
-        """Start with random weights or with a model's, with distillation from a teacher if there is one, and with
-        `counts` to mix the model with if there are any.
-
-        `seconds` of a time budget are spent; `evaluation_seconds` is an estimate, until the first evaluation.
-        """
+        """Start with random weights or with a model's, with distillation from a teacher if there is one, and `counts`
+        to mix it with; `seconds` of a time budget are spent, and `evaluation_seconds` an estimate."""
         self.start_clock(seconds)  # what follows takes a second or more
         self.config, self.card, self.device, self.baselines, self.counts = config, card, device, baselines, counts
         train, self.vocabulary, self.validation = config.train, corpus.vocabulary, corpus.validation.tokens
@@ -300,16 +298,16 @@ class Training:
         if not found.finite:
             return self._roll_back()
         seed, documents = resolved(self.config.train.seed), self.config.data.documents
-        mixed = self.model if self.counts is None else self.counts.mixed(self.model)
-        text = write_sample(language_model(mixed), self.vocabulary, seed, position.step, documents)
+        alone = TorchModel(self.model)  # not recorded: a recording would last as long as this sample
+        mixed = alone if self.counts is None else self.counts.mixed(alone)
+        text = write_sample(mixed, self.vocabulary, seed, position.step, documents)
         bits = Score(position.nats, position.characters).bits_per_character if position.characters else None
         record = found.record(position.step, self.epoch, position.seconds, bits)
         # patience does not count from the base model, which may only be beaten in the end, when the rate has fallen
-        compared = (one.judged_bits for one in self.history if one.step > position.patience_from)
-        trained = min(compared, default=math.inf)
-        position.stale = 0 if record.judged_bits < trained else position.stale + 1
+        compared = [one for one in self.history if one.step > position.patience_from]
+        position.stale = 0 if progresses(record, compared) else position.stale + 1
         self.history.append(record)
-        best = position.best_bits is None or record.judged_bits < position.best_bits
+        best = best_of(self.history) is record
         position.best_bits = record.judged_bits if best else position.best_bits
         position.warmup = found.forward.warmup
         position.backward_warmup = found.two_sided.warmup if found.two_sided else position.backward_warmup
