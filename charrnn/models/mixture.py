@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.models.interface import BidirectionalHeads, Floats, LanguageModel, ModelState, Tokens
-from charrnn.models.ngram import Ngram
 
 Doubles = npt.NDArray[np.float64]
 _NUMBERS = 1 << 16  # logits of a part mixed at a time, to stay in a cache
@@ -39,10 +38,6 @@ class Part:
 
     def __init__(self, model: LanguageModel, order: Tokens | None = None) -> None:
         self.model, self.order = model, order
-        self.dtype: np.dtype[Any] = np.dtype(np.float64)
-        if isinstance(model, Ngram):  # to read with it would compute what only a whole text needs
-            self.width, self.size = model.order, model.size
-            return
         features, _ = model.read(np.zeros((1, 1), dtype=np.int64), model.initial_state(1))
         self.width, self.dtype, self.size = features.shape[-1], features.dtype, model.logits(features).shape[-1]
 
@@ -55,18 +50,15 @@ class Part:
         return logits if self.order is None else logits[..., self.order[:-1]]
 
 
-class Mixture:
-    """K models of the same characters and boundary, whose distributions are averaged; see `interface.LanguageModel`.
+class MixedModel:
+    """K models of the same characters and boundary that are one model; see `interface.LanguageModel`.
 
-        p(w | h) = sum over k of w_k p_k(w | h)
-
-    with weights w_k of sum 1. Its logits are the logarithms of p, in double precision, and its features (..., F) are
-    those of all parts side by side. Of a bidirectional part the forward half is mixed; the other two heads of the first
-    such part stay as they are.
+    Its features (..., F) are those of all parts side by side. Of a bidirectional part the forward half is mixed; the
+    other two heads of the first such part stay as they are.
     """
 
-    def __init__(self, parts: Sequence[Part], weights: Sequence[float]) -> None:
-        self.parts, self.weights = tuple(parts), np.array(weights) / sum(weights)
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
         self.gates = sum(part.model.gates for part in parts)
         bounds = accumulate((part.width for part in parts), initial=0)
         self.columns = [slice(*ends) for ends in pairwise(bounds)]
@@ -83,12 +75,7 @@ class Mixture:
 
     def step(self, tokens: Tokens, state: MixtureState) -> tuple[Floats, MixtureState]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
-        logits, after = list[Floats](), list[ModelState]()
-        for part, before in zip(self.parts, state.parts, strict=True):
-            predicted, next_state = part.model.step(part.own(tokens), before)
-            logits.append(part.shared(predicted))
-            after.append(next_state)
-        return mix(logits, self.weights), MixtureState(tuple(after))
+        raise NotImplementedError
 
     def read(self, tokens: Tokens, state: MixtureState) -> tuple[Floats, MixtureState]:
         """Read tokens (B, T), 0 to V; return the features (B, T, F) after each, and the state after the last."""
@@ -112,13 +99,38 @@ class Mixture:
 
     def _mixed(self, features: Floats) -> Doubles:
         """Return the logits (M, V) of the mixture from features of all (M, F)."""
-        return mix([self._predicted(index, features) for index in range(len(self.parts))], self.weights)
+        raise NotImplementedError
 
     def _predicted(self, index: int, features: Floats) -> Floats:
         """Return the logits (M, V) of one part from features of all (M, F)."""
         part = self.parts[index]
         own = np.ascontiguousarray(features[:, self.columns[index]], dtype=part.dtype)
         return part.shared(part.model.logits(own))
+
+
+class Mixture(MixedModel):
+    """K models whose distributions are averaged.
+
+        p(w | h) = sum over k of w_k p_k(w | h)
+
+    with weights w_k of sum 1. Its logits are the logarithms of p, in double precision.
+    """
+
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float]) -> None:
+        super().__init__(parts)
+        self.weights = np.array(weights) / sum(weights)
+
+    def step(self, tokens: Tokens, state: MixtureState) -> tuple[Floats, MixtureState]:
+        """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
+        logits, after = list[Floats](), list[ModelState]()
+        for part, before in zip(self.parts, state.parts, strict=True):
+            predicted, next_state = part.model.step(part.own(tokens), before)
+            logits.append(part.shared(predicted))
+            after.append(next_state)
+        return mix(logits, self.weights), MixtureState(tuple(after))
+
+    def _mixed(self, features: Floats) -> Doubles:
+        return mix([self._predicted(index, features) for index in range(len(self.parts))], self.weights)
 
 
 class _Heads:

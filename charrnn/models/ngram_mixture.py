@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.models.interface import Floats, LanguageModel, Tokens
-from charrnn.models.mixture import TINY, Mixture, MixtureState, Part, mix
+from charrnn.models.mixture import TINY, MixedModel, Mixture, MixtureState, Part, mix
 from charrnn.models.ngram import Ngram, up_to
 
 Doubles = npt.NDArray[np.float64]
 # the longest n-grams that samples are drawn with, by the least size of the vocabulary: longer ones copy the training
 # text (docs/results.md, "Copies")
-SAMPLING_ORDER_BY_VOCABULARY = {0: 5, 2000: 4}
+SAMPLING_ORDER_BY_VOCABULARY = {0: 5, 2000: 3}
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Weights:
         return cast("list[list[float]]", self.table.tolist())
 
 
-class NgramMixture(Mixture):
-    """A network and an n-gram model of the same vocabulary, whose distributions are averaged; see `Mixture`.
+class NgramMixture(MixedModel):
+    """A network and an n-gram model of the same vocabulary, whose distributions are averaged; see `MixedModel`.
 
         p(w | h) = (1 - a(h)) p_network(w | h) + a(h) p_ngram(w | h)
 
@@ -57,18 +57,17 @@ class NgramMixture(Mixture):
     """
 
     def __init__(self, network: LanguageModel, ngram: Ngram, by_context: Weights) -> None:
-        mean = float(by_context.table.mean())
-        super().__init__([Part(network), Part(ngram)], [1 - mean, mean])
+        super().__init__([Part(network), Part(ngram)])
         self.network, self.ngram, self.by_context = network, ngram, by_context
 
     def step(self, tokens: Tokens, state: MixtureState) -> tuple[Floats, MixtureState]:
         """Read tokens (B, T), 0 to V; return the logits (B, V) of the next token, and the state after the last."""
         logits, network_state = self.network.step(tokens, state.parts[0])
-        if tokens.shape == (1, 1):
-            numbers = self.ngram.next_grams(tokens.item(), state.parts[1].numbers[0].tolist())
-            weight = self.by_context.of_one(*self.ngram.evidence_of_one(numbers))
-            mixed = mix_probabilities(logits, self.ngram.after(numbers), weight)
-            return mixed, MixtureState((network_state, self.ngram.contexts(numbers)))
+        if self.ngram.takes_one_by_one(tokens):
+            each = self.ngram.next_grams(tokens, state.parts[1])
+            weights = [self.by_context.of_one(*self.ngram.evidence_of_one(numbers)) for numbers in each]
+            mixed = mix_probabilities(logits, self.ngram.after(each), np.array(weights)[:, None])
+            return mixed, MixtureState((network_state, self.ngram.contexts(each)))
         contexts = self.ngram.contexts_after(tokens, state.parts[1])
         return self._mix(logits, contexts.numbers), MixtureState((network_state, contexts))
 
@@ -82,7 +81,10 @@ class NgramMixture(Mixture):
 
 
 def for_sampling(model: LanguageModel) -> LanguageModel:
-    """Return the model to draw samples from: of a mixture, that with shorter n-grams."""
+    """Return the model to draw samples from: of a mixture with an n-gram model, also within another mixture, that with
+    shorter n-grams."""
+    if isinstance(model, Mixture):
+        return Mixture([Part(for_sampling(part.model), part.order) for part in model.parts], model.weights.tolist())
     if not isinstance(model, NgramMixture):
         return model
     order = max((least, order) for least, order in SAMPLING_ORDER_BY_VOCABULARY.items() if least <= model.ngram.size)[1]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,8 +193,10 @@ def test_reading_at_once_is_reading_one_by_one() -> None:
     features, state = model.read(tokens, model.initial_state(2))
     one = model.initial_state(2)
     for index in range(5):
+        read, _ = model.read(tokens[:, index : index + 1], one)
+        np.testing.assert_array_equal(read[:, 0], features[:, index])
         logits, one = model.step(tokens[:, index : index + 1], one)
-        np.testing.assert_array_equal(logits, model.logits(features)[:, index])
+        np.testing.assert_allclose(logits, model.logits(features)[:, index], rtol=1e-12)
     np.testing.assert_array_equal(one.numbers, state.numbers)
     np.testing.assert_array_equal(state.select(np.array([1, 0, 1])).numbers, state.numbers[[1, 0, 1]])
 
@@ -455,9 +459,16 @@ def test_pruned_probabilities_are_positive_and_add_up_to_1(
         assert (level.grams.suffixes >= 0).all()
     vocabulary = Vocabulary("\nabc", 50, 3)
     text = np.array([*context, 1, 2], dtype=np.uint8)
-    score = pruned.score(vocabulary, text)  # which is also right about the likeliest characters
+    score = pruned.score(vocabulary, text)
     one_by_one = score_batch(pruned, vocabulary, [text])[0]
     assert math.isclose(score.nats, one_by_one.nats, rel_tol=1e-9)
+    inputs = np.concatenate(([NEWLINE], text[:-1]))[None]
+    likelihoods = pruned.distribution(pruned.last_grams(inputs, pruned.initial_state(1))[0])
+    likelihoods = np.pad(likelihoods, ((0, 0), (0, 1)))  # the escape's is 0
+    own = likelihoods[np.arange(len(text)), text]
+    likelihoods[np.arange(len(text)), text] = 0.0
+    others = likelihoods.max(-1)  # of equals either may be the likeliest
+    assert (own > others + 1e-9).sum() <= score.correct <= (own > others - 1e-9).sum()
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=200), st.sampled_from([0.0, 0.1, 0.5]), st.integers(1, 5))
@@ -568,6 +579,32 @@ def test_evidence_is_the_longest_context_after_which_anything_was_counted() -> N
         numbers = model.last_grams(np.array([text]), model.initial_state(1))[0, -1]
         assert [each.tolist() for each in model.evidence(numbers[None])] == [[order], [count]]
         assert model.evidence_of_one(numbers[numbers >= 0].tolist()) == (order, count)
+
+
+def test_threads_may_share_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "_KEPT", 10 * 5 * 8)  # what is kept is dropped all the time
+    monkeypatch.setattr(ngram, "_KNOWN", 3)
+    draw = np.random.default_rng(2)
+    model = models(draw.integers(0, 4, 500).tolist(), 4)[5]
+    tokens = draw.integers(0, 5, (1, 400))
+    numbers = model.last_grams(tokens, model.initial_state(1))[0]
+    expected, orders_and_counts = model.distribution(numbers), np.column_stack(model.evidence(numbers))
+
+    def step_through(_: int) -> None:
+        state = model.initial_state(1)
+        for index in range(400):
+            each = model.next_grams(tokens[:, index : index + 1], state)
+            np.testing.assert_allclose(model.after(each)[0], expected[index], rtol=1e-12)
+            assert model.evidence_of_one(each[0]) == tuple(orders_and_counts[index])
+            state = model.contexts(each)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(step_through, range(8))) == [None] * 8
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_distributions_that_are_kept_are_bounded_and_right(monkeypatch: pytest.MonkeyPatch) -> None:

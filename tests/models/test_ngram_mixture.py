@@ -9,7 +9,7 @@ from charrnn.data.vocabulary import SCALARS, Vocabulary
 from charrnn.models import likelihood, ngram
 from charrnn.models.cells import softmax
 from charrnn.models.interface import LanguageModel
-from charrnn.models.mixture import mix
+from charrnn.models.mixture import Mixture, Part, mix
 from charrnn.models.ngram_mixture import NgramMixture, Weights, for_sampling, mix_probabilities
 from tests.conftest import close
 from tests.models.test_mixture import TOKENS, V, counts, network
@@ -45,18 +45,18 @@ def test_its_probabilities_are_the_mean_by_the_weights_of_the_context() -> None:
         close(np.exp(logits), (1 - weight) * softmax(known.astype(np.float64)) + weight * np.exp(counted))
 
 
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("rows", [1, 2, 30])  # few rows are read one by one
 def test_a_step_predicts_what_reading_does(rows: int) -> None:
-    model = mixture()
-    features, after = model.read(TOKENS[:rows], model.initial_state(rows))
+    model, tokens = mixture(), np.tile(TOKENS, (15, 1))[:rows]
+    features, after = model.read(tokens, model.initial_state(rows))
     expected, state = model.logits(features), model.initial_state(rows)
-    for column in range(TOKENS.shape[1]):
-        logits, state = model.step(TOKENS[:rows, column : column + 1], state)
+    for column in range(tokens.shape[1]):
+        logits, state = model.step(tokens[:, column : column + 1], state)
         assert logits.shape == (rows, V)
         assert logits.dtype == np.float64
         close(logits, expected[:, column], 1e-6)  # the network's are in single precision
     np.testing.assert_array_equal(state.parts[1].numbers, after.parts[1].numbers)
-    close(model.step(TOKENS[:rows], model.initial_state(rows))[0], expected[:, -1], 1e-6)
+    close(model.step(tokens, model.initial_state(rows))[0], expected[:, -1], 1e-6)
 
 
 def test_with_the_escape_its_share_probabilities_add_up_to_1() -> None:
@@ -117,3 +117,23 @@ def test_samples_are_drawn_with_shorter_ngrams() -> None:
     np.testing.assert_allclose(drawn.ngram.distribution(numbers), short.distribution(numbers), atol=0.02)
     assert for_sampling(short) is short
     assert ngram.up_to(short, 7) is short
+
+
+def test_samples_of_an_ensemble_are_drawn_with_shorter_ngrams() -> None:
+    models = list(ngram.grow(np.random.default_rng(0).integers(0, V, 4000, dtype=np.uint8), 0, V))
+    order = np.array([2, 0, 1, 4, 3, V])
+    mixed = NgramMixture(network(), models[6], Weights(TABLE))
+    ensemble = Mixture([Part(counts()), Part(mixed, order)], [0.25, 0.75])
+    drawn = for_sampling(ensemble)
+    assert isinstance(drawn, Mixture)
+    assert drawn.parts[0].model is ensemble.parts[0].model
+    inner = drawn.parts[1].model
+    assert isinstance(inner, NgramMixture)
+    assert (inner.ngram.order, mixed.ngram.order) == (5, 7)
+    assert drawn.parts[1].order is order
+    np.testing.assert_array_equal(drawn.weights, ensemble.weights)
+    found, expected = (
+        model.step(TOKENS[:, :4], model.initial_state(2))[0]
+        for model in (drawn, Mixture([Part(counts()), Part(for_sampling(mixed), order)], [0.25, 0.75]))
+    )
+    close(found, expected)
