@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -137,13 +137,6 @@ class Header:
     def latest(self) -> EvaluationRecord | None:
         """Return the evaluation that these weights were saved at or after."""
         return self.history[-1] if self.history else None
-
-
-def network_alone(header: Header) -> Header:
-    """Return the header of a mixture's network as a model of its own, which `write` takes with the same weights."""
-    config = header.config.with_values(model={"mixture": "none"})
-    history = tuple(replace(record, mixture_nats=None) for record in header.history)
-    return replace(header, config=config, history=history, shapes=_weights(header.shapes), mixture=None)
 
 
 def write(

@@ -124,19 +124,6 @@ def test_a_mixture_of_documents_names_their_boundary(boundary: str, runs: dict[s
         assert_both_refuse(path, "lacks or garbles boundary")
 
 
-def test_the_network_of_a_mixture_is_written_as_a_model_of_its_own(mixture: Path, tmp_path: Path) -> None:
-    header, tensors = model_file.read(mixture)
-    path = tmp_path / "alone.safetensors"
-    alone = model_file.network_alone(header)
-    model_file.write(path, alone, tensors)
-    assert parts(path)[1]["format"] == 2
-    assert model_file.read_header(path) == alone
-    assert alone.config.model.mixture == "none"
-    assert alone.latest is not None
-    assert alone.latest.mixture_nats is None
-    assert not isinstance(inference.load(path)[0], NgramMixture)
-
-
 def test_a_file_of_an_earlier_version_is_no_mixture_and_resumes_as_none() -> None:
     for folder in ("lstm", "hmm", "bidirectional"):
         header = model_file.read_header(FIXTURES / folder / "last.safetensors")
