@@ -108,6 +108,7 @@ class Header:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     baselines: BaselineScores | None = None
     mixture: MixtureRecord | None = None
+    mixture_size: tuple[int, int] = (0, 0)  # counts of its n-gram model in the file, and bytes of their tables
 
     @property
     def parameters(self) -> int:
@@ -212,16 +213,18 @@ def read_model(path: Path) -> tuple[Header, Network]:
     return header, build_model(path, header, tensors)
 
 
-def read_mixture(path: Path) -> tuple[Header, Network | TorchMixture]:
-    """Read a model as `read_model` does, of a mixture with its n-gram model and weights."""
+def read_mixture(path: Path, *, network_only: bool = False) -> tuple[Header, Network | TorchMixture]:
+    """Read a model as `read_model` does, of a mixture with its n-gram model and weights unless `network_only`."""
     import torch
 
     from charrnn.models.torch_mixture import TorchMixture
 
-    contents = safetensors_file.read(path, arrays=True, tables=True)
+    contents = safetensors_file.read(path, arrays=True, tables=not network_only)
     header = _header(contents)
     network = build_model(path, header, {name: torch.from_numpy(contents.arrays[name]) for name in contents.weights})
-    return header, network if header.mixture is None else TorchMixture(network, *mixture_parts.read(contents))
+    if header.mixture is None or network_only:
+        return header, network
+    return header, TorchMixture(network, *mixture_parts.read(contents))
 
 
 def _header(contents: Contents) -> Header:
@@ -241,6 +244,7 @@ def _header(contents: Contents) -> Header:
         contents.shapes,
         _baselines(content.get("baselines")),
         _mixture(content.get("mixture")),
+        mixture_parts.size(contents),
     )
     _check_sizes(path, header)
     return header

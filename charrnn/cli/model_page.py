@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from charrnn.checkpoints import base_model, mixture_parts, model_file, run_dir, safetensors_file
+from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
@@ -56,7 +56,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "config": loading.to_dict(header.config),
         "parameters": header.parameters,
-        "mixture": _mixture(path, header),
+        "mixture": _mixture(header),
         "characters_read": header.characters_read,
         "flops": header.flops,
         "vocabulary": {
@@ -118,7 +118,7 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     if repeated:
         told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]
         rows.append(("repeated", f"{' and '.join(told)} also stand in the training split"))
-    if (mixture := _mixture(path, header)) is not None:
+    if (mixture := _mixture(header)) is not None:
         weights, size = [one for row in mixture["weights"] for one in row], mixture["bytes"] / 1e6
         of = f"n-gram model of order {mixture['order']}, {mixture['counts']:,} counts ({size:.1f} MB of the file)"
         rows.insert(3, ("mixture", f"{of}, weight {min(weights):.2f} to {max(weights):.2f} by context"))
@@ -158,11 +158,11 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     return rows
 
 
-def _mixture(path: Path, header: Header) -> dict[str, Any] | None:
+def _mixture(header: Header) -> dict[str, Any] | None:
     """Return what JSON says of a mixture's counts and weights."""
     if header.mixture is None:
         return None
-    counts, size = mixture_parts.size(safetensors_file.read(path))
+    counts, size = header.mixture_size
     return {**asdict(header.mixture), "counts": counts, "bytes": size}
 
 

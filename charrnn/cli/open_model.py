@@ -40,11 +40,11 @@ def open_model(path: Path, device: str, network_only: bool = False) -> tuple[Hea
     header = model_file.read_header(path)
     if header.config.model.counted:
         return header, inference.load(path)[0]
-    if header.mixture is None or network_only:
-        return header, model_file.read_model(path)[1].to(chosen)
-    header, mixture = model_file.read_mixture(path)
-    assert isinstance(mixture, TorchMixture)
-    return header, mixture._replace(network=mixture.network.to(chosen))
+    # one read decides: training may have replaced the file since, and a mixture by a network
+    header, model = model_file.read_mixture(path, network_only=network_only)
+    if isinstance(model, TorchMixture):
+        return header, model._replace(network=model.network.to(chosen))
+    return header, model.to(chosen)
 
 
 def language_model(path: Path, device: str, network_only: bool = False) -> tuple[LanguageModel, Vocabulary]:

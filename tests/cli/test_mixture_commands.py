@@ -14,8 +14,11 @@ import torch
 
 import charrnn as package
 from charrnn.checkpoints import model_file
+from charrnn.cli import model_page
+from charrnn.cli.open_model import open_model
 from charrnn.errors import MisuseError
 from charrnn.models.factory import Network
+from charrnn.models.torch_mixture import TorchMixture
 from tests.cli.test_ensemble import printed
 from tests.cli.test_main import assert_sentence
 from tests.conftest import Charrnn, close
@@ -212,3 +215,32 @@ def test_a_mixture_is_compared_with_the_best_ngram_model(
     ]
     assert scored[0] == scored[1]
     assert scored[0]["ngram"]
+
+
+@pytest.mark.parametrize(("before", "after"), [("causal", "mixed"), ("mixed", "causal")])
+def test_a_file_that_training_replaces_meanwhile_is_all_of_the_old_or_all_of_the_new(
+    before: str,
+    after: str,
+    runs: dict[str, Path],
+    mixtures: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run's best model may become a mixture, or cease to be one, between two looks at its file."""
+    files = {"causal": runs["causal"] / "best.safetensors", "mixed": Path(mixtures["causal"]) / "best.safetensors"}
+    path, read = tmp_path / "best.safetensors", model_file.read_header
+
+    def read_then_replace(path: Path) -> model_file.Header:
+        header = read(path)
+        shutil.copy(files[after], path)
+        return header
+
+    monkeypatch.setattr(model_file, "read_header", read_then_replace)
+    shutil.copy(files[before], path)
+    header, model = open_model(path, "cpu")
+    assert (header.mixture is not None) == isinstance(model, TorchMixture) == (after == "mixed")
+    shutil.copy(files[before], path)
+    header = model_file.read_header(path)
+    found = model_page.fields(files[before], header)["mixture"]
+    assert model_page.fields(path, header)["mixture"] == found
+    assert (found is not None) == (before == "mixed")
