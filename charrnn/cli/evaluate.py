@@ -147,7 +147,7 @@ def evaluate(**given: Any) -> None:
     if chosen.network:
         from charrnn.checkpoints import inference
 
-        inference.check_mixtures("--network", [path for _, path in models])
+        inference.check_networks("--network", [path for _, path in models])
     sources: list[Source] = [
         (name, "".join(reader.pieces(may_be_empty=chosen.in_parts)))
         for name, reader in zip(names, readers, strict=True)

@@ -141,17 +141,27 @@ def test_an_ensemble_takes_mixtures_or_their_networks(
     close(mixed.bits(content) * np.log(2), nats(charrnn, *half, *both, text), 1e-5)
 
 
-@pytest.mark.parametrize(("kind", "told"), [("causal", "a network without counts"), ("ngram", "an n-gram model")])
 @pytest.mark.parametrize("command", [("sample", "-n", "5"), ("evaluate",), ("evaluate", "--per-line")])
-def test_what_is_no_mixture_has_no_network_to_ask_for(
-    command: tuple[str, ...], kind: str, told: str, runs: dict[str, Path], text: str, charrnn: Charrnn
+def test_only_an_ngram_model_has_no_network_to_ask_for(
+    command: tuple[str, ...], runs: dict[str, Path], text: str, charrnn: Charrnn
 ) -> None:
     texts = () if command[0] == "sample" else (text,)
-    result = charrnn(*command, "--network", "-m", str(runs[kind]), *texts)
+    result = charrnn(*command, "--network", "-m", str(runs["ngram"]), *texts)
     assert_sentence(result, 2)
-    assert told in result.stderr
-    with pytest.raises(MisuseError, match=told):
-        package.load(runs[kind], network=True)
+    assert "has no network" in result.stderr
+    with pytest.raises(MisuseError, match="has no network"):
+        package.load(runs["ngram"], network=True)
+
+
+@pytest.mark.parametrize("output", [(), ("--per-line",), ("--per-char",)])
+def test_the_network_of_a_mixture_is_compared_with_a_network_without_counts(
+    output: tuple[str, ...], runs: dict[str, Path], mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    both = ("-m", mixtures["causal"], "-m", str(runs["causal"]))
+    lines = printed(charrnn, "evaluate", *output, "--network", *both, "--json", text).splitlines()
+    scores = [json.loads(line)["nats"] for line in lines]
+    assert scores[: len(scores) // 2] == scores[len(scores) // 2 :]
+    assert package.load(runs["causal"], network=True).score("the fox") == package.load(runs["causal"]).score("the fox")
 
 
 def test_info_names_the_counts_and_what_they_weigh(mixtures: dict[str, str], charrnn: Charrnn) -> None:
