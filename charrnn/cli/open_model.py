@@ -109,7 +109,8 @@ def adapted_model(
         tokens = header.vocabulary.encode(content)
         network, score = dynamic.adapt(network, header.vocabulary, tokens, rule, shown.update)
     read, bits = counted(len(content), "character"), score.bits_per_character
-    note(f"Adapted to {name}: {read}, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
+    of = " of its network" if isinstance(model, TorchMixture) else ""
+    note(f"Adapted to {name}: {read}, {bits:.4f} bits/char{of} on the way (rate {rule.rate:g}).")
     adapted: LanguageModel
     if network.embedding.device.type != "cpu":
         adapted = torch_model.language_model(network)

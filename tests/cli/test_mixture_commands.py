@@ -124,6 +124,8 @@ def test_a_mixture_adapts_its_network_and_keeps_its_counts(
     )
     counted = printed(charrnn, "sample", "-n", "20", "--seed", "1", "-m", str(runs["ngram"]))
     assert printed(charrnn, *adapted, mixtures["counts"]) == counted
+    for more, told in (((), "bits/char of its network on the way"), (("--network",), "bits/char on the way")):
+        assert told in charrnn(*adapted, mixtures["counts"], *more).stderr  # what learned, whatever the counts weigh
     assert (Path(mixtures["causal"]) / "best.safetensors").read_bytes() == before
 
 
