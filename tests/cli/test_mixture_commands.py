@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,17 @@ def test_info_names_the_counts_and_what_they_weigh(mixtures: dict[str, str], cha
     assert found["mixture_validation"]["bits_per_character"] == header.latest.mixture_bits
     assert found["validation"]["bits_per_character"] == header.latest.bits_per_character
     assert found["parameters"] == header.parameters
+
+
+def test_a_page_has_one_weight_where_all_are_alike_and_kept_characters_beside_the_vocabulary(
+    mixtures: dict[str, str],
+) -> None:
+    path = Path(mixtures["counts"]) / "best.safetensors"
+    header = model_file.read_header(path)
+    page = model_page.page(path, replace(header, vocabulary=replace(header.vocabulary, unseen=2)), 400)
+    rows = {line.split()[0]: line for line in page.splitlines()[:8]}
+    assert [*rows][2:6] == ["parameters", "mixture", "vocabulary", "kept"]
+    assert rows["mixture"].endswith("weight 1.00")
 
 
 def test_the_list_of_runs_says_which_are_mixtures(mixtures: dict[str, str], here: Path, charrnn: Charrnn) -> None:
