@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,8 +146,9 @@ def training_codes(paths: list[Path], *, needed: bool) -> Codes | None:
         return None
 
 
-def held_out(header: Header, path: Path) -> tuple[str, Split]:
-    """Return the held-out split of a model's corpus, and say that it is scored."""
+def held_out(header: Header, path: Path, mixtures: Mapping[str, Header]) -> tuple[str, Split]:
+    """Return the held-out split of a model's corpus, and say that it is scored; and of `mixtures`, by name, where their
+    weights were chosen on it."""
     from charrnn.checkpoints import training_corpus
 
     kind, split = training_corpus.held_out(header, path, say=note)
@@ -155,4 +157,9 @@ def held_out(header: Header, path: Path) -> tuple[str, Split]:
     repeated = (header.corpus.repeated or {}).get(name)
     if repeated is not None and repeated.repeated:
         note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
+    for label, mixture in mixtures.items() if name == "validation" else ():
+        if mixture.mixture is not None:
+            bits = mixture.latest.mixture_bits if mixture.latest else None
+            fair = f"; where each half had weights chosen on the other, it needed {bits:.4f} bits/char" if bits else ""
+            note(f"{label}: the weights of its mixture were chosen on this very split{fair}.")
     return f"{header.corpus.name} ({kind})", split

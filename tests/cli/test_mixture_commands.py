@@ -22,7 +22,7 @@ from charrnn.models.factory import Network
 from charrnn.models.torch_mixture import TorchMixture
 from tests.cli.test_ensemble import printed
 from tests.cli.test_main import assert_sentence
-from tests.conftest import Charrnn, close
+from tests.conftest import Charrnn, close, settings
 from tests.mixture_files import WEIGHTS, write_mixture
 from tests.test_layout import LIGHT, loaded_by_command
 
@@ -142,6 +142,22 @@ def test_an_ensemble_takes_mixtures_or_their_networks(
     content = Path(text).read_text("utf-8")
     mixed = package.ensemble([mixtures["causal"], package.load(mixtures["bidirectional"])], [1, 1])
     close(mixed.bits(content) * np.log(2), nats(charrnn, *half, *both, text), 1e-5)
+
+
+def test_a_score_of_the_split_that_chose_the_weights_is_told_with_a_fair_one(here: Path, charrnn: Charrnn) -> None:
+    without_test = settings("model.mixture=ngram", "train.steps=20", "train.eval_every=10", "data.split=[0.8,0.2,0]")
+    assert charrnn("train", "text.txt", "-o", "all", *without_test).exit_code == 0
+    assert charrnn("train", "text.txt", "-o", "some", *settings("model.mixture=ngram", "train.steps=10")).exit_code == 0
+    header = model_file.read_header(Path("all/best.safetensors"))
+    assert header.latest is not None
+    told = "all: the weights of its mixture were chosen on this very split; where each half had weights chosen on the"
+    told += f" other, it needed {header.latest.mixture_bits:.4f} bits/char."
+    for more in ((), ("--per-char",), ("--dynamic",), ("--ensemble", "-m", "all")):
+        assert told in charrnn("evaluate", "-m", "all", *more).stderr
+    for other in (("-m", "all", "--network"), ("-m", "all", "text.txt"), ("-m", "some")):
+        result = charrnn("evaluate", *other)
+        assert result.exit_code == 0
+        assert "this very split" not in result.stderr
 
 
 @pytest.mark.parametrize("command", [("sample", "-n", "5"), ("evaluate",), ("evaluate", "--per-line")])
