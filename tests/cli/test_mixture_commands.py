@@ -4,6 +4,7 @@ alone."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.cli.test_ensemble import printed
 from tests.cli.test_main import assert_sentence
 from tests.conftest import Charrnn, close, settings
 from tests.mixture_files import WEIGHTS, write_mixture
+from tests.test_docs import ROOT
 from tests.test_layout import LIGHT, loaded_by_command
 
 ALL = ((1.0,),)  # the n-gram model has the whole weight
@@ -202,6 +204,17 @@ def test_info_names_the_counts_and_what_they_weigh(mixtures: dict[str, str], cha
     assert found["mixture_validation"]["bits_per_character"] == header.latest.mixture_bits
     assert found["validation"]["bits_per_character"] == header.latest.bits_per_character
     assert found["parameters"] == header.parameters
+
+
+def test_the_guide_explains_the_fields_of_json_that_only_mixtures_have(here: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "text.txt", "-o", "run", *settings("model.mixture=ngram", "train.steps=10")).exit_code == 0
+    last = Path("run/metrics.jsonl").read_text("utf-8").splitlines()[-1]
+    info, score = (printed(charrnn, *command, "--json", "-m", "run") for command in (("info",), ("evaluate",)))
+    fields = {name for text in (last, info, score) for name in re.findall(r'"(mixture\w*)": ', text)}
+    rows = [line for line in (ROOT / "docs" / "guide.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    told = {name for line in rows for name in re.findall(r"^\| `(mixture\w*)` ", line)}
+    assert fields == told
+    assert set(json.loads(info)["mixture"]) == {"order", "weights", "counts", "bytes"}
 
 
 def test_a_page_has_one_weight_where_all_are_alike_and_kept_characters_beside_the_vocabulary(
