@@ -72,7 +72,7 @@ class TextModel:
         """
         self.path = run_dir.find_model(None if name is None else path("the model", name))
         if switch("network", network):
-            inference.check_mixtures("network=True", [self.path])
+            inference.check_networks("network=True", [self.path])
         self._model: LanguageModel
         self._model, self._vocabulary = inference.load(self.path, network_only=network)
         self._documents = inference.documents(self.path)

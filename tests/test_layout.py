@@ -63,6 +63,14 @@ def test_every_file_has_a_level() -> None:
     assert packages == {*LEVEL, *GROUND, *TOP}
 
 
+def test_contributors_are_told_of_every_module() -> None:
+    table = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    for package in LEVEL.keys() - {"cli"}:  # whose row names the commands
+        row = next(line for line in table.splitlines() if line.startswith(f"| [{package}]"))
+        modules = {file.partition(".")[2] for file in FILES if file.startswith(f"{package}.")} - {"__init__"}
+        assert {module for module in modules if f"`{module}`" not in row} == set(), package
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_imports_go_down_only(file: str) -> None:
     own = file.partition(".")[0]

@@ -48,14 +48,11 @@ def _model(path: Path, contents: safetensors_file.Contents) -> Model:
     return build(architecture, contents.arrays)
 
 
-def check_mixtures(option: str, paths: Sequence[Path]) -> None:
-    """Raise MisuseError where an option asks for the network of a model that is no mixture."""
+def check_networks(option: str, paths: Sequence[Path]) -> None:
+    """Raise MisuseError where an option asks for the network of an n-gram model."""
     for path in paths:
-        content = safetensors_file.read(path).content
-        if content.get("mixture") is None:
-            counted = content["config"]["model"]["cell"] == "ngram"
-            kind = "an n-gram model, and has none" if counted else "a network without counts"
-            raise MisuseError(f"{option} is the network of a mixture alone, but {path} is {kind}; leave {option} out.")
+        if safetensors_file.read(path).content["config"]["model"]["cell"] == "ngram":
+            raise MisuseError(f"{option}: {path} is an n-gram model, and has no network; leave {option} out.")
 
 
 def documents(path: Path) -> Documents:

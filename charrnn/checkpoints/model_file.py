@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,6 +108,7 @@ class Header:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     baselines: BaselineScores | None = None
     mixture: MixtureRecord | None = None
+    mixture_size: tuple[int, int] = (0, 0)  # counts of its n-gram model in the file, and bytes of their tables
 
     @property
     def parameters(self) -> int:
@@ -137,13 +138,6 @@ class Header:
     def latest(self) -> EvaluationRecord | None:
         """Return the evaluation that these weights were saved at or after."""
         return self.history[-1] if self.history else None
-
-
-def network_alone(header: Header) -> Header:
-    """Return the header of a mixture's network as a model of its own, which `write` takes with the same weights."""
-    config = header.config.with_values(model={"mixture": "none"})
-    history = tuple(replace(record, mixture_nats=None) for record in header.history)
-    return replace(header, config=config, history=history, shapes=_weights(header.shapes), mixture=None)
 
 
 def write(
@@ -219,16 +213,18 @@ def read_model(path: Path) -> tuple[Header, Network]:
     return header, build_model(path, header, tensors)
 
 
-def read_mixture(path: Path) -> tuple[Header, Network | TorchMixture]:
-    """Read a model as `read_model` does, of a mixture with its n-gram model and weights."""
+def read_mixture(path: Path, *, network_only: bool = False) -> tuple[Header, Network | TorchMixture]:
+    """Read a model as `read_model` does, of a mixture with its n-gram model and weights unless `network_only`."""
     import torch
 
     from charrnn.models.torch_mixture import TorchMixture
 
-    contents = safetensors_file.read(path, arrays=True, tables=True)
+    contents = safetensors_file.read(path, arrays=True, tables=not network_only)
     header = _header(contents)
     network = build_model(path, header, {name: torch.from_numpy(contents.arrays[name]) for name in contents.weights})
-    return header, network if header.mixture is None else TorchMixture(network, *mixture_parts.read(contents))
+    if header.mixture is None or network_only:
+        return header, network
+    return header, TorchMixture(network, *mixture_parts.read(contents))
 
 
 def _header(contents: Contents) -> Header:
@@ -248,6 +244,7 @@ def _header(contents: Contents) -> Header:
         contents.shapes,
         _baselines(content.get("baselines")),
         _mixture(content.get("mixture")),
+        mixture_parts.size(contents),
     )
     _check_sizes(path, header)
     return header

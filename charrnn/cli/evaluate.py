@@ -147,7 +147,7 @@ def evaluate(**given: Any) -> None:
     if chosen.network:
         from charrnn.checkpoints import inference
 
-        inference.check_mixtures("--network", [path for _, path in models])
+        inference.check_networks("--network", [path for _, path in models])
     sources: list[Source] = [
         (name, "".join(reader.pieces(may_be_empty=chosen.in_parts)))
         for name, reader in zip(names, readers, strict=True)
@@ -232,7 +232,8 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
         evaluator = dynamic_evaluator(path, header, model, rate, decay, tune=bool(sources or header.corpus.test))
     scorer = baselines.BaselineScorer(header, path, note)
     boundary = "\n" if chosen.per_line else header.vocabulary.boundary
-    for source, given in sources or [held_out(header, path)]:
+    mixtures = {} if chosen.network else {label: header}
+    for source, given in sources or [held_out(header, path, mixtures)]:
         given = join_files(given, boundary) if isinstance(given, str) else given
         rows = _Rows(chosen, name, path, source)
         if chosen.per_line or chosen.per_document:
@@ -269,7 +270,8 @@ def _score_ensemble(chosen: EvaluateOptions, paths: list[Path], sources: list[So
 
     model, vocabulary = ensemble.open_mixture(chosen.models, paths, load, chosen.weights, tune=tune)
     scorer = baselines.BaselineScorer(headers[0], paths[0], note)
-    for source, given in sources or [held_out(headers[0], paths[0])]:
+    mixtures = {} if chosen.network else dict(zip(chosen.models, headers, strict=True))
+    for source, given in sources or [held_out(headers[0], paths[0], mixtures)]:
         given = join_files(given, "\n" if chosen.per_line else vocabulary.boundary) if isinstance(given, str) else given
         rows, content = _Rows(chosen, label, paths[0], source), given if isinstance(given, str) else given.text
         tokens = vocabulary.encode(content)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from charrnn.checkpoints import base_model, mixture_parts, model_file, run_dir, safetensors_file
+from charrnn.checkpoints import base_model, model_file, run_dir
 from charrnn.checkpoints.model_file import Header
 from charrnn.cli.console import broken, clipped
 from charrnn.config import loading
@@ -43,7 +43,7 @@ def summary(run: Path) -> str:
 def page(path: Path, header: Header, width: int = 80) -> str:
     """Describe a model file on a page of so many columns."""
     lines: list[str] = []
-    for name, content in _rows(path, header):
+    for name, content in [*_rows(path, header), *_scores(header)]:
         lines += broken(f"{name:{_INDENT}}{content}", max(width, 40), " " * _INDENT)
     return "\n".join([*lines, *_curve(header, width)])
 
@@ -56,7 +56,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "config": loading.to_dict(header.config),
         "parameters": header.parameters,
-        "mixture": _mixture(path, header),
+        "mixture": _mixture(header),
         "characters_read": header.characters_read,
         "flops": header.flops,
         "vocabulary": {
@@ -93,7 +93,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
 
 
 def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
-    """Return the rows of the page, each with a name."""
+    """Return the rows of the page, each with a name, but for those of training and scores."""
     model, card, vocabulary = header.config.model, header.corpus, header.vocabulary
     documents = Documents(header.config.data.documents, vocabulary.boundary)
     characters = json.dumps(vocabulary.characters[:40], ensure_ascii=False)[1:-1]
@@ -102,7 +102,17 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
         ("file", f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"),
         ("architecture", _architecture(header)),
         ("parameters", f"{header.parameters:,} {'counts in its tables' if model.counted else 'weights'}"),
-        ("vocabulary", f"{len(vocabulary):,} characters: {beginning}{' ...' if len(vocabulary) > 40 else ''}"),
+    ]
+    if (mixture := _mixture(header)) is not None:
+        weights = [each for row in mixture["weights"] for each in row]
+        least, most = f"{min(weights):.2f}", f"{max(weights):.2f}"
+        weight = least if least == most else f"{least} to {most} by context"
+        of = f"n-gram model of order {mixture['order']}, {mixture['counts']:,} counts"
+        rows.append(("mixture", f"{of} ({mixture['bytes'] / 1e6:.1f} MB of the file), weight {weight}"))
+    rows.append(("vocabulary", f"{len(vocabulary):,} characters: {beginning}{' ...' if len(vocabulary) > 40 else ''}"))
+    if vocabulary.unseen:
+        rows.append(("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
+    rows += [
         ("escape", f"{vocabulary.escape_probability:.2e}, the probability of any character outside the vocabulary"),
         (
             "corpus",
@@ -118,15 +128,15 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     if repeated:
         told = [each.counted(split, header.config.data.documents) for split, each in repeated.items()]
         rows.append(("repeated", f"{' and '.join(told)} also stand in the training split"))
-    if (mixture := _mixture(path, header)) is not None:
-        weights, size = [one for row in mixture["weights"] for one in row], mixture["bytes"] / 1e6
-        of = f"n-gram model of order {mixture['order']}, {mixture['counts']:,} counts ({size:.1f} MB of the file)"
-        rows.insert(3, ("mixture", f"{of}, weight {min(weights):.2f} to {max(weights):.2f} by context"))
-    if vocabulary.unseen:
-        rows.insert(4, ("kept", f"{vocabulary.unseen:,} of them, which the new training split lacks"))
     if (base := base_model.name(header.config)) is not None:
         rows.append(("started from", shown(base)))
-    latest = header.latest
+    return rows
+
+
+def _scores(header: Header) -> list[tuple[str, str]]:
+    """Return the rows of training, and of its scores and those of baselines."""
+    rows: list[tuple[str, str]] = []
+    model, latest = header.config.model, header.latest
     if latest is not None:
         trained = f"{latest.seconds:.0f} seconds, seed {header.config.train.seed}"
         if not model.counted:
@@ -158,11 +168,11 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     return rows
 
 
-def _mixture(path: Path, header: Header) -> dict[str, Any] | None:
+def _mixture(header: Header) -> dict[str, Any] | None:
     """Return what JSON says of a mixture's counts and weights."""
     if header.mixture is None:
         return None
-    counts, size = mixture_parts.size(safetensors_file.read(path))
+    counts, size = header.mixture_size
     return {**asdict(header.mixture), "counts": counts, "bytes": size}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,11 @@ def open_model(path: Path, device: str, network_only: bool = False) -> tuple[Hea
     header = model_file.read_header(path)
     if header.config.model.counted:
         return header, inference.load(path)[0]
-    if header.mixture is None or network_only:
-        return header, model_file.read_model(path)[1].to(chosen)
-    header, mixture = model_file.read_mixture(path)
-    assert isinstance(mixture, TorchMixture)
-    return header, mixture._replace(network=mixture.network.to(chosen))
+    # one read decides: training may have replaced the file since, and a mixture by a network
+    header, model = model_file.read_mixture(path, network_only=network_only)
+    if isinstance(model, TorchMixture):
+        return header, model._replace(network=model.network.to(chosen))
+    return header, model.to(chosen)
 
 
 def language_model(path: Path, device: str, network_only: bool = False) -> tuple[LanguageModel, Vocabulary]:
@@ -109,7 +110,8 @@ def adapted_model(
         tokens = header.vocabulary.encode(content)
         network, score = dynamic.adapt(network, header.vocabulary, tokens, rule, shown.update)
     read, bits = counted(len(content), "character"), score.bits_per_character
-    note(f"Adapted to {name}: {read}, {bits:.4f} bits/char on the way (rate {rule.rate:g}).")
+    of = " of its network" if isinstance(model, TorchMixture) else ""
+    note(f"Adapted to {name}: {read}, {bits:.4f} bits/char{of} on the way (rate {rule.rate:g}).")
     adapted: LanguageModel
     if network.embedding.device.type != "cpu":
         adapted = torch_model.language_model(network)
@@ -144,8 +146,9 @@ def training_codes(paths: list[Path], *, needed: bool) -> Codes | None:
         return None
 
 
-def held_out(header: Header, path: Path) -> tuple[str, Split]:
-    """Return the held-out split of a model's corpus, and say that it is scored."""
+def held_out(header: Header, path: Path, mixtures: Mapping[str, Header]) -> tuple[str, Split]:
+    """Return the held-out split of a model's corpus, and say that it is scored; and of `mixtures`, by name, where their
+    weights were chosen on it."""
     from charrnn.checkpoints import training_corpus
 
     kind, split = training_corpus.held_out(header, path, say=note)
@@ -154,4 +157,9 @@ def held_out(header: Header, path: Path) -> tuple[str, Split]:
     repeated = (header.corpus.repeated or {}).get(name)
     if repeated is not None and repeated.repeated:
         note(f"{repeated.counted(name, header.config.data.documents)} also stand in the training split.")
+    for label, mixture in mixtures.items() if name == "validation" else ():
+        if mixture.mixture is not None:
+            bits = mixture.latest.mixture_bits if mixture.latest else None
+            fair = f"; where each half had weights chosen on the other, it needed {bits:.4f} bits/char" if bits else ""
+            note(f"{label}: the weights of its mixture were chosen on this very split{fair}.")
     return f"{header.corpus.name} ({kind})", split

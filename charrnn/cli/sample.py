@@ -141,7 +141,7 @@ def sample(**given: Any) -> None:
     if chosen.network:
         from charrnn.checkpoints import inference
 
-        inference.check_mixtures("--network", paths)
+        inference.check_networks("--network", paths)
     path, how = paths[0], {"pattern": chosen.pattern is not None, "one_line": chosen.prints_lines}
     document, length = whole_document(path, chosen.wants_document, chosen.length, **how)
     chosen = chosen._replace(document=document, length=chosen.length if chosen.fills else length).with_texts(piped)

@@ -55,13 +55,19 @@ def load_rule(path: Path, *, mixture: bool = False) -> UpdateRule | None:
     """Read the saved rule of a model file, of the `mixture` in it or of its network alone; None if there is no valid
     one, or the model has changed since."""
     try:
-        entry = json.loads((path.parent / RULE_FILE).read_text("utf-8"))[path.name]
+        entries, name = json.loads((path.parent / RULE_FILE).read_text("utf-8")), _name(path, mixture=mixture)
+        entry = entries[name if name in entries else path.name]  # where a mixture's was kept too, the latest of both
         rule = UpdateRule(float(entry["rate"]), float(entry["decay"]))
         same = entry["segment"] == dynamic.SEGMENT and entry.get("mixture", False) == mixture
         same = same and entry["sha256"] == safetensors_file.digest(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return rule if same and math.isfinite(rule.rate) and rule.rate >= 0 and 0 <= rule.decay <= 1 else None
+
+
+def _name(path: Path, *, mixture: bool) -> str:
+    """Return the name of an entry: a mixture and its network, which are one file, have a rule each."""
+    return f"{path.name} (mixture)" if mixture else path.name
 
 
 def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], characters: int, *, mixture: bool) -> None:
@@ -82,7 +88,7 @@ def _save_rule(path: Path, rule: UpdateRule, tried: list[dict[str, float]], char
         "characters": characters,
         "tried": tried,
     }
-    entries = {**entries, path.name: entry} if isinstance(entries, dict) else {path.name: entry}
+    entries = {**(entries if isinstance(entries, dict) else {}), _name(path, mixture=mixture): entry}
     # in a read-only folder, the model is tuned again next time
     with contextlib.suppress(CharRNNError):
         write_atomically(file, (json.dumps(entries, indent=1) + "\n").encode())

@@ -41,7 +41,10 @@ def test_a_mixture_is_read_back_as_written(network: Path, runs: dict[str, Path],
     path = tmp_path / "best.safetensors"
     written, counted = write_mixture(network, runs["ngram"] / "best.safetensors", path)
     header, model = model_file.read_mixture(path)
-    assert replace(header, shapes=written.shapes) == written
+    assert replace(header, shapes=written.shapes, mixture_size=(0, 0)) == written
+    tables = counted.tables()
+    counts = sum(len(table) for name, table in tables.items() if name.endswith("counts"))
+    assert header.mixture_size == (counts, sum(table.nbytes for table in tables.values()))
     assert (
         header.parameters == written.parameters == sum(map(torch.numel, model_file.read_model(network)[1].parameters()))
     )
@@ -122,19 +125,6 @@ def test_a_mixture_of_documents_names_their_boundary(boundary: str, runs: dict[s
         assert model_file.read_header(path).vocabulary.boundary == "\n"
     else:
         assert_both_refuse(path, "lacks or garbles boundary")
-
-
-def test_the_network_of_a_mixture_is_written_as_a_model_of_its_own(mixture: Path, tmp_path: Path) -> None:
-    header, tensors = model_file.read(mixture)
-    path = tmp_path / "alone.safetensors"
-    alone = model_file.network_alone(header)
-    model_file.write(path, alone, tensors)
-    assert parts(path)[1]["format"] == 2
-    assert model_file.read_header(path) == alone
-    assert alone.config.model.mixture == "none"
-    assert alone.latest is not None
-    assert alone.latest.mixture_nats is None
-    assert not isinstance(inference.load(path)[0], NgramMixture)
 
 
 def test_a_file_of_an_earlier_version_is_no_mixture_and_resumes_as_none() -> None:

@@ -4,7 +4,9 @@ alone."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ import torch
 
 import charrnn as package
 from charrnn.checkpoints import model_file
+from charrnn.cli import model_page
+from charrnn.cli.open_model import open_model
 from charrnn.errors import MisuseError
 from charrnn.models.factory import Network
+from charrnn.models.torch_mixture import TorchMixture
 from tests.cli.test_ensemble import printed
 from tests.cli.test_main import assert_sentence
-from tests.conftest import Charrnn, close
+from tests.conftest import Charrnn, close, settings
 from tests.mixture_files import WEIGHTS, write_mixture
+from tests.test_docs import ROOT
 from tests.test_layout import LIGHT, loaded_by_command
 
 ALL = ((1.0,),)  # the n-gram model has the whole weight
@@ -121,6 +127,8 @@ def test_a_mixture_adapts_its_network_and_keeps_its_counts(
     )
     counted = printed(charrnn, "sample", "-n", "20", "--seed", "1", "-m", str(runs["ngram"]))
     assert printed(charrnn, *adapted, mixtures["counts"]) == counted
+    for more, told in (((), "bits/char of its network on the way"), (("--network",), "bits/char on the way")):
+        assert told in charrnn(*adapted, mixtures["counts"], *more).stderr  # what learned, whatever the counts weigh
     assert (Path(mixtures["causal"]) / "best.safetensors").read_bytes() == before
 
 
@@ -138,17 +146,43 @@ def test_an_ensemble_takes_mixtures_or_their_networks(
     close(mixed.bits(content) * np.log(2), nats(charrnn, *half, *both, text), 1e-5)
 
 
-@pytest.mark.parametrize(("kind", "told"), [("causal", "a network without counts"), ("ngram", "an n-gram model")])
+def test_a_score_of_the_split_that_chose_the_weights_is_told_with_a_fair_one(here: Path, charrnn: Charrnn) -> None:
+    without_test = settings("model.mixture=ngram", "train.steps=20", "train.eval_every=10", "data.split=[0.8,0.2,0]")
+    assert charrnn("train", "text.txt", "-o", "all", *without_test).exit_code == 0
+    assert charrnn("train", "text.txt", "-o", "some", *settings("model.mixture=ngram", "train.steps=10")).exit_code == 0
+    header = model_file.read_header(Path("all/best.safetensors"))
+    assert header.latest is not None
+    told = "all: the weights of its mixture were chosen on this very split; where each half had weights chosen on the"
+    told += f" other, it needed {header.latest.mixture_bits:.4f} bits/char."
+    for more in ((), ("--per-char",), ("--dynamic",), ("--ensemble", "-m", "all")):
+        assert told in charrnn("evaluate", "-m", "all", *more).stderr
+    for other in (("-m", "all", "--network"), ("-m", "all", "text.txt"), ("-m", "some")):
+        result = charrnn("evaluate", *other)
+        assert result.exit_code == 0
+        assert "this very split" not in result.stderr
+
+
 @pytest.mark.parametrize("command", [("sample", "-n", "5"), ("evaluate",), ("evaluate", "--per-line")])
-def test_what_is_no_mixture_has_no_network_to_ask_for(
-    command: tuple[str, ...], kind: str, told: str, runs: dict[str, Path], text: str, charrnn: Charrnn
+def test_only_an_ngram_model_has_no_network_to_ask_for(
+    command: tuple[str, ...], runs: dict[str, Path], text: str, charrnn: Charrnn
 ) -> None:
     texts = () if command[0] == "sample" else (text,)
-    result = charrnn(*command, "--network", "-m", str(runs[kind]), *texts)
+    result = charrnn(*command, "--network", "-m", str(runs["ngram"]), *texts)
     assert_sentence(result, 2)
-    assert told in result.stderr
-    with pytest.raises(MisuseError, match=told):
-        package.load(runs[kind], network=True)
+    assert "has no network" in result.stderr
+    with pytest.raises(MisuseError, match="has no network"):
+        package.load(runs["ngram"], network=True)
+
+
+@pytest.mark.parametrize("output", [(), ("--per-line",), ("--per-char",)])
+def test_the_network_of_a_mixture_is_compared_with_a_network_without_counts(
+    output: tuple[str, ...], runs: dict[str, Path], mixtures: dict[str, str], text: str, charrnn: Charrnn
+) -> None:
+    both = ("-m", mixtures["causal"], "-m", str(runs["causal"]))
+    lines = printed(charrnn, "evaluate", *output, "--network", *both, "--json", text).splitlines()
+    scores = [json.loads(line)["nats"] for line in lines]
+    assert scores[: len(scores) // 2] == scores[len(scores) // 2 :]
+    assert package.load(runs["causal"], network=True).score("the fox") == package.load(runs["causal"]).score("the fox")
 
 
 def test_info_names_the_counts_and_what_they_weigh(mixtures: dict[str, str], charrnn: Charrnn) -> None:
@@ -170,6 +204,28 @@ def test_info_names_the_counts_and_what_they_weigh(mixtures: dict[str, str], cha
     assert found["mixture_validation"]["bits_per_character"] == header.latest.mixture_bits
     assert found["validation"]["bits_per_character"] == header.latest.bits_per_character
     assert found["parameters"] == header.parameters
+
+
+def test_the_guide_explains_the_fields_of_json_that_only_mixtures_have(here: Path, charrnn: Charrnn) -> None:
+    assert charrnn("train", "text.txt", "-o", "run", *settings("model.mixture=ngram", "train.steps=10")).exit_code == 0
+    last = Path("run/metrics.jsonl").read_text("utf-8").splitlines()[-1]
+    info, score = (printed(charrnn, *command, "--json", "-m", "run") for command in (("info",), ("evaluate",)))
+    fields = {name for text in (last, info, score) for name in re.findall(r'"(mixture\w*)": ', text)}
+    rows = [line for line in (ROOT / "docs" / "guide.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    told = {name for line in rows for name in re.findall(r"^\| `(mixture\w*)` ", line)}
+    assert fields == told
+    assert set(json.loads(info)["mixture"]) == {"order", "weights", "counts", "bytes"}
+
+
+def test_a_page_has_one_weight_where_all_are_alike_and_kept_characters_beside_the_vocabulary(
+    mixtures: dict[str, str],
+) -> None:
+    path = Path(mixtures["counts"]) / "best.safetensors"
+    header = model_file.read_header(path)
+    page = model_page.page(path, replace(header, vocabulary=replace(header.vocabulary, unseen=2)), 400)
+    rows = {line.split()[0]: line for line in page.splitlines()[:8]}
+    assert [*rows][2:6] == ["parameters", "mixture", "vocabulary", "kept"]
+    assert rows["mixture"].endswith("weight 1.00")
 
 
 def test_the_list_of_runs_says_which_are_mixtures(mixtures: dict[str, str], here: Path, charrnn: Charrnn) -> None:
@@ -212,3 +268,32 @@ def test_a_mixture_is_compared_with_the_best_ngram_model(
     ]
     assert scored[0] == scored[1]
     assert scored[0]["ngram"]
+
+
+@pytest.mark.parametrize(("before", "after"), [("causal", "mixed"), ("mixed", "causal")])
+def test_a_file_that_training_replaces_meanwhile_is_all_of_the_old_or_all_of_the_new(
+    before: str,
+    after: str,
+    runs: dict[str, Path],
+    mixtures: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run's best model may become a mixture, or cease to be one, between two looks at its file."""
+    files = {"causal": runs["causal"] / "best.safetensors", "mixed": Path(mixtures["causal"]) / "best.safetensors"}
+    path, read = tmp_path / "best.safetensors", model_file.read_header
+
+    def read_then_replace(path: Path) -> model_file.Header:
+        header = read(path)
+        shutil.copy(files[after], path)
+        return header
+
+    monkeypatch.setattr(model_file, "read_header", read_then_replace)
+    shutil.copy(files[before], path)
+    header, model = open_model(path, "cpu")
+    assert (header.mixture is not None) == isinstance(model, TorchMixture) == (after == "mixed")
+    shutil.copy(files[before], path)
+    header = model_file.read_header(path)
+    found = model_page.fields(files[before], header)["mixture"]
+    assert model_page.fields(path, header)["mixture"] == found
+    assert (found is not None) == (before == "mixed")

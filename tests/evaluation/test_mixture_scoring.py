@@ -3,6 +3,7 @@ bidirectional one the forward half."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from charrnn.checkpoints import model_file
+from charrnn.checkpoints import model_file, safetensors_file
 from charrnn.config.schema import ModelConfig
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation import cloze, dynamic_tuning, scoring, window_scorer
-from charrnn.evaluation.dynamic import DynamicEvaluator, UpdateRule
+from charrnn.evaluation.dynamic import SEGMENT, DynamicEvaluator, UpdateRule
 from charrnn.evaluation.mixture_scorer import MixtureScorer
 from charrnn.evaluation.window_scorer import Bf16Trial
 from charrnn.messages import no_progress
@@ -283,6 +284,17 @@ def test_the_rule_of_a_mixture_is_not_that_of_its_network(trained: Path, monkeyp
     assert dynamic_tuning.load_rule(path) is None
     alone = dynamic_tuning.tune(path, header, replace(evaluator, mixture=None), say=lambda message: None)
     assert alone == dynamic_tuning.load_rule(path) != found
+    assert dynamic_tuning.load_rule(path, mixture=True) == found, "each has its own, so neither is tuned again"
+
+
+@pytest.mark.parametrize("mixed", [None, False, True])
+def test_a_rule_is_found_where_one_entry_served_mixture_and_network(mixed: bool | None, trained: Path) -> None:
+    path = trained / "best.safetensors"
+    entry = {"rate": 0.8, "decay": 0.01, "segment": SEGMENT, "sha256": safetensors_file.digest(path)}
+    more = {} if mixed is None else {"mixture": mixed}
+    (trained / dynamic_tuning.RULE_FILE).write_text(json.dumps({path.name: entry | more}))
+    assert dynamic_tuning.load_rule(path, mixture=bool(mixed)) == UpdateRule(0.8, 0.01)
+    assert dynamic_tuning.load_rule(path, mixture=not mixed) is None
 
 
 # Both sides
