@@ -164,10 +164,8 @@ def new_job(
     from charrnn.data.text_files import TextReader
 
     base = {}
-    if init_from is not None:
-        start: Path | None = find_model(init_from)
-    else:
-        start = base_model.find(loading.load(source, settings), warn or say)
+    start = find_model(init_from) if init_from is not None else None
+    start = start or base_model.find(loading.load(source, settings), warn or say)
     if start is not None:
         from charrnn.training.fine_tuning import fine_tuning_base
 

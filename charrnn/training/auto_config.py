@@ -134,8 +134,7 @@ def plan(
     bf16 = bf16_on(device) if bf16 is None else bf16
     length, batch_size = _choose_windows(config.train, task)
     notes = _window_notes(config, task, length, batch_size, bf16)
-    embedding = config.model.embedding_size
-    wide = not task.rare_characters if embedding == "auto" else embedding >= MIN_TIED_EMBEDDING
+    wide = not task.rare_characters if (size := config.model.embedding_size) == "auto" else size >= MIN_TIED_EMBEDDING
     sized = _fill_auto(
         config.with_values(train={"sequence_length": length, "batch_size": batch_size}),
         # rows of rare characters get few gradients, and the head is most of the work: share them

@@ -91,10 +91,7 @@ def start(
         )
         for note in plan.notes:
             say(note)
-        model = None
-        if base is not None:
-            model = make_model(plan.config.model, len(vocabulary))
-            model.load_state_dict(base.state_dict())
+        model = None if base is None else _copy(base, plan.config, len(vocabulary))
         ready.run.write_config(plan.config)
         training = Training(
             plan.config,
@@ -257,6 +254,13 @@ def _load_base(path: Path, characters: str, say: Say) -> Network:
     shared = transplant(old, header.vocabulary.characters, base, characters)
     say(f"Starting from {path} and its {shared:,} characters; {len(characters) - shared:,} more are new.")
     return base
+
+
+def _copy(base: Network, config: Config, vocabulary_size: int) -> Network:
+    """Copy a base model into one with the settings of the training."""
+    model = make_model(config.model, vocabulary_size)
+    model.load_state_dict(base.state_dict())
+    return model
 
 
 def _compare(ready: _Preparation, base: Network | None, device: torch.device, say: Say) -> tuple[Config, float | None]:
