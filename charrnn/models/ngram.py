@@ -96,7 +96,7 @@ class Ngram:
 
     def takes_one_by_one(self, tokens: Tokens) -> bool:
         """Say whether tokens (B, T) are so few that each text by itself takes less time than NumPy's calls for all."""
-        return tokens.shape[1] == 1 and tokens.size <= _ROWS
+        return tokens.shape[1] == 1 and 0 < len(tokens) <= _ROWS
 
     def contexts_after(self, tokens: Tokens, state: Contexts) -> Contexts:
         """Return the state after the last of tokens (B, T)."""

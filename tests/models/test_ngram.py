@@ -199,6 +199,8 @@ def test_reading_at_once_is_reading_one_by_one() -> None:
         np.testing.assert_allclose(logits, model.logits(features)[:, index], rtol=1e-12)
     np.testing.assert_array_equal(one.numbers, state.numbers)
     np.testing.assert_array_equal(state.select(np.array([1, 0, 1])).numbers, state.numbers[[1, 0, 1]])
+    none, after_none = model.read(tokens[:0, :1], model.initial_state(0))
+    assert (none.shape, after_none.numbers.shape) == ((0, 1, 4), (0, 4))
 
 
 def test_an_order_that_might_have_too_many_grams_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
