@@ -68,8 +68,14 @@ def test_every_way_of_scoring_scores_the_mixture(
     close(package.load(mixtures[kind]).bits(Path(text).read_text("utf-8")) * np.log(2), each, 1e-5)
     assert scored["mixture"] == {"order": scored["mixture"]["order"], "weights": [list(row) for row in WEIGHTS]}
     line = "the quick 鸟 brown dog"
-    (first, *_) = printed(charrnn, "evaluate", "--per-line", "--json", "-m", mixtures[kind], text).splitlines()
-    close(json.loads(first)["nats"], each[: len(line) + 1].sum(), 1e-5)
+    path = Path(mixtures[kind]) / "lines.safetensors"  # the same mixture, whose documents are lines
+    header, model = model_file.read_mixture(path.with_name("best.safetensors"))
+    assert isinstance(model, TorchMixture)
+    lines = replace(header, config=header.config.with_values(data={"documents": "line"}))
+    model_file.write(path, lines, model.network.state_dict(), model.ngram.tables())
+    for output, name in (("--per-line", mixtures[kind]), ("--per-document", str(path))):
+        (first, *_) = printed(charrnn, "evaluate", output, "--json", "-m", name, text).splitlines()
+        close(json.loads(first)["nats"], each[: len(line) + 1].sum(), 1e-5)
 
 
 def test_the_network_alone_is_scored_as_its_own_file_is(
@@ -111,10 +117,21 @@ def test_samples_of_a_mixture_and_of_its_network(
     assert texts(mixtures["causal"])
 
 
-def test_a_mixture_fills_gaps_with_the_joint_head_of_its_network(mixtures: dict[str, str], charrnn: Charrnn) -> None:
-    for more in ((), ("--network",)):
-        given = ("sample", "-m", mixtures["bidirectional"], "--infill", "the qu_ck brown", *more)
-        assert printed(charrnn, *given) == "the quick brown\n"
+def test_a_mixture_takes_fillings_from_the_joint_head_of_its_network_and_judges_them_with_its_counts(
+    runs: dict[str, Path], tmp_path: Path, charrnn: Charrnn
+) -> None:
+    network, counts, mixture = runs["bidirectional"], runs["ngram"], tmp_path / "mixture.safetensors"
+    write_mixture(network / "best.safetensors", counts / "best.safetensors", mixture, ALL)
+
+    def filling(*model: str | Path) -> dict[str, Any]:
+        given = "sample", "--infill", "__zy dog", "--beam", "1", "--json", "-m", *map(str, model)
+        return dict(json.loads(printed(charrnn, *given)))
+
+    found, alone = filling(mixture), filling(mixture, "--network")
+    assert found["text"] == "lazy dog" != filling(counts)["text"], "which counts before the gap do not propose"
+    close(found["nats"], package.load(counts).score("lazy dog").nats, 1e-5)
+    assert alone == filling(network)
+    assert abs(alone["nats"] - found["nats"]) > 0.1
 
 
 def test_a_mixture_adapts_its_network_and_keeps_its_counts(
