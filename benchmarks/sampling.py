@@ -81,7 +81,11 @@ def of_mixture(name: str, rounds: int) -> None:
     """Compare sampling with a mixture and with its network alone."""
     mixture, vocabulary = inference.load(run_dir.find_model(name))
     assert isinstance(mixture, NgramMixture), f"{name} is no mixture"
-    models = {"network alone": mixture.network, "mixture": for_sampling(mixture), "with all n-grams": mixture}
+    models = {
+        "network alone": mixture.network,
+        "mixture": for_sampling(mixture, mixture=True),
+        "with all n-grams": mixture,
+    }
     for batch_size, length in ((1, 400), (BATCH, 40)):
         ways = {each: partial(sample, model, vocabulary, length, batch_size) for each, model in models.items()}
         print(f"\n{batch_size} sample(s) at once")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -54,6 +53,7 @@ class SamplingOptions(TypedDict, total=False):
     no_copy: int | None
     no_repeat: int | None
     pattern: str | None
+    mixture: bool
     seed: int | None
 
 
@@ -98,11 +98,6 @@ class TextModel:
         """The network of a mixture, or the model itself."""
         return self._model.network if isinstance(self._model, NgramMixture) else self._model
 
-    @cached_property
-    def _drawn_from(self) -> LanguageModel:
-        """Return the model that samples are drawn from."""
-        return for_sampling(self._model)
-
     @property
     def characters(self) -> str:
         """The V characters of the vocabulary: those of the training split, most frequent first, then any others."""
@@ -140,20 +135,21 @@ class TextModel:
         no_copy: int | None = None,
         no_repeat: int | None = None,
         pattern: str | None = None,
+        mixture: bool = False,
         seed: int | None = None,
     ) -> str | list[str]:
         """Return a continuation of `prime` of at most `length` characters, or with `num` a list of so many.
 
         It is a whole `document`, which ends where the `boundary` would follow, by default where the model was trained
         on documents and no `length` is given; then `length` is 100,000 by default, and 500 otherwise or with a
-        `pattern`. It stops before
-        the first of the texts `until`, one or several, or after it with `keep_until`. It contains no
-        `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it ends early
-        where no other character is possible. The whole of it matches `pattern`, a regular expression without back-
-        references and looking around, unless it ends early so; it ends where nothing can follow, and `until` ends it
-        only where what is before matches. `keep_until` is refused then. None is off. Texts and seeds are those of
-        `charrnn sample --seed` with -k: the first three of `num=10` are those of `num=3`, and the first is what there
-        is without `num`. Raises CharRNNError for `no_copy` if the training text is gone.
+        `pattern`. It stops before the first of the texts `until`, one or several, or after it with `keep_until`. It
+        contains no `no_copy`-character substring of the training text, and no `no_repeat`-character substring twice; it
+        ends early where no other character is possible. The whole of it matches `pattern`, a regular expression without
+        back-references and looking around, unless it ends early so; it ends where nothing can follow, and `until` ends
+        it only where what is before matches. `keep_until` is refused then. Of a network with counts the network alone
+        draws, unless `mixture` is true. None is off. Texts and seeds are those of `charrnn sample --seed` with -k: the
+        first three of `num=10` are those of `num=3`, and the first is what there is without `num`. Raises CharRNNError
+        for `no_copy` if the training text is gone.
         """
         count = 1 if num is None else whole("num", num, 1)
         sampler = self._prepare(
@@ -170,6 +166,7 @@ class TextModel:
             no_copy=no_copy,
             no_repeat=no_repeat,
             pattern=pattern,
+            mixture=mixture,
             seed=seed,
         )
         texts: list[str] = []
@@ -207,6 +204,7 @@ class TextModel:
         no_copy: int | None = None,
         no_repeat: int | None = None,
         pattern: str | None = None,
+        mixture: bool = False,
         seed: int | None = None,
     ) -> Iterator[str] | Iterator[list[str]]:
         """Yield the text of `sample` as it is generated: each character as soon as it cannot be rolled back.
@@ -229,6 +227,7 @@ class TextModel:
             no_copy=no_copy,
             no_repeat=no_repeat,
             pattern=pattern,
+            mixture=mixture,
             seed=seed,
         )
         steps = iter(sampler(range(count), False))
@@ -324,6 +323,7 @@ class TextModel:
         no_copy: int | None,
         no_repeat: int | None,
         pattern: str | None,
+        mixture: bool,
         seed: int | None,
     ) -> Callable[[range, bool], Sampler]:
         """Check what to draw, and read the prime; return a function that makes the sampler of some indices, and says if
@@ -344,7 +344,7 @@ class TextModel:
         form = None if pattern is None else Pattern(text("pattern", pattern))
         seed = secrets.randbelow(2**31) if seed is None else whole("seed", seed, 0, 2**63 - 1)
         copies = None if no_copy is None else self._training_copies(whole("no_copy", no_copy, 2))
-        model = self._drawn_from
+        model = for_sampling(self._model, mixture=switch("mixture", mixture))
         read = ReadPrimes(model, self._vocabulary, [prime], no_repeat)
 
         def sampler(indices: range, keep_text: bool) -> Sampler:

@@ -55,6 +55,13 @@ def check_networks(option: str, paths: Sequence[Path]) -> None:
             raise MisuseError(f"{option}: {path} is an n-gram model, and has no network; leave {option} out.")
 
 
+def check_counts(option: str, paths: Sequence[Path]) -> None:
+    """Raise MisuseError where an option asks for the counts of models, and none of them has any."""
+    if not any(safetensors_file.read(path).content.get("mixture") for path in paths):
+        named = " and ".join(map(str, paths))
+        raise MisuseError(f"{option} draws with counts, and {named} has none; leave {option} out.")
+
+
 def documents(path: Path) -> Documents:
     """Read what the documents of a model are; errors as in `load`."""
     contents = safetensors_file.read(path)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @model_option("Input", "Run folder, model file or name. [default: the newest run]", multiple=True)
 @ensemble.ensemble_options("Input")
 @network_option("Input")
+@option("Sampling", "--mixture", "Draw with the counts of a mixture, too. [default: its network alone]", is_flag=True)
 @option("Input", "-p --prime --prompt prime", "Text to continue; '-' is stdin.", metavar="TEXT|-")
 @option("Input", "--each-line", "Every line of stdin is a prime, or with --infill a text with gaps.", is_flag=True)
 @option(
@@ -138,10 +139,15 @@ def sample(**given: Any) -> None:
     check(chosen)
     piped, chosen = chosen.piped, with_escapes(chosen)
     paths = [find_model(name) for name in chosen.models or (None,)]
-    if chosen.network:
+    if chosen.network or chosen.mixture:
         from charrnn.checkpoints import inference
 
-        inference.check_networks("--network", paths)
+        if chosen.network:
+            inference.check_networks("--network", paths)
+        else:
+            inference.check_counts("--mixture", paths)
+    # the counts of one model are not read where they are not drawn from
+    alone = chosen.network or (chosen.draws and not chosen.mixture and not chosen.ensemble)
     path, how = paths[0], {"pattern": chosen.pattern is not None, "one_line": chosen.prints_lines}
     document, length = whole_document(path, chosen.wants_document, chosen.length, **how)
     chosen = chosen._replace(document=document, length=chosen.length if chosen.fills else length).with_texts(piped)
@@ -153,11 +159,11 @@ def sample(**given: Any) -> None:
             chosen.models, paths, lambda each: language_model(each, device, chosen.network), chosen.weights
         )
     elif chosen.adapt is None:
-        model, vocabulary = language_model(path, device, chosen.network)
+        model, vocabulary = language_model(path, device, alone)
     else:
         encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
         how_to_read = (chosen.adapt, encoding, chosen.adapt_rate, errors)
-        model, vocabulary = adapted_model(path, device, *how_to_read, network_only=chosen.network)
+        model, vocabulary = adapted_model(path, device, *how_to_read, network_only=alone)
     if chosen.fills:
         _fill(chosen, model, vocabulary)
     elif chosen.beam is not None:
@@ -216,7 +222,7 @@ def _draw(
     if chosen.seed is None and not chosen.greedy:
         note(f"Seed: {seed}")
     printer = SamplePrinter(
-        for_sampling(model),
+        for_sampling(model, mixture=chosen.mixture),
         vocabulary,
         filters(chosen),
         chosen.length,

@@ -23,6 +23,8 @@ _EXCLUDES = (
     ("suffix", "until each_line pattern", "--suffix ends the text"),
     ("pattern", "keep_until", "--pattern is of the text before that of --until"),
     ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
+    ("network", "mixture", "--network leaves the counts out"),
+    ("mixture", "infill suffix beam", "--mixture draws with counts, which searches use anyway"),
     ("ensemble", "adapt", "--adapt changes the weights of one network"),
     ("each_line", "prime until keep_until", "--each-line takes primes from stdin and stops at the newline"),
 )
@@ -44,6 +46,7 @@ class SampleOptions(NamedTuple):
     ensemble: bool
     weights: str | None
     network: bool
+    mixture: bool
     prime: str | None
     no_prime: bool
     document: bool

@@ -80,13 +80,20 @@ class NgramMixture(MixedModel):
         return mix_probabilities(logits, self.ngram.distribution(numbers), weights[:, None])
 
 
-def for_sampling(model: LanguageModel) -> LanguageModel:
-    """Return the model to draw samples from: of a mixture with an n-gram model, also within another mixture, that with
-    shorter n-grams."""
+def for_sampling(model: LanguageModel, *, mixture: bool) -> LanguageModel:
+    """Return the model to draw samples from: of a network with counts, also within an ensemble, the network alone, or
+    with `mixture` both, with shorter n-grams.
+
+    Counts know neither where in a verse or sentence they are, nor which word was begun: a mixture predicts better, but
+    drawn from, each character that only the counts propose breaks what the network has built.
+    """
     if isinstance(model, Mixture):
-        return Mixture([Part(for_sampling(part.model), part.order) for part in model.parts], model.weights.tolist())
+        parts = [Part(for_sampling(part.model, mixture=mixture), part.order) for part in model.parts]
+        return Mixture(parts, model.weights.tolist())
     if not isinstance(model, NgramMixture):
         return model
+    if not mixture:
+        return model.network
     order = max((least, order) for least, order in SAMPLING_ORDER_BY_VOCABULARY.items() if least <= model.ngram.size)[1]
     return NgramMixture(model.network, up_to(model.ngram, order), model.by_context)
 

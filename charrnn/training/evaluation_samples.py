@@ -8,7 +8,6 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.models.interface import LanguageModel
-from charrnn.models.ngram_mixture import for_sampling
 
 SAMPLE_LENGTH = 120
 
@@ -16,7 +15,7 @@ SAMPLE_LENGTH = 120
 def write_sample(model: LanguageModel, vocabulary: Vocabulary, seed: int, index: int, documents: str) -> str:
     """Return a text of SAMPLE_LENGTH characters; of a model that knows its `documents`, the setting, as many whole ones
     as fit, or the beginning of one."""
-    model, boundary = for_sampling(model), vocabulary.boundary
+    boundary = vocabulary.boundary
     if not Documents(documents, boundary).known:
         return _write(model, vocabulary, SAMPLE_LENGTH, seed, index).text
     texts, left = list[str](), SAMPLE_LENGTH

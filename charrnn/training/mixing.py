@@ -5,17 +5,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
-
 from charrnn.checkpoints.model_file import MixtureRecord
 from charrnn.config.schema import Config
 from charrnn.data.corpus import Corpus
 from charrnn.evaluation import baselines, mixture_weights
 from charrnn.evaluation.mixture_weights import Doubles, Known
 from charrnn.models import ngram
-from charrnn.models.interface import LanguageModel
 from charrnn.models.ngram import Ngram
-from charrnn.models.ngram_mixture import NgramMixture, Weights
 
 MAX_COUNTED = 1 << 23  # characters of a training split that are counted without being asked: a minute, and 2 GB
 MIN_NETWORK_GAIN = 0.005  # of the network's nats, for a mixture without being asked
@@ -46,12 +42,6 @@ class Counts:
             return None
         self.record = MixtureRecord(self.model.order, tuple(map(tuple, found.weights.table.tolist())))
         return found.nats
-
-    def mixed(self, network: LanguageModel) -> LanguageModel:
-        """Mix a network with the counts, as far as that was accepted."""
-        if self.record is None:
-            return network
-        return NgramMixture(network, self.model, Weights(np.array(self.record.weights)))
 
 
 def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int | None = None) -> Counts | None:

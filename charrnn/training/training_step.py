@@ -298,9 +298,7 @@ class Training:
         if not found.finite:
             return self._roll_back()
         seed, documents = resolved(self.config.train.seed), self.config.data.documents
-        alone = TorchModel(self.model)  # not recorded: a recording would last as long as this sample
-        mixed = alone if self.counts is None else self.counts.mixed(alone)
-        text = write_sample(mixed, self.vocabulary, seed, position.step, documents)
+        text = write_sample(TorchModel(self.model), self.vocabulary, seed, position.step, documents)
         bits = Score(position.nats, position.characters).bits_per_character if position.characters else None
         record = found.record(position.step, self.epoch, position.seconds, bits)
         # patience does not count from the base model, which may only be beaten in the end, when the rate has fallen

@@ -113,8 +113,24 @@ def test_samples_of_a_mixture_and_of_its_network(
         return [json.loads(line)["text"] for line in lines]
 
     assert texts(mixtures["causal"], "--network") == texts(str(runs["causal"]))
-    assert texts(mixtures["counts"]) == texts(str(runs["ngram"]))
-    assert texts(mixtures["causal"])
+    if seed:  # drawn from the network alone, unless both are asked for
+        assert texts(mixtures["causal"]) == texts(str(runs["causal"]))
+        assert texts(mixtures["counts"], "--mixture") == texts(str(runs["ngram"]))
+        assert texts(mixtures["causal"], "--mixture") != texts(str(runs["causal"]))
+    else:  # searched for under both
+        assert texts(mixtures["counts"]) == texts(str(runs["ngram"]))
+
+
+def test_drawing_with_counts_needs_some(runs: dict[str, Path], mixtures: dict[str, str], charrnn: Charrnn) -> None:
+    result = charrnn("sample", "--mixture", "-m", str(runs["causal"]))
+    assert (result.exit_code, "draws with counts, and" in result.stderr) == (2, True)
+    both = charrnn("sample", "--mixture", "--network", "-m", mixtures["causal"])
+    assert both.exit_code == 2
+    assert charrnn("sample", "--mixture", "--beam", "2", "-m", mixtures["causal"]).exit_code == 2
+    model = package.load(mixtures["causal"])
+    drawn = printed(charrnn, "sample", "--mixture", "-n", "30", "--seed", "1", "-m", mixtures["causal"])
+    assert model.sample("", 30, seed=1, mixture=True) == drawn.removesuffix("\n")
+    assert model.sample("", 30, seed=1) == package.load(str(runs["causal"])).sample("", 30, seed=1)
 
 
 def test_a_mixture_takes_fillings_from_the_joint_head_of_its_network_and_judges_them_with_its_counts(
@@ -143,8 +159,8 @@ def test_a_mixture_adapts_its_network_and_keeps_its_counts(
         charrnn, *adapted, str(runs["causal"])
     )
     counted = printed(charrnn, "sample", "-n", "20", "--seed", "1", "-m", str(runs["ngram"]))
-    assert printed(charrnn, *adapted, mixtures["counts"]) == counted
-    for more, told in (((), "bits/char of its network on the way"), (("--network",), "bits/char on the way")):
+    assert printed(charrnn, *adapted, mixtures["counts"], "--mixture") == counted
+    for more, told in ((("--mixture",), "bits/char of its network on the way"), ((), "bits/char on the way")):
         assert told in charrnn(*adapted, mixtures["counts"], *more).stderr  # what learned, whatever the counts weigh
     assert (Path(mixtures["causal"]) / "best.safetensors").read_bytes() == before
 

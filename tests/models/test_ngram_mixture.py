@@ -108,14 +108,15 @@ def test_samples_are_drawn_with_shorter_ngrams() -> None:
     models = list(ngram.grow(tokens, 0, 3))
     short, long = models[4], models[7]
     mixture = NgramMixture(short, long, Weights(np.array([[0.25]])))
-    drawn = for_sampling(mixture)
+    drawn = for_sampling(mixture, mixture=True)
     assert isinstance(drawn, NgramMixture)
     assert drawn.ngram.order == 5
     assert drawn.network is mixture.network
     assert drawn.by_context is mixture.by_context
     numbers = short.last_grams(tokens[None, :300].astype(np.int64), short.initial_state(1))[0]
     np.testing.assert_allclose(drawn.ngram.distribution(numbers), short.distribution(numbers), atol=0.02)
-    assert for_sampling(short) is short
+    assert for_sampling(short, mixture=True) is short
+    assert for_sampling(mixture, mixture=False) is short
     assert ngram.up_to(short, 7) is short
 
 
@@ -124,7 +125,7 @@ def test_samples_of_an_ensemble_are_drawn_with_shorter_ngrams() -> None:
     order = np.array([2, 0, 1, 4, 3, V])
     mixed = NgramMixture(network(), models[6], Weights(TABLE))
     ensemble = Mixture([Part(counts()), Part(mixed, order)], [0.25, 0.75])
-    drawn = for_sampling(ensemble)
+    drawn = for_sampling(ensemble, mixture=True)
     assert isinstance(drawn, Mixture)
     assert drawn.parts[0].model is ensemble.parts[0].model
     inner = drawn.parts[1].model
@@ -134,6 +135,9 @@ def test_samples_of_an_ensemble_are_drawn_with_shorter_ngrams() -> None:
     np.testing.assert_array_equal(drawn.weights, ensemble.weights)
     found, expected = (
         model.step(TOKENS[:, :4], model.initial_state(2))[0]
-        for model in (drawn, Mixture([Part(counts()), Part(for_sampling(mixed), order)], [0.25, 0.75]))
+        for model in (drawn, Mixture([Part(counts()), Part(for_sampling(mixed, mixture=True), order)], [0.25, 0.75]))
     )
     close(found, expected)
+    alone = for_sampling(ensemble, mixture=False)
+    assert isinstance(alone, Mixture)
+    assert alone.parts[1].model is mixed.network
