@@ -252,7 +252,7 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
                 raise damaged(path, f"its header gives {name} another size than its bytes")
             shapes[name], locations[name] = shape, (kind, first + begin)
             spans.append((begin, end))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise damaged(path, "its header does not describe tensors") from error
     previous = 0
     for begin, end in sorted(spans):

@@ -380,6 +380,14 @@ def record(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path
     return damage
 
 
+def infinite_offset(path: Path) -> None:
+    """Make an offset a number that JSON can write and no integer is."""
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header = re.sub(rb'("data_offsets":\s*\[\d+,\s*)\d+', rb"\g<1>1e999", raw[8 : 8 + size], count=1)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + raw[8 + size :])
+
+
 def model_lies(**settings: Any) -> Callable[[Path], None]:
     return record(lambda content: lie(content, **settings))
 
@@ -445,6 +453,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         tree(lambda header: header["head_bias"].update(shape=[-1])),
         "head_bias an impossible shape",
     ),
+    "offset of infinity": (infinite_offset, "its header does not describe tensors"),
     "tensors overlap": (tree(lambda header: header.update(copy=header["head_bias"])), "leaves gaps between tensors"),
     "tensor of no known type": (
         tree(lambda header: header["head_bias"].update(dtype="C64")),
