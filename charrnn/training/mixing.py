@@ -4,14 +4,21 @@ predicts the validation split better."""
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
+import numpy as np
+
+from charrnn.checkpoints import inference, mixture_parts, safetensors_file
 from charrnn.checkpoints.model_file import MixtureRecord
 from charrnn.config.schema import Config
 from charrnn.data.corpus import Corpus
+from charrnn.data.vocabulary import Vocabulary
 from charrnn.evaluation import baselines, mixture_weights
 from charrnn.evaluation.mixture_weights import Doubles, Known
 from charrnn.models import ngram
 from charrnn.models.ngram import Ngram
+from charrnn.models.ngram_mixture import NgramMixture
+from charrnn.models.ngram_vocabulary import translated
 
 MAX_COUNTED = 1 << 23  # characters of a training split that are counted without being asked: a minute, and 2 GB
 MIN_NETWORK_GAIN = 0.005  # of the network's nats, for a mixture without being asked
@@ -44,9 +51,12 @@ class Counts:
         return found.nats
 
 
-def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int | None = None) -> Counts | None:
+def count(
+    config: Config, corpus: Corpus, best: Ngram | None = None, order: int | None = None, base: Path | None = None
+) -> Counts | None:
     """Count the n-gram model that a network is mixed with, of the order that predicts the validation split best; None
-    where none is wanted. `best` is that model or its `order` is known, if any is."""
+    where none is wanted. `best` is that model or its `order` is known, if any is. The counts of a `base` model are
+    taken instead, if they predict that split better."""
     required = config.model.mixture == "ngram"
     if config.model.mixture == "none" or (best is None and order is None and not required):
         return None
@@ -55,4 +65,26 @@ def count(config: Config, corpus: Corpus, best: Ngram | None = None, order: int 
     order = best.order
     while (model := ngram.prune(ngram.up_to(best, order))).nbytes > MAX_TABLE_BYTES and order > 1:
         order -= 1
+    old = None if base is None else _counts_of(base, corpus.vocabulary)
+    if old is not None:
+        nats = [each.nats(corpus.vocabulary, corpus.validation.tokens) for each in (old, model)]
+        model = old if nats[0] < nats[1] else model
     return Counts(model, corpus, required)
+
+
+def _counts_of(base: Path, vocabulary: Vocabulary) -> Ngram | None:
+    """Return the n-gram model of a mixture for another vocabulary; None for a network without one, or where that lacks
+    a character."""
+    model, own = inference.load(base)
+    if not isinstance(model, NgramMixture) or not set(own.characters) <= set(vocabulary.characters):
+        return None
+    tokens = np.append(vocabulary.encode(own.characters), vocabulary.escape).astype(np.int64)
+    return translated(model.ngram, tokens, len(vocabulary))
+
+
+def kept(config: Config, corpus: Corpus, last: Path, record: MixtureRecord) -> Counts:
+    """Return the counts and weights that a checkpoint holds."""
+    model, _ = mixture_parts.read(safetensors_file.read(last, arrays=True, tables=True))
+    counts = Counts(model, corpus, config.model.mixture == "ngram")
+    counts.record = record
+    return counts

@@ -74,7 +74,7 @@ def start(
             say(_what_is_left_out(config))
         config, relative_bits = _compare(ready, base, device, say)
         corpus, scores = ready.corpus, ready.baselines  # before the plan, which divides the time that is left
-        counts = mixing.count(config, corpus, ready.ngram)
+        counts = mixing.count(config, corpus, ready.ngram, base=init_from)
         load_torch()
         say(f"Benchmarking kernels and precisions on {device} ...")
         plan = auto_config.plan(

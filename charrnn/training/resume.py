@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from charrnn.checkpoints import model_file, safetensors_file, training_corpus
+from charrnn.checkpoints import base_model, model_file, safetensors_file, training_corpus
 from charrnn.checkpoints.model_file import Header
 from charrnn.checkpoints.run_dir import Run
 from charrnn.checkpoints.safetensors_file import TEACHER
@@ -83,7 +84,7 @@ def _resume(
     if device is None:
         device = choose_device("auto" if position.device == "cuda" else "cpu", say)
     teacher = _take_teacher(run, header, tensors) if config.train.distillation else None
-    counts = _count(header, config, corpus)
+    counts = _count(run, header, config, corpus)
     training = Training(
         config, corpus, header.corpus, device, model, baselines=header.baselines, counts=counts, teacher=teacher
     )
@@ -160,13 +161,14 @@ def _load_corpus(run: Run, header: Header, config: Config, say: Say) -> Corpus:
         raise changed from error
 
 
-def _count(header: Header, config: Config, corpus: Corpus) -> Counts | None:
-    """Count the n-grams of a run again, with the same result; the weights are those of its last evaluation."""
-    order = None if header.baselines is None else header.baselines.validation.order
-    counts = mixing.count(config, corpus, order=order)
-    if counts is not None:
-        counts.record = header.mixture
-    return counts
+def _count(run: Run, header: Header, config: Config, corpus: Corpus) -> Counts | None:
+    """Return the counts that the run has saved, or where no evaluation has accepted any, count them again as before."""
+    if header.mixture is not None:
+        return mixing.kept(config, corpus, run.last, header.mixture)
+    order, base = None if header.baselines is None else header.baselines.validation.order, None
+    with contextlib.suppress(CharRNNError):  # without it only the counts of the new text can be taken
+        base = base_model.find(config, silent)
+    return mixing.count(config, corpus, order=order, base=base)
 
 
 def _take_teacher(run: Run, header: Header, tensors: dict[str, Tensor]) -> Network:

@@ -150,6 +150,30 @@ def test_a_fine_tuned_model_is_mixed_with_counts_of_the_new_text_over_all_charac
     assert np.exp(after).sum() == pytest.approx(1.0)
 
 
+def test_the_counts_of_the_base_model_are_taken_where_they_predict_better(here: Path) -> None:
+    trained(started(words(6000), folder="base"))
+    base = Path("base/best.safetensors")
+    _, old = opened(base)
+    few = words(150, seed=3)
+    trained(started(few, "train.eval_every=4", folder="whole", base=base))
+    _, tuned = opened(Path("whole/best.safetensors"))
+    assert sum(level.counts.sum() for level in tuned.ngram.levels) == sum(
+        level.counts.sum() for level in old.ngram.levels
+    )
+    # of another text the new counts are
+    trained(started(noise(6000), "model.mixture=ngram", folder="other", base=base))
+    _, other = opened(Path("other/best.safetensors"))
+    assert other.ngram.order != old.ngram.order or other.ngram.nbytes != old.ngram.nbytes
+    # and a resumed run has the same
+    trained(started(few, "train.eval_every=4", folder="halves", base=base), until=9)
+    base.unlink()
+    trained(resume.resume(Run(Path("halves")), CPU))
+    first, second = (opened(Path(each, "best.safetensors")) for each in ("whole", "halves"))
+    assert first[0].mixture == second[0].mixture
+    for name, table in first[1].ngram.tables().items():
+        np.testing.assert_array_equal(table, second[1].ngram.tables()[name])
+
+
 def test_a_bidirectional_network_is_mixed_forwards(here: Path) -> None:
     trained(started(words(2500), "model.bidirectional=true", steps=10))
     header, model = opened()
