@@ -58,8 +58,8 @@ def check_networks(option: str, paths: Sequence[Path]) -> None:
 def check_counts(option: str, paths: Sequence[Path]) -> None:
     """Raise MisuseError where an option asks for the counts of models, and none of them has any."""
     if not any(safetensors_file.read(path).content.get("mixture") for path in paths):
-        named = " and ".join(map(str, paths))
-        raise MisuseError(f"{option} draws with counts, and {named} has none; leave {option} out.")
+        named = ", ".join(map(str, paths))
+        raise MisuseError(f"{option} draws with counts, and there are none in {named}; leave {option} out.")
 
 
 def documents(path: Path) -> Documents:

@@ -16,8 +16,8 @@ from charrnn.models.mixture import TINY, MixedModel, Mixture, MixtureState, Part
 from charrnn.models.ngram import Ngram, up_to
 
 Doubles = npt.NDArray[np.float64]
-# the longest n-grams that are drawn with, by the least size of the vocabulary: longer ones copy the training
-# text (docs/results.md, copies of mixtures)
+# the longest n-grams that are drawn with, by the least size of the vocabulary: longer ones copy the training text
+# (docs/results.md, copies of mixtures)
 SAMPLING_ORDER_BY_VOCABULARY = {0: 5, 2000: 3}
 
 

@@ -37,6 +37,5 @@ def best_of(history: Iterable[EvaluationRecord]) -> EvaluationRecord | None:
 def progresses(record: EvaluationRecord, before: Iterable[EvaluationRecord]) -> bool:
     """Say whether the model, or its network alone, is better than at all evaluations before."""
     earlier = list(before)
-    return record.judged_bits < min((one.judged_bits for one in earlier), default=math.inf) or network_bits(
-        record
-    ) < min(map(network_bits, earlier), default=math.inf)
+    better = all(record.judged_bits < one.judged_bits for one in earlier)
+    return better or all(network_bits(record) < network_bits(one) for one in earlier)

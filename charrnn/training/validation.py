@@ -18,7 +18,8 @@ from charrnn.training.mixing import Counts
 
 
 class Validated(NamedTuple):
-    """What an evaluation found; `warmup` and `backward_warmup` are for the next one."""
+    """The evaluations of the network forwards and, if it is bidirectional, of its other heads; and the nats of the
+    mixture, if there is one."""
 
     forward: scoring.Evaluation
     two_sided: cloze.TwoSided | None
@@ -57,12 +58,10 @@ def validate(
     progress: Progress,
 ) -> Validated:
     """Score N tokens, with warm-ups of so many characters forwards and backwards; `counts` choose their weights."""
-    each = None if counts is None else np.empty(len(tokens))
+    each = np.empty(len(tokens))
     forward = scoring.evaluate(model, vocabulary, tokens, warmup=warmups[0], each=each, progress=progress)
     two_sided = None
     if isinstance(model, BidirectionalRNN):
         two_sided = cloze.score(model, vocabulary, tokens, forward, warmup=warmups[1], progress=progress)
-    mixture_nats = None
-    if counts is not None and each is not None and np.isfinite(each).all():
-        mixture_nats = counts.fit(each)
+    mixture_nats = counts.fit(each) if counts is not None and np.isfinite(each).all() else None
     return Validated(forward, two_sided, mixture_nats)
