@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) -m 'not slow' --fake-cuda
+	$(PYTEST) -m 'not slow and not browser' --fake-cuda
 
 slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow --fake-cuda

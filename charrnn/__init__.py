@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charrnn.api_training import TrainedRun, train
     from charrnn.generation.infill import Filling
     from charrnn.generation.sampling import Sample
-    from charrnn.models.states import States
+    from charrnn.inspection.states import States
     from charrnn.scores import Score
     from charrnn.training.events import Evaluated, RolledBack, StepDone
     from charrnn.training.ngram_counting import Counted
@@ -64,7 +64,7 @@ if not TYPE_CHECKING:  # NumPy, and for the reports of a training torch, are loa
         **dict.fromkeys(("TrainedRun", "train"), "api_training"),
         "Filling": "generation.infill",
         "Sample": "generation.sampling",
-        "States": "models.states",
+        "States": "inspection.states",
         "Score": "scores",
         **dict.fromkeys(("Evaluated", "RolledBack", "StepDone"), "training.events"),
         "Counted": "training.ngram_counting",

@@ -24,10 +24,10 @@ from charrnn.generation.patterns import Pattern
 from charrnn.generation.primes import ReadPrimes
 from charrnn.generation.sampling import MIN_P, TEMPERATURE, Sample, Sampler
 from charrnn.generation.stop_texts import StopTexts, Until
+from charrnn.inspection.states import States, read_states
 from charrnn.models.ngram import Ngram
 from charrnn.models.ngram_mixture import NgramMixture, for_sampling
 from charrnn.models.numpy_model import NumpyHMM, NumpyModel
-from charrnn.models.states import States, read_states
 from charrnn.scores import NATS_PER_BIT, Score
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from charrnn.api_arguments import number, path, sequence
 from charrnn.errors import MisuseError
 from charrnn.evaluation import ensemble as mixing
 from charrnn.generation.copying import CopyIndex
-from charrnn.models.states import States
+from charrnn.inspection.states import States
 
 if TYPE_CHECKING:
     from charrnn.models.factory import Network

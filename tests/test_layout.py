@@ -24,7 +24,7 @@ PACKAGES = (
     ("models",),
     ("generation", "checkpoints"),
     ("evaluation",),
-    ("training",),
+    ("training", "inspection"),
     ("cli",),
 )
 # below all of them

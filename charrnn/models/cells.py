@@ -58,32 +58,49 @@ def rnn(x: Array, r: Array, state: StepState, activation: str = "tanh") -> StepS
     return StepState(h, None, state.past)
 
 
+def lstm_gates(x: Array, r: Array) -> tuple[Array, ...]:
+    """Compute the gates of an LSTM (B, H each) from x and r (B, 4H).
+
+    i, f, o = sigmoid(x + r)          input, forget and output gate
+    g = tanh(x + r)                   candidate
+    """
+    i, f, g, o = split_gates(x + r, 4)
+    return sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+
+
 def lstm(x: Array, r: Array, state: StepState) -> StepState:
     """Take a step of the long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000).
 
-    i, f, g, o = x + r                x, r (B, 4H)
-    c' = sigmoid(f) c + sigmoid(i) tanh(g)
-    h' = sigmoid(o) tanh(c')
+    i, f, g, o = lstm_gates(x, r)     x, r (B, 4H)
+    c' = f c + i g
+    h' = o tanh(c')
     """
-    i, f, g, o = split_gates(x + r, 4)
-    c = sigmoid(f) * state.cell + sigmoid(i) * tanh(g)
-    h = sigmoid(o) * tanh(c)
+    i, f, g, o = lstm_gates(x, r)
+    c = f * state.cell + i * g
+    h = o * tanh(c)
     return StepState(h, c, state.past)
 
 
-def gru(x: Array, r: Array, state: StepState) -> StepState:
-    """Take a step of the gated recurrent unit (Cho et al. 2014), with the reset gate after the product, as in cuDNN.
+def gru_gates(x: Array, r: Array) -> tuple[Array, ...]:
+    """Compute the gates of a GRU (B, H each) from x and r (B, 3H).
 
-    r = sigmoid(x_r + r_r)            x, r (B, 3H)
-    z = sigmoid(x_z + r_z)
-    n = tanh(x_n + r r_n)
-    h' = (1 - z) n + z h
+    r = sigmoid(x_r + r_r)            reset gate, after the product, as in cuDNN
+    z = sigmoid(x_z + r_z)            update gate
+    n = tanh(x_n + r r_n)             candidate
     """
     x_r, x_z, x_n = split_gates(x, 3)
     r_r, r_z, r_n = split_gates(r, 3)
-    r = sigmoid(x_r + r_r)
-    z = sigmoid(x_z + r_z)
-    n = tanh(x_n + r * r_n)
+    reset = sigmoid(x_r + r_r)
+    return reset, sigmoid(x_z + r_z), tanh(x_n + reset * r_n)
+
+
+def gru(x: Array, r: Array, state: StepState) -> StepState:
+    """Take a step of the gated recurrent unit (Cho et al. 2014).
+
+    r, z, n = gru_gates(x, r)         x, r (B, 3H)
+    h' = (1 - z) n + z h
+    """
+    _, z, n = gru_gates(x, r)
     h = (1 - z) * n + z * state.hidden
     return StepState(h, None, state.past)
 
@@ -100,6 +117,8 @@ class Cell:
     recurrent      whether it has W_hh and b_hh
     inner_gates    how many of the last gates use r by itself, not x + r: their two biases cannot be added up in advance
     first_biases   first values of b_ih by gate, where they are not 0
+    gate_names     names of its gates, as in the equation; () for a cell that has none
+    gate_values    from x and r to the values of its gates (B, H each), in the order of the names
     """
 
     equation: Callable[..., StepState]
@@ -111,6 +130,8 @@ class Cell:
     takes_activation: bool = False
     inner_gates: int = 0
     first_biases: Mapping[int, float] = field(default_factory=dict)
+    gate_names: tuple[str, ...] = ()
+    gate_values: Callable[[Array, Array], tuple[Array, ...]] | None = None
 
     def shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of a layer's weights by name, in torch's order and under its names."""
@@ -126,9 +147,17 @@ class Cell:
 
 CELLS: dict[str, Cell] = {
     "rnn": Cell(rnn, 1, "RNN", custom_kernel=True, takes_activation=True),
-    "gru": Cell(gru, 3, "GRU", custom_kernel=True, inner_gates=1),
-    # remember at first (Jozefowicz et al. 2015)
-    "lstm": Cell(lstm, 4, "LSTM", custom_kernel=True, cell_state=True, first_biases={1: 1.0}),
+    "gru": Cell(gru, 3, "GRU", custom_kernel=True, inner_gates=1, gate_names=("r", "z", "n"), gate_values=gru_gates),
+    "lstm": Cell(
+        lstm,
+        4,
+        "LSTM",
+        custom_kernel=True,
+        cell_state=True,
+        first_biases={1: 1.0},  # remember at first (Jozefowicz et al. 2015)
+        gate_names=("i", "f", "g", "o"),
+        gate_values=lstm_gates,
+    ),
 }
 
 

@@ -12,9 +12,9 @@ from charrnn.evaluation import cloze, dynamic, scoring, short_texts
 from charrnn.generation import beam_search, infill
 from charrnn.generation.infill import Gapped
 from charrnn.generation.primes import ReadPrimes
+from charrnn.inspection.states import read_states
 from charrnn.models import likelihood, ngram
 from charrnn.models.interface import LanguageModel
-from charrnn.models.states import read_states
 from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT
 from tests.conftest import close

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from charrnn.inspection.states import States, read_states
 from charrnn.models.bidirectional import BidirectionalRNN
 from charrnn.models.factory import Causal
-from charrnn.models.states import States, read_states
 from tests.conftest import CELLS, close
 from tests.models.test_numpy_model import OPTIONS, made, to_numpy
 
