@@ -52,7 +52,6 @@ def shares(states: States) -> GateShares:
         for name, values in ((half.gates if half else None) or {}).items():
             if name not in CANDIDATES:
                 low, high = (values < SHUT).mean(0), (values > OPEN).mean(0)  # (L, H)
-                found += [
-                    Saturation(direction, layer, name, *pair) for layer, pair in enumerate(zip(low, high, strict=True))
-                ]
+                for layer in range(values.shape[1]):
+                    found.append(Saturation(direction, layer, name, low[layer], high[layer]))
     return GateShares(tuple(sorted(found, key=lambda one: (one.direction != "forward", one.layer))))

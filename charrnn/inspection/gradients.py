@@ -5,6 +5,7 @@ Shapes: P positions, K distances, W a window, L layers, H hidden, E embedding.""
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,10 +62,10 @@ def norms(
 ) -> GradientNorms:
     """Measure d loss(t) / d state(t-k) at P positions t of N tokens, for each distance k, ascending and 1 or more.
 
-    loss(t) is that of character t + 1, predicted from state(t), which is the state after character t: k steps lie between
-    the two states. A state is what all layers carry on, h and, of an LSTM, c; each of its numbers is a variable of its
-    own, so that c(t-k) acts through later steps only. With a time skip h(t-k) also acts through the skip. `states` are those
-    of the whole text, and every position is at least `distances[-1]` + `earliest`. Progress counts positions times steps.
+    loss(t) is that of character t + 1, predicted from state(t), the one after character t: k steps lie between the two
+    states. A state is what all layers carry on, h and, of an LSTM, c; each of its numbers is a variable of its own, so
+    that c(t-k) acts through later steps only. With a time skip h(t-k) also acts through the skip. `states` are those of
+    the whole text, and every position is at least `distances[-1]` + `earliest`. Progress counts positions times steps.
     """
     rows = _rows_at_a_time(network, distances[-1])
     layers = len(network.layers)
@@ -100,7 +101,7 @@ def _leaves(
     state, leaves = _state_after(network, states, positions - distances[-1]), []
     ends = [*reversed(distances), 0]
     features = torch.empty(0)
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in itertools.pairwise(ends):
         hidden = torch.zeros_like(state.hidden, requires_grad=True)
         cell = None if state.cell is None else torch.zeros_like(state.cell, requires_grad=True)
         leaves.append((hidden, cell))
@@ -109,7 +110,7 @@ def _leaves(
         features, state = network.read(torch.from_numpy(inputs).to(hidden.device), state)
         progress(inputs.size)
     log_p = _log_probabilities(network, features[:, -1], tokens[positions + 1])
-    log_p.sum().backward()
+    torch.autograd.backward(-log_p.sum())
     return leaves[::-1]
 
 
@@ -190,7 +191,7 @@ def _input_norms(
     features, _ = network.run_layers(x, state)
     ends = torch.from_numpy(positions - begins).to(x.device)
     last = features[torch.arange(len(ends), device=x.device), (ends - 1).clamp_min(0)]
-    _log_probabilities(network, last, tokens[positions]).sum().backward()
+    torch.autograd.backward(_log_probabilities(network, last, tokens[positions]).sum())
     assert x.grad is not None
     norm = x.grad.double().norm(dim=-1).cpu().numpy()  # (B, T)
     for row, count in enumerate((positions - begins).tolist()):
@@ -201,7 +202,7 @@ def _input_norms(
 
 
 def _log_probabilities(network: CharRNN, features: Tensor, targets: Tokens) -> Tensor:
-    """Return log p (B) of targets (B) from features (B, F), but for a constant; 0 for escapes, which no state changes."""
+    """Return log p (B) of targets (B) from features (B, F), but for a constant; 0 for escapes, which no state moves."""
     chosen = torch.from_numpy(targets.astype(np.int64)).to(features.device)
     known = chosen < network.vocabulary_size
     log_p = F.log_softmax(network.logits(features), -1)

@@ -88,9 +88,10 @@ def measure(
     computed where `network`, the same model on torch, is given. Of a bidirectional model the forward half is measured.
     Progress counts what `work` returns.
     """
-    tokens, generator = vocabulary.encode(text).astype(np.int64), np.random.default_rng(seed)
+    encoded, generator = vocabulary.encode(text), np.random.default_rng(seed)
+    tokens = encoded.astype(np.int64)
     chosen, distances = _choose(len(tokens), positions, generator)
-    whole = short_texts.character_nats(model, vocabulary, tokens)[chosen].mean()
+    whole = short_texts.character_nats(model, vocabulary, encoded)[chosen].mean()
     lost = {
         shuffled: np.array([
             _nats(model, vocabulary, tokens, chosen, k, generator if shuffled else None, progress) - whole
@@ -137,8 +138,8 @@ def _nats(
     generator: np.random.Generator | None,
     progress: Progress,
 ) -> float:
-    """Return the mean nats of the characters at `positions` for a model that has read the last k before them, and with a
-    generator before these the others in random order."""
+    """Return the mean nats of the characters at `positions` for a model that has read the last k before them, and with
+    a generator before these the others in random order."""
     total = 0.0
     for rows in _batches(positions, max(1, _NUMBERS // len(vocabulary))):
         state = model.initial_state(len(rows))

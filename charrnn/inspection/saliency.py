@@ -42,7 +42,7 @@ class Saliency:
     @property
     def window(self) -> int:
         """Return W."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def rows(self) -> list[dict[str, Any]]:
         """Return each character's position, character, bits and first character of its window."""
@@ -79,16 +79,17 @@ def measure(
     """Measure the saliency of the characters before those at `positions` (P) of a text; by default of as many from the
     beginning as `count` allows. Progress counts positions.
 
-    By the gradient of the logarithm of the probability (Madsen, Visualizing memorization in RNNs, Distill 2019). `model`
-    and `network` are the same one; `states`, where they are at hand, are those of the text. Of a bidirectional model the
-    forward half is measured.
+    By the gradient of the logarithm of the probability (Madsen 2019, Visualizing memorization in RNNs, Distill).
+    `model` and `network` are the same one; `states`, where they are at hand, are those of the text. Of a bidirectional
+    model the forward half is measured.
     """
-    tokens, boundary = vocabulary.encode(text).astype(np.int64), vocabulary.boundary_tokens
+    encoded, boundary = vocabulary.encode(text), vocabulary.boundary_tokens
+    tokens = encoded.astype(np.int64)
     window = max(1, min(window, len(tokens) - 1))
     states = read_states(model, tokens, boundary) if states is None else states
     if positions is None:
         positions = np.arange(count(network, len(vocabulary), len(tokens), window))
-    nats = short_texts.character_nats(model, vocabulary, tokens)[positions]
+    nats = short_texts.character_nats(model, vocabulary, encoded)[positions]
     values = gradients.input_norms(network, states, boundary, tokens, positions, window, progress)
     return Saliency(text, positions, values, nats)
 

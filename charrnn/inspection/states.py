@@ -22,8 +22,8 @@ class States:
     cell      (N, L, H): the cell states of an LSTM; None for other cells
     backward  the states of a bidirectional model's backward half, whose row i has read all characters from the end back
               to i; None for a model that reads forwards only
-    gates     by name, as in `cells.Cell.gate_names`: (N, L, H), row i at the step that read character i; empty for cells
-              without gates, and where they were not asked for
+    gates     by name, as in `cells.Cell.gate_names`: (N, L, H), row i at the step that read character i; empty for a
+              cell without gates, None where they were not asked for
     """
 
     hidden: Floats
