@@ -3,7 +3,7 @@ Shapes: N characters, P positions, K distances, B batch rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,11 @@ def measure(
     states: States | None = None,
     seed: int = 1,
     positions: int = POSITIONS,
+    distances: Sequence[int] | None = None,
     progress: Progress = no_progress,
 ) -> Reach:
-    """Measure at up to P positions of a text, drawn at random, at distances 1, 2, 4 ... FARTHEST, or as far as half of
-    the text.
+    """Measure at up to P positions of a text, drawn at random, at ascending distances, by default those of
+    `distances_of`.
 
     To truncate, the model starts from its state before any text and reads the last k characters; no boundary comes
     before them, since that would say that they begin a text. Where order no longer matters further back, but which
@@ -90,7 +91,9 @@ def measure(
     """
     encoded, generator = vocabulary.encode(text), np.random.default_rng(seed)
     tokens = encoded.astype(np.int64)
-    chosen, distances = _choose(len(tokens), positions, generator)
+    distances = tuple(distances or distances_of(len(tokens)))
+    possible = np.arange(distances[-1], len(tokens))  # all have the largest distance before them
+    chosen = np.sort(generator.permutation(possible)[:positions])
     whole = short_texts.character_nats(model, vocabulary, encoded)[chosen].mean()
     lost = {
         shuffled: np.array([
@@ -120,13 +123,6 @@ def work(characters: int, *, gradient: bool, positions: int = POSITIONS) -> int:
     distances = distances_of(characters)
     rows = min(positions, characters - distances[-1])
     return rows * (2 * sum(distances) + SHUFFLED * len(distances) + gradient * distances[-1])
-
-
-def _choose(characters: int, positions: int, generator: np.random.Generator) -> tuple[Tokens, tuple[int, ...]]:
-    """Draw the positions, all of which have the largest distance before them."""
-    distances = distances_of(characters)
-    possible = np.arange(distances[-1], characters)
-    return np.sort(generator.permutation(possible)[:positions]), distances
 
 
 def _nats(
