@@ -13,27 +13,36 @@ from charrnn.models.interface import Floats
 _LONGEST = 2000  # characters of a quotation: a mark that is not closed within them is none
 _ELIDED = "(?i:tis|twas|twere|twill|em|gainst|twixt|neath|tween|scape|cause)"  # begin with an apostrophe
 _APOSTROPHE = r"(?<=\w)['’](?=\w)|(?<=\b[oOaAiI])['’](?=\s)|(?<=\b[tTwW][hHiI])['’](?=\s)|(?<=s)['’](?=\s[a-z])"
-_MARKS = (  # opening, what may lie between, closing; a text may end before that, but where it could be an apostrophe
-    ('"""', r"\\.|[^\\]", r'"""|\Z'),
-    ("'''", r"\\.|[^\\]", r"\'\'\'|\Z"),
-    ("“", "[^”]", r"”|\Z"),
-    ("「", "[^」]", r"」|\Z"),
-    ("『", "[^』]", r"』|\Z"),
-    ("«", "[^»]", r"»|\Z"),
-    ("„", "[^“”]", r"[“”]|\Z"),
-    (r'(?<![\w\\])"|(?<=\b[bfruBFRU])"', r'\\.|(?!\n\s*\n)[^"\\]', r'"|\Z'),
+_TRIPLE = ('"""', "'''")  # of Python, which may be of any length
+_MARKS = (  # opening, what may lie between, closing
+    ("“", "[^”]", "”"),
+    ("「", "[^」]", "」"),
+    ("『", "[^』]", "』"),
+    ("«", "[^»]", "»"),
+    ("„", "[^“”]", "[“”]"),
+    (r'(?:(?<![\w\\])|(?<=\b[bfruBFRU]))(?!(?<=[.,!?…])"\s)"', r'\\.|(?!\n\s*\n)[^"\\]', '"'),
+)
+_APOSTROPHES = (  # the same; these must be closed, since they may be apostrophes
     (rf"(?:(?<![\w\\])|(?<=\b[bfruBFRU]))'(?!{_ELIDED}\b)", rf"{_APOSTROPHE}|\\.|(?!\n\s*\n)[^'\\]", r"'(?!\w)"),
     (rf"(?<!\w)‘(?!{_ELIDED}\b)", rf"{_APOSTROPHE}|(?!\n\s*\n)[^’]", r"’(?!\w)"),
 )
-_QUOTATION = re.compile(
-    "|".join(f"(?:{first})(?:{between}){{0,{_LONGEST}}}?(?:{last})" for first, between, last in _MARKS), re.DOTALL
+_QUOTATION = re.compile(  # with a group if it is closed
+    "|".join(
+        [rf"{mark}(?:\\.|[^\\])*?(?:({mark})|\Z)" for mark in _TRIPLE]
+        + [rf"(?:{first})(?:{between}){{0,{_LONGEST}}}?(?:({last})|\Z)" for first, between, last in _MARKS]
+        + [f"(?:{first})(?:{between}){{0,{_LONGEST}}}?({last})" for first, between, last in _APOSTROPHES]
+    ),
+    re.DOTALL,
 )
 _OPENING = "([{（［｛《〈【〔"
 _CLOSING = ")]}）］｝》〉】〕"
 
 _CODE_LINE = re.compile(r"\w\(|\w\[|\s[-+*/|:]?=\s|[{};]\s*$|^\s*[)}\]]|\):\s*$|^\s*(?:#|//)\s*\S|^\s*@\w")
 _CODE_SHARE = 0.2  # of the lines
-_STRING = r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+_STRING = "|".join(
+    [rf"{mark}(?:\\.|[^\\])*?(?:{mark}|\Z)" for mark in _TRIPLE]
+    + [rf"{mark}(?:\\.|[^{mark}\\\n])*{mark}" for mark in "\"'"]
+)
 _HASH = r"(?:^|(?<=\s))#(?!(?:include|define|undef|if|ifdef|ifndef|else|elif|endif|pragma)\b)[^\n]*"
 _SLASHES = r"(?<!:)//[^\n]*|/\*.*?(?:\*/|\Z)"
 
@@ -41,16 +50,21 @@ _SLASHES = r"(?<!:)//[^\n]*|/\*.*?(?:\*/|\Z)"
 def quoted(text: str) -> Mask:
     """Say after which characters a text is inside quotation marks (N), where these pair: apostrophes are none, nor is a
     mark that is not closed in its paragraph."""
-    inside = np.zeros(len(text), dtype=bool)
-    for found in _QUOTATION.finditer(text):
-        inside[found.start() : _end(found, text)] = True
-    return inside
+    before = _begins_inside(text)
+    inside = np.zeros(len(before) + len(text), dtype=bool)
+    for found in _QUOTATION.finditer(before + text):
+        inside[found.start() : found.end() - 1 if found.lastindex else None] = True
+    return inside[len(before) :]
 
 
-def _end(found: re.Match[str], text: str) -> int:
-    """Return the place of a closing mark, of several characters that of the last; the end of a text if that cut it."""
-    opened = found.group()
-    return found.end() - 1 if len(opened) > 1 and opened[-1] in "\"'”」』»“’" else len(text)
+def _begins_inside(text: str) -> str:
+    """Return the triple mark that a text begins inside of, as part of a file may; else an empty string. A closing mark
+    ends its line more often than an opening one."""
+    for mark in _TRIPLE:
+        ends = [text[found.end() : found.end() + 1] in "\n)," for found in re.finditer(mark, text)]
+        if sum(ends[::2]) > sum(ends[1::2]):
+            return mark
+    return ""
 
 
 def depth(text: str) -> Floats:
@@ -69,16 +83,16 @@ def depth(text: str) -> Floats:
 def commented(text: str) -> Mask:
     """Say after which characters a text is inside a comment (N): of # or of // and /* */, whichever begin more lines;
     nowhere in a text that does not look like code."""
-    inside = np.zeros(len(text), dtype=bool)
-    lines = [line for line in text.splitlines() if line.strip()]
+    before, lines = _begins_inside(text), [line for line in text.splitlines() if line.strip()]
+    inside = np.zeros(len(before) + len(text), dtype=bool)
     if sum(_CODE_LINE.search(line) is not None for line in lines) < _CODE_SHARE * len(lines):
-        return inside
+        return inside[len(before) :]
     hashes, slashes = (len(re.findall(rf"(?m)^\s*(?:{start})", text)) for start in (_HASH, r"//|/\*"))
     comment = _HASH if hashes >= slashes else _SLASHES
-    for found in re.finditer(rf"(?ms){_STRING}|(?P<comment>{comment})", text):
+    for found in re.finditer(rf"(?ms){_STRING}|(?P<comment>{comment})", before + text):
         if found["comment"]:
             inside[found.start() : found.end() - found.group().endswith("*/")] = True
-    return inside
+    return inside[len(before) :]
 
 
 def indentation(text: str) -> Floats:
