@@ -37,8 +37,8 @@ _QUOTATION = re.compile(  # with a group if it is closed
 _OPENING = "([{（［｛《〈【〔"
 _CLOSING = ")]}）］｝》〉】〕"
 
-_CODE_LINE = re.compile(r"\w\(|\w\[|\s[-+*/|:]?=\s|[{};]\s*$|^\s*[)}\]]|\):\s*$|^\s*(?:#|//)\s*\S|^\s*@\w")
-_CODE_SHARE = 0.2  # of the lines
+_CODE_LINE = re.compile(r"\w\(|\w\[|\s[-+*/|:]?=\s|[{};]\s*$|^\s*[)}\]]|\):\s*$|^\s*@\w")
+_CODE_SHARE = 0.2  # of the lines that do not begin like a comment: headings of Markdown do
 _STRING = "|".join(
     [rf"{mark}(?:\\.|[^\\])*?(?:{mark}|\Z)" for mark in _TRIPLE]
     + [rf"{mark}(?:\\.|[^{mark}\\\n])*{mark}" for mark in "\"'"]
@@ -83,12 +83,13 @@ def depth(text: str) -> Floats:
 def commented(text: str) -> Mask:
     """Say after which characters a text is inside a comment (N): of # or of // and /* */, whichever begin more lines;
     nowhere in a text that does not look like code."""
-    before, lines = _begins_inside(text), [line for line in text.splitlines() if line.strip()]
+    before, lines = _begins_inside(text), re.findall(r"(?m)^(?!\s*(?:#|//)).*\S.*$", text)
     inside = np.zeros(len(before) + len(text), dtype=bool)
     if sum(_CODE_LINE.search(line) is not None for line in lines) < _CODE_SHARE * len(lines):
         return inside[len(before) :]
     hashes, slashes = (len(re.findall(rf"(?m)^\s*(?:{start})", text)) for start in (_HASH, r"//|/\*"))
-    comment = _HASH if hashes >= slashes else _SLASHES
+    either = slashes == hashes and re.search(r"(?m);\s*$", text)  # as where comments only follow code
+    comment = _SLASHES if slashes > hashes or either else _HASH
     for found in re.finditer(rf"(?ms){_STRING}|(?P<comment>{comment})", before + text):
         if found["comment"]:
             inside[found.start() : found.end() - found.group().endswith("*/")] = True
