@@ -3,6 +3,7 @@ Shapes: N characters."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,8 @@ def analyse(
             known.append((name, left & knows))
             left = left & ~knows
     else:
-        rare = mask(text, lambda character: text.count(character) == 1)
+        counts = Counter(text)
+        rare = mask(text, lambda character: counts[character] == 1)
     copied = oracles.copied(text, left)
     known += [("copy", copied), ("none", left & ~copied)]
     classes = _parts(_classes(text, rare), bits)

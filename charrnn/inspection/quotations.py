@@ -4,6 +4,7 @@ closing one. Shapes: N characters."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -20,11 +21,11 @@ _MARKS = (  # opening, what may lie between, closing
     ("『", "[^』]", "』"),
     ("«", "[^»]", "»"),
     ("„", "[^“”]", "[“”]"),
-    (r'(?:(?<![\w\\])|(?<=\b[bfruBFRU]))(?!(?<=[.,!?…])"\s)"', r'\\.|(?!\n\s*\n)[^"\\]', '"'),
+    (r'(?:(?<![\w\\])|(?<=\b[bfruBFRU]))(?!(?<=[.,!?…])"\s)"', r'\\.|(?!\n[ \t]*\n)[^"\\]', '"'),
 )
 _APOSTROPHES = (  # the same; these must be closed, since they may be apostrophes
-    (rf"(?:(?<![\w\\])|(?<=\b[bfruBFRU]))'(?!{_ELIDED}\b)", rf"{_APOSTROPHE}|\\.|(?!\n\s*\n)[^'\\]", r"'(?!\w)"),
-    (rf"(?<!\w)‘(?!{_ELIDED}\b)", rf"{_APOSTROPHE}|(?!\n\s*\n)[^’]", r"’(?!\w)"),
+    (rf"(?:(?<![\w\\])|(?<=\b[bfruBFRU]))'(?!{_ELIDED}\b)", rf"{_APOSTROPHE}|\\.|(?!\n[ \t]*\n)[^'\\]", r"'(?!\w)"),
+    (rf"(?<!\w)‘(?!{_ELIDED}\b)", rf"{_APOSTROPHE}|(?!\n[ \t]*\n)[^‘’]", r"’(?!\w)"),
 )
 _QUOTATION = re.compile(  # with a group if it is closed
     "|".join(
@@ -69,13 +70,16 @@ def _begins_inside(text: str) -> str:
 
 def depth(text: str) -> Floats:
     """Count the open brackets after each character (N). One that closes none, or another kind, is ignored."""
-    depths, stack = np.zeros(len(text)), list[int]()
+    depths, stack, opened = np.zeros(len(text)), list[int](), Counter[int]()
     for position, character in enumerate(text):
         if (kind := _OPENING.find(character)) >= 0:
             stack.append(kind)
-        elif (kind := _CLOSING.find(character)) >= 0 and kind in stack:
-            while stack.pop() != kind:  # what was opened since then stays unclosed
-                pass
+            opened[kind] += 1
+        elif (kind := _CLOSING.find(character)) >= 0 and opened[kind]:
+            last = -1
+            while last != kind:  # what was opened since then stays unclosed
+                last = stack.pop()
+                opened[last] -= 1
         depths[position] = len(stack)
     return depths
 
@@ -83,12 +87,12 @@ def depth(text: str) -> Floats:
 def commented(text: str) -> Mask:
     """Say after which characters a text is inside a comment (N): of # or of // and /* */, whichever begin more lines;
     nowhere in a text that does not look like code."""
-    before, lines = _begins_inside(text), re.findall(r"(?m)^(?!\s*(?:#|//)).*\S.*$", text)
+    before, lines = _begins_inside(text), re.findall(r"(?m)^(?![ \t]*(?:#|//)).*\S.*$", text)
     inside = np.zeros(len(before) + len(text), dtype=bool)
-    if sum(_CODE_LINE.search(line) is not None for line in lines) < _CODE_SHARE * len(lines):
+    if sum(_CODE_LINE.search(line) is not None for line in lines) <= _CODE_SHARE * len(lines):
         return inside[len(before) :]
-    hashes, slashes = (len(re.findall(rf"(?m)^\s*(?:{start})", text)) for start in (_HASH, r"//|/\*"))
-    either = slashes == hashes and re.search(r"(?m);\s*$", text)  # as where comments only follow code
+    hashes, slashes = (len(re.findall(rf"(?m)^[ \t]*(?:{start})", text)) for start in (_HASH, r"//|/\*"))
+    either = slashes == hashes and re.search(r"(?m);[ \t]*$", text)  # as where comments only follow code
     comment = _SLASHES if slashes > hashes or either else _HASH
     for found in re.finditer(rf"(?ms){_STRING}|(?P<comment>{comment})", before + text):
         if found["comment"]:
