@@ -59,7 +59,7 @@ def _in_paragraph(text: str) -> Floats:
 
 def _in_verse(text: str) -> Floats:
     ends = mask(text, _VERSE_ENDS.__contains__)
-    return _since(ends | _newline(text)) if ends.mean() >= _VERSE_SHARE else np.zeros(len(text))
+    return _since(ends | _newline(text)) if ends.sum() >= _VERSE_SHARE * len(text) else np.zeros(len(text))
 
 
 def _in_word(text: str) -> Floats:

@@ -76,6 +76,12 @@ def test_a_unit_that_falls_where_its_feature_rises_has_a_negative_sign() -> None
     assert best.confirmed == pytest.approx(1.0, abs=1e-5)
 
 
+def test_a_unit_that_turns_round_in_the_second_half_follows_nothing() -> None:
+    depth = quotations.depth(nested(1))
+    depth[N // 2 :] *= -1
+    assert not units.find(States(depth[:, None, None]), nested(1)).units
+
+
 def test_units_follow_no_feature_of_another_text() -> None:
     model = counter()
     found = [units.find(states_of(model, nested(seed)), nested(100 + seed), seed=seed) for seed in range(20)]
