@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
 
 # each needs only those before it, and the last one starts them
-SCRIPTS = ("cells", "weights", "network", "app", "charts", "text", "unrolled", "reach", "saliency", "gates", "errors")
-SCRIPTS += ("write", "start")
+SCRIPTS: tuple[str, ...] = ("cells", "weights", "network", "app", "charts", "text", "unrolled", "reach", "saliency")
+SCRIPTS += ("gates", "errors", "write", "start")
 _FOLDER = Path(__file__).with_name("page")
-_OPTIONS = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "bidirectional", "residual")
-_OPTIONS += ("layer_norm", "leak", "time_skip", "order")
+_OPTIONS: tuple[str, ...] = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "bidirectional")
+_OPTIONS += ("residual", "layer_norm", "leak", "time_skip", "order")
 
 
 @dataclass(frozen=True)
