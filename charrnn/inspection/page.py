@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
 
 # each needs only those before it, and the last one starts them
-SCRIPTS: tuple[str, ...] = ("cells", "weights", "network", "app", "charts", "text", "unrolled", "reach", "saliency")
-SCRIPTS += ("gates", "errors", "write", "start")
+SCRIPTS: tuple[str, ...] = ("cells", "weights", "network", "app", "charts", "plots", "text", "unrolled", "reach")
+SCRIPTS += ("saliency", "gates", "errors", "write", "start")
+STYLES: tuple[str, ...] = ("page", "charts")
 _FOLDER = Path(__file__).with_name("page")
 _OPTIONS: tuple[str, ...] = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "bidirectional")
 _OPTIONS += ("residual", "layer_norm", "leak", "time_skip", "order")
@@ -79,7 +80,7 @@ def build(
     }
     parts = {
         "title": html.escape(title),
-        "style": _read("page.css"),
+        "style": "\n".join(_read(f"{name}.css") for name in STYLES),
         "data": embeddable(data),
         "weights": packed(stored),
         "scripts": "\n".join(f"<script>\n{_read(f'{name}.js')}</script>" for name in SCRIPTS),
