@@ -3,7 +3,6 @@ Asks for no network. Knows the parts of the page, not what they show."""
 
 from __future__ import annotations
 
-import base64
 import html
 import math
 import re
@@ -97,7 +96,7 @@ def embeddable(data: Any) -> str:
 
 
 def packed(arrays: Mapping[str, Floats]) -> str:
-    """Pack fp16 arrays as text: all their low bytes, then all high bytes, few of which are common, deflated."""
+    """Pack fp16 arrays as text (see `in_ascii`): all their low bytes, then all high bytes, deflated."""
     count = sum(math.prod(array.shape) for array in arrays.values())
     planes = np.empty((2, count), np.uint8)
     first = 0
@@ -106,7 +105,15 @@ def packed(arrays: Mapping[str, Floats]) -> str:
         first += array.size
     # weights do not repeat, so a search for repeats would cost time and, where it finds some, bits
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=zlib.Z_HUFFMAN_ONLY)
-    return base64.b64encode(deflate.compress(planes.tobytes()) + deflate.flush()).decode("ascii")
+    return in_ascii(deflate.compress(planes.tobytes()) + deflate.flush())
+
+
+def in_ascii(data: bytes) -> str:
+    """Write bytes as text that can stand in a script element, 4 as 5 characters: the digits of a number to the base of
+    85, which are # to w, but ! for a "<". Before them stands how many bytes of the last four are none."""
+    words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
+    digits = np.stack([words // 85**place % 85 for place in range(4, -1, -1)], 1).astype(np.uint8) + ord("#")
+    return f"{-len(data) % 4}{digits.tobytes().decode('ascii').replace('<', '!')}"
 
 
 def read(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import zlib
@@ -15,7 +14,11 @@ from charrnn.models.interface import Floats
 
 
 def unpacked(text: str) -> list[float]:
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(text), -15), np.uint8).reshape(2, -1)
+    """Read packed numbers as the page does."""
+    digits = np.array([60 if character == "!" else ord(character) for character in text[1:]]).reshape(-1, 5) - 35
+    words = digits @ 85 ** np.arange(4, -1, -1)
+    data = words.astype(">u4").tobytes()
+    planes = np.frombuffer(zlib.decompress(data[: len(data) - int(text[0])], -15), np.uint8).reshape(2, -1)
     return planes.T.copy().view("<f2").ravel().tolist()  # type: ignore[no-any-return]
 
 
@@ -30,7 +33,18 @@ def test_numbers_come_back_as_they_were() -> None:
 
 def test_drawn_weights_are_stored_in_less_than_their_bytes() -> None:
     weights = np.random.default_rng(0).normal(0.0, 0.05, (1000, 100)).astype(np.float16)
-    assert len(page.packed({"w": weights})) < 0.85 * len(base64.b64encode(weights.tobytes()))
+    assert len(page.packed({"w": weights})) < 1.07 * weights.nbytes  # as text
+
+
+def test_bytes_as_text_are_digits_to_the_base_of_85() -> None:
+    assert page.in_ascii(b"") == "0"
+    assert page.in_ascii(b"\xff\xff\xff\xff\0\0\0\x19") == "0u:Y/#####!"  # 25 would be a "<"
+    for size in range(1, 9):
+        text = page.in_ascii(bytes(range(250, 250 - size, -1)))
+        assert text[0] == str(-size % 4)
+        assert len(text) == 1 + 5 * -(-size // 4)
+    numbers = np.arange(85**2, dtype=">u4")
+    assert not {"<", " ", "\n"} & set(page.in_ascii(numbers.tobytes()))
 
 
 @pytest.mark.parametrize("text", ["</script>", "<!--", "\u2028\u2029", "\ud800", "\r\n\0\x85", "我 😀 \\u003c", '"&'])
