@@ -56,18 +56,11 @@ def build(
 
     Raises CharRNNError for a weight that fp16 cannot hold.
     """
-    settings = model.header.config.model
     stored = half.rounded({**model.weights, **(tensors or {})})
     data = {
         "title": title,
         "version": VERSION,
-        "model": {
-            "name": model.name,
-            "description": model.description,
-            **{option: getattr(settings, option) for option in _OPTIONS},
-            "tie_weights": settings.tied,
-            "mixture": model.header.mixture is not None,
-        },
+        "model": model_fields(model),
         "vocabulary": vocabulary_fields(model.header.vocabulary),
         "text": text,
         "tensors": [{"name": name, "shape": array.shape} for name, array in stored.items()],
@@ -82,6 +75,21 @@ def build(
     }
     # in one pass: no part is searched for the names of others
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
+
+
+def model_fields(model: PageModel) -> dict[str, Any]:
+    """Return what a page knows of a model, with None for a size that it does not have; a hidden Markov model has one
+    layer."""
+    settings = model.header.config.model
+    options = {option: getattr(settings, option) for option in _OPTIONS}
+    return {
+        "name": model.name,
+        "description": model.description,
+        **{option: None if value == "auto" else value for option, value in options.items()},
+        **({"num_layers": 1} if settings.cell == "hmm" else {}),
+        "tie_weights": settings.tied,
+        "mixture": model.header.mixture is not None,
+    }
 
 
 def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, Any]:

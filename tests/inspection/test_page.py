@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from charrnn.checkpoints import model_file
 from charrnn.inspection import page
+from charrnn.inspection.page import PageModel
 from charrnn.models.interface import Floats
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "0.1.0"
 
 
 def unpacked(text: str) -> list[float]:
@@ -52,6 +57,20 @@ def test_json_in_a_page_is_the_same_text_and_ends_nothing(text: str) -> None:
     stored = page.embeddable({text: [text, 1.5, None]})
     assert json.loads(stored) == {text: [text, 1.5, None]}
     assert not re.search("[<\u2028\u2029\ud800-\udfff\0\r\n]", stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("lstm", {"num_layers": 2, "hidden_size": 8, "order": None}),
+        ("hmm", {"num_layers": 1, "hidden_size": 8, "embedding_size": None}),
+        ("ngram", {"num_layers": None, "hidden_size": None, "order": 3}),
+    ],
+)
+def test_a_model_has_the_sizes_that_it_has(kind: str, sizes: dict[str, int | None]) -> None:
+    header = model_file.read_header(FIXTURES / kind / "best.safetensors")
+    found = page.model_fields(PageModel("name", "what it is", header))
+    assert {size: found[size] for size in sizes} == sizes
 
 
 def test_what_is_not_finite_is_null() -> None:
