@@ -17,6 +17,7 @@ import numpy as np
 from charrnn.checkpoints import half
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models.interface import Floats
+from charrnn.showable import shown
 from charrnn.strict_json import to_json
 from charrnn.version import VERSION
 
@@ -67,7 +68,7 @@ def build(
         "tables": tables or {},
     }
     parts = {
-        "title": html.escape(title),
+        "title": html.escape(shown(title)),
         "style": "\n".join(read(f"{name}.css") for name in STYLES),
         "data": embeddable(data),
         "weights": packed(stored),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from pathlib import Path
@@ -71,6 +72,12 @@ def test_a_model_has_the_sizes_that_it_has(kind: str, sizes: dict[str, int | Non
     header = model_file.read_header(FIXTURES / kind / "best.safetensors")
     found = page.model_fields(PageModel("name", "what it is", header))
     assert {size: found[size] for size in sizes} == sizes
+
+
+def test_a_name_that_is_no_utf_8_can_be_written() -> None:
+    header = model_file.read_header(FIXTURES / "lstm" / "best.safetensors")
+    name = os.fsdecode(b"caf\xe9")
+    assert "<title>caf\\udce9</title>" in page.build(name, PageModel(name, name, header)).encode().decode()
 
 
 def test_what_is_not_finite_is_null() -> None:
