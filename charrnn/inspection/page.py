@@ -53,11 +53,11 @@ def build(
     tensors: Mapping[str, Floats] | None = None,
 ) -> str:
     """Return the page, whose views show what there is: a text, tables by the name of their view, and tensors that
-    belong to tables.
+    belong to tables; their numbers are capped at the largest of fp16.
 
     Raises CharRNNError for a weight that fp16 cannot hold.
     """
-    stored = half.rounded({**model.weights, **(tensors or {})})
+    stored = half.rounded({**model.weights, **{name: capped(array) for name, array in (tensors or {}).items()}})
     data = {
         "title": title,
         "version": VERSION,
@@ -102,6 +102,12 @@ def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, Any]:
 def embeddable(data: Any) -> str:
     """Write JSON that can stand in a script element: without a "<", which alone could end it, and in UTF-8."""
     return re.sub("[<\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", to_json(data))
+
+
+def capped(array: Floats) -> Floats:
+    """Bring numbers into the range of fp16: gradients may be of any size, and are none where they are not numbers."""
+    most = float(np.finfo(np.float16).max)
+    return np.nan_to_num(array, posinf=most, neginf=-most).clip(-most, most)
 
 
 def packed(arrays: Mapping[str, Floats]) -> str:

@@ -37,6 +37,11 @@ def test_numbers_come_back_as_they_were() -> None:
     assert unpacked(page.packed({})) == []
 
 
+def test_a_gradient_of_any_size_has_a_number_of_fp16() -> None:
+    gradients = np.array([-np.inf, -1e38, -2.0, np.nan, 3.0, 65505.0, np.inf], np.float32)
+    assert page.capped(gradients).tolist() == [-65504.0, -65504.0, -2.0, 0.0, 3.0, 65504.0, 65504.0]
+
+
 def test_drawn_weights_are_stored_in_less_than_their_bytes() -> None:
     weights = np.random.default_rng(0).normal(0.0, 0.05, (1000, 100)).astype(np.float16)
     assert len(page.packed({"w": weights})) < 1.07 * weights.nbytes  # as text
