@@ -29,8 +29,8 @@ app.views.add((() => {
       `${charts.count(number(entry[shares]))} of ${charts.count(entry[shares].length)} in ${name}`).join(', ');
     const what = gate === 'f' ? 'its cell' : 'its state';
     return `While the ${NAMES[gate]} ${gate} is open, a unit keeps ${what}. Units in which it is open (above 0.9) for `
-      + `more than 90% of the time, and so remember for long: ${each('high')}. Units in which it is closed (below 0.1) as `
-      + `often, and that see only the present: ${each('low')}.`;
+      + `more than 90% of the time, and so remember for long: ${each('high')}. Units in which it is closed (below 0.1) `
+      + `as often, and that see only the present: ${each('low')}.`;
   }
 
   function panel([name, entries], gates, pick) {

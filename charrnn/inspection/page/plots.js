@@ -10,7 +10,6 @@
 // Values without a place on a log axis are rings in a strip below it, where height means nothing.
 charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label}: ${charts.number(x.at[i])}` }) => {
   const { number, width, scale, ticks, text, segment, colour } = charts;
-  const STRIP = 22;                     // px: height of the strip below the axis
   const several = series.length > 1;
   const values = series.flatMap((one) => one.values).filter((value) => value !== null);
   const log = y.kind === 'log10';
@@ -21,7 +20,8 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
   const least = () => y.floor ?? (above.length ? 10 ** Math.floor(Math.log10(Math.min(...above))) : high / 10);
   const low = log ? least() : Math.min(0, ...values);
   const domain = [low, high > low ? high : 10 * low];
-  const strip = values.length > above.length;
+  const lane = series.length > 2 ? 9 : 11;              // px: of the strip below the axis, one lane a line
+  const strip = values.length > above.length ? lane * series.length + 4 : 0;
   const stripName = y.floor ? `< ${charts.power(y.floor)}` : '≤ 0';
 
   // Where things are at this width: the inner box, the two axes, and whether lines are named at their ends.
@@ -36,12 +36,12 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
     const beyond = columns ? 0.6 : 0;
     const ends = [x.at[0] - beyond, x.at[x.at.length - 1] + beyond];
     const placeX = scale(x.kind, ends, [box.left + 8, box.right - 8]);
-    const placeY = scale(y.kind, domain, [box.base - (strip ? STRIP + 6 : 0), box.top]);
-    const room = (box.right - box.left) / 26;           // labels of three digits
+    const placeY = scale(y.kind, domain, [box.base - (strip && strip + 6), box.top]);
+    const room = (box.right - box.left) / 24;           // labels of three digits
     const xTicks = x.kind === 'log2' ? ticks('log2', ends, room)
       : ticks('linear', ends, room / 2).filter((value) => value >= x.at[0]);
     return { height, box, direct, placeX, zero: placeY(log ? low : 0),
-      placeY: (value) => placed(value) ? placeY(value) : box.base - STRIP / 2,
+      placeY: (value, index) => placed(value) ? placeY(value) : box.base - 2 - lane * (series.length - index - 0.5),
       x: { label: x.label, ticks: xTicks, place: placeX, format: number },
       y: { label: y.label, ticks: yTicks, place: placeY, format } };
   }
@@ -53,14 +53,10 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
       y: Math.min(at.placeY(value), at.zero), height: Math.abs(at.zero - at.placeY(value)) }));
   }
 
-  // A line breaks where it leaves the axis; rings of several lines stand side by side.
+  // A line breaks where it leaves the axis.
   function drawLine(one, at, index) {
-    const aside = 5 * (index - (series.length - 1) / 2);
-    const points = x.at.map((value, i) => {
-      if (one.values[i] === null) return null;
-      const sure = placed(one.values[i]);
-      return { sure, at: [at.placeX(value) + (sure ? 0 : aside), at.placeY(one.values[i])] };
-    });
+    const points = x.at.map((value, i) => one.values[i] !== null
+      && { sure: placed(one.values[i]), at: [at.placeX(value), at.placeY(one.values[i], index)] });
     const steps = points.map((point, i) => {
       const before = points[i - 1];
       if (!point || !before?.sure) return null;
@@ -73,7 +69,7 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
 
   function endNames(at) {
     const last = (one) => one.values.filter((value) => value !== null).pop();
-    const names = series.map((one) => ({ one, y: at.placeY(last(one)) }));
+    const names = series.map((one, index) => ({ one, y: at.placeY(last(one), index) }));
     return charts.apart(names, at.box.top, at.box.base).map((name) => app.svg('g', { class: colour(name.one.colour) },
       text(at.box.right + 8, name.y + 4, name.one.name, 'start', 'direct')));
   }
@@ -83,10 +79,10 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
     const { box } = at;
     const cursor = app.svg('g', {});
     const below = strip ? [
-      app.svg('rect', { x: box.left, y: box.base - STRIP, width: box.right - box.left, height: STRIP, class: 'strip' }),
-      text(box.left - 8, box.base - STRIP / 2 + 4, stripName, 'end')] : [];
+      app.svg('rect', { x: box.left, y: box.base - strip, width: box.right - box.left, height: strip, class: 'strip' }),
+      text(box.left - 8, box.base - strip / 2 + 4, stripName, 'end')] : [];
     const lines = series.map((one, index) => app.svg('g', { class: colour(one.colour), 'data-series': one.name },
-      ...(columns ? drawColumns(one, at) : drawLine(one, at, index)).filter(Boolean)));
+      ...(columns ? drawColumns : drawLine)(one, at, index).filter(Boolean)));
     const node = app.svg('svg', { viewBox: `0 0 ${across} ${at.height}`, height: at.height, 'aria-hidden': 'true' },
       ...below, ...charts.axes(box, at.x, at.y), cursor, ...lines, ...(at.direct ? endNames(at) : []));
 
@@ -117,7 +113,7 @@ charts.square = ({ title, x, y, marks, diagonal, pick, columns, cells }) => {
   const { percent, scale, text, segment, colour } = charts;
   const TOUCH = 24;                     // px around a mark in which a finger finds it
   const MANY = 500;                     // marks: more are drawn smaller
-  const order = [...marks].sort((one, other) => one.x - other.x || one.y - other.y);
+  const order = [...marks].sort((one, other) => (one.x - one.y) - (other.x - other.y));         // from top left
 
   function draw(across) {
     const side = Math.min(across - 64, 380);

@@ -77,9 +77,9 @@ app.views.add((() => {
     return app.element('div', { class: 'numbers' },
       app.element('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'The models compared' },
         app.element('table', {}, app.element('thead', {}, head), app.element('tbody', {}, ...rows))),
-      charts.aside(`Sees back: more characters than these gain less than ${NOTHING} bits/char. Knows the order of: those `
-        + 'further back may be shuffled, which loses less than that. h and c at 1/100: the distance at which the gradient '
-        + 'by the hidden state and by the cell state has fallen to 1/100.'));
+      charts.aside(`Sees back: more characters than these gain less than ${NOTHING} bits/char. Knows the order of: `
+        + 'to shuffle those further back loses less than that. h and c at 1/100: the distance at which the gradient by '
+        + 'the hidden state and by the cell state has fallen to 1/100.'));
   }
 
   // Charts

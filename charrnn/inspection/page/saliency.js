@@ -68,10 +68,11 @@ app.views.add((() => {
     return character === '\n' ? [span, '\n'] : [span];
   }
 
-  function text({ first, position }, values) {
+  /** Return the letters around a position, those from `first` on coloured by their values, if there are any. */
+  function text(first, position, values) {
     const most = Math.max(...values);
     const letters = first > 0 ? [app.element('span', { class: 'later' }, '… ')] : [];
-    values.forEach((value, i) => letters.push(...letter(first + i, 'earlier', value / most)));
+    for (let i = first; i < position; i++) letters.push(...letter(i, 'earlier', values[i - first] / most));
     letters.push(...letter(position, 'selected'));
     const end = Math.min(app.characters.length, position + 1 + AFTER);
     for (let i = position + 1; i < end; i++) letters.push(...letter(i, 'later'));
@@ -90,11 +91,10 @@ app.views.add((() => {
   function drawRow(index) {
     const row = rows()[index];
     const values = norms(index);
-    const { box, chart } = parts;
+    const { chart } = parts;
     const open = chart.querySelector('details')?.open;
     parts.finding.replaceChildren(finding(row, values));
-    box.replaceChildren(...text(row, values));
-    box.scrollTop = Math.max(0, box.querySelector('.selected').offsetTop - 0.7 * box.clientHeight);
+    parts.box.replaceChildren(...text(row.first, row.position, values));
     chart.replaceChildren(...(values.length ? [columns(row, values)] : []));
     if (open && values.length) chart.querySelector('details').open = true;
   }
@@ -108,17 +108,18 @@ app.views.add((() => {
     });
     parts.finding.replaceChildren(`Saliency has been measured for ${charts.count(rows().length)} of the `
       + `${charts.count(app.characters.length)} characters, not for ${named(i)}. `, jump);
+    parts.box.replaceChildren(...text(Math.max(0, i - app.data.tables.saliency.window), i, []));
+    parts.chart.replaceChildren();
   }
 
   function draw(i) {
     if (i === drawn) return;
     drawn = i;
     const index = nearest(i);
-    const found = rows()[index].position === i;
-    parts.box.hidden = !found;
-    parts.chart.hidden = !found;
-    if (found) drawRow(index);
+    if (rows()[index].position === i) drawRow(index);
     else drawMissing(i, rows()[index]);
+    const { box } = parts;
+    box.scrollTop = Math.max(0, box.querySelector('.selected').offsetTop - 0.7 * box.clientHeight);
   }
 
   // Selecting
@@ -158,8 +159,8 @@ app.views.add((() => {
     });
     section.append(parts.finding, app.element('div', { class: 'readout' }, ...buttons), parts.box, parts.chart,
       charts.aside('The stronger its colour, the more a small change of a character\'s input vector changes the log '
-        + 'probability of the outlined one, relative to the character that mattered most (Madsen 2019). This shows what '
-        + 'the prediction is sensitive to, not why.'));
+        + 'probability of the outlined one, relative to the character that mattered most (Madsen 2019). This shows '
+        + 'what the prediction is sensitive to, not why.'));
     draw(app.selected);
   }
 
