@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from charrnn.inspection import page
+from charrnn import inspection
 
+PAGE = Path(inspection.__file__).with_name("page")
 VIEWS = ("reach", "saliency", "gates", "errors")
 APP = """
 const app = (() => {
@@ -47,10 +49,14 @@ COLOURS = "body { margin: 12px; --background: #fff; --foreground: #111; --muted:
 
 def bare_page(scripts: Sequence[str] = (), start: str = "") -> str:
     """Return a page with charts, these scripts of the package, and what starts them."""
-    sources = [APP, *(page.read(f"{name}.js") for name in ("charts", "plots", *scripts)), start]
+    sources = [APP, *(read(f"{name}.js") for name in ("charts", "plots", *scripts)), start]
     tags = "".join(f"<script>{source}</script>" for source in sources)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    return f"<!DOCTYPE html><head>{head}<style>{COLOURS}{page.read('charts.css')}</style></head><body>{tags}</body>"
+    return f"<!DOCTYPE html><head>{head}<style>{COLOURS}{read('charts.css')}</style></head><body>{tags}</body>"
+
+
+def read(name: str) -> str:
+    return (PAGE / name).read_text("utf-8")
 
 
 def page_of_tables(

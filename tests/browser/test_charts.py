@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,8 +42,9 @@ def drawn(page: Page, kind: str, options: dict[str, Any]) -> Locator:
         " cells: () => [['a', 'b']], ...options }))",
         [kind, options],
     )
-    page.locator("figure .plot svg").first.wait_for()
-    return page.locator("figure").last
+    chart = page.locator("figure").last
+    chart.locator(".plot svg").first.wait_for()
+    return chart
 
 
 def numbers(shapes: Locator, attribute: str) -> list[float]:
@@ -96,16 +98,16 @@ def test_numbers_are_short_and_hide_nothing(bare: Page, call: str, written: str)
 
 
 def test_points_stand_at_their_values(bare: Page) -> None:
-    short = drawn(bare, "lines", LINES).locator("[data-series=short]")
+    chart = drawn(bare, "lines", LINES)
+    short = chart.locator("[data-series=short]")
 
     across, down = numbers(short.locator("circle"), "cx"), numbers(short.locator(".dot"), "cy")
 
-    assert len({round(second - first, 3) for first, second in zip(across, across[1:], strict=False)}) == 1
+    assert len({round(second - first, 3) for first, second in itertools.pairwise(across)}) == 1
     assert down[1] - down[0] == pytest.approx(down[2] - down[1])  # 1, 0.1, 0.01: a decade each
     assert down[0] < down[1]
-    ticks = drawn(bare, "lines", LINES).locator("svg text")
-    at = {words: float(tick.get_attribute("y") or "nan") - 4 for tick in ticks.all() if (words := tick.text_content())}
-    assert at["0.1"] == pytest.approx(down[1])
+    (tick,) = [tick for tick in chart.locator("svg text").all() if tick.text_content() == "0.1"]
+    assert float(tick.get_attribute("y") or "nan") == pytest.approx(down[1] + 4)  # its base line
 
 
 def test_what_a_log_axis_has_no_place_for_is_a_ring_below_it(bare: Page) -> None:
@@ -184,6 +186,7 @@ def test_a_table_has_all_numbers(bare: Page) -> None:
     chart = drawn(bare, "lines", LINES)
 
     chart.get_by_text("Numbers").click()
+    chart.locator("td").first.wait_for()
 
     rows = [row.locator("th, td").all_text_contents() for row in chart.locator("tr").all()]
     assert rows[0] == ["characters", "short", "long"]
@@ -212,7 +215,7 @@ def test_names_at_the_ends_of_lines_keep_apart(bare: Page) -> None:
 
     heights = sorted(numbers(chart.locator("text.direct"), "y"))
     assert len(heights) == 5
-    assert min(below - above for above, below in zip(heights, heights[1:], strict=False)) >= 12
+    assert min(below - above for above, below in itertools.pairwise(heights)) >= 12
 
 
 def test_marks_stand_at_their_shares_and_can_be_picked(bare: Page) -> None:

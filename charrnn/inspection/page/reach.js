@@ -109,11 +109,11 @@ app.views.add((() => {
   }
 
   /** Return the lines of a signal: of one model all layers and each layer, of several models all layers of each. */
-  function gradientLines(tables, at, signal) {
+  function gradientLines(tables, several, at, signal) {
     const [{ gradient }] = tables;
     const line = (table, name, colour, values, dashed = false) =>
       ({ name, colour, dashed, values: values && aligned(at, table, values) });
-    const lines = tables.length > 1 || gradient.layers.length < 2
+    const lines = several || gradient.layers.length < 2
       ? tables.map((table) => line(table, table.model, table.colour, table.gradient[signal]))
       : [line(tables[0], 'all layers', 1, gradient[signal]),
         ...gradient.layers.map((one) => line(tables[0], `layer ${one.layer}`, one.layer + 2, one[signal], true))];
@@ -125,7 +125,7 @@ app.views.add((() => {
     if (!recurrent.length) return [];
     const at = allDistances(recurrent);
     const signals = [['hidden', 'Gradient by the hidden state h'], ['cell', 'Gradient by the cell state c']]
-      .map(([signal, title]) => ({ title, series: gradientLines(recurrent, at, signal) }))
+      .map(([signal, title]) => ({ title, series: gradientLines(recurrent, tables.length > 1, at, signal) }))
       .filter(({ series }) => series.length);
     const norms = signals.flatMap(({ series }) => series).flatMap((one) => one.values).filter((norm) => norm > 0);
     const [least, most] = [Math.min(...norms), Math.max(...norms)].map(Math.log10);
@@ -146,8 +146,8 @@ app.views.add((() => {
     section.append(
       tables.length > 1 ? comparison(tables) : finding(tables[0]),
       grid(lossCharts(tables)),
-      charts.aside(`Measured at ${charts.count(positions)} positions.${whole} Shuffled: what lies further back has the `
-        + 'same characters in another order (Khandelwal et al. 2018).'));
+      charts.aside(`Measured at ${charts.count(positions)} positions.${whole} Shuffled: before these the model `
+        + 'reads some from further back in random order (Khandelwal et al. 2018).'));
     if (!gradients.length) return;
     section.append(grid(gradients), charts.aside('How strongly the loss at a character changes with the state so many '
       + 'characters before: the mean norm of the gradient. On these axes a power law is a straight line; what vanishes '
