@@ -69,7 +69,7 @@ SALIENCY = {
         {"position": at, "character": TEXT[at], "bits": 1.25, "first": max(0, at - 4)} for at in (0, 1, 2, 3, 5, 7)
     ],
 }
-VALUES = [[0.0] * 4, [0, 0, 0, 1], [0, 0, 1, 3], [0, 1, 2, 0.5], [0.25, 0.5, 2, 1], [0.5, 1, 2, 4]]
+VALUES: list[list[float]] = [[0.0] * 4, [0, 0, 0, 1], [0, 0, 1, 3], [0, 1, 2, 0.5], [0.25, 0.5, 2, 1], [0.5, 1, 2, 4]]
 ALL: dict[str, Any] = {"reach": [LSTM], "gates": GATES, "errors": ERRORS, "saliency": SALIENCY}
 
 
@@ -111,6 +111,7 @@ def test_reach_says_what_a_model_loses_and_where_its_gradient_vanishes(open_page
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"truncated": [2, 1, -0.02, 0, 0]}, "With the last 4 characters alone it predicts better, by 0.02 bits/char."),
         ({"truncated": [0.001, 0, 0, 0, 0]}, "loses nothing even when it sees only the last character"),
         ({"truncated": [2, 1, 1, 1, 0.5]}, "still loses 0.50 bits/char when it sees only the last 16 characters"),
         ({"shuffled": [0, 0, 0, 0, 0]}, "It does not know in which order characters came."),

@@ -68,10 +68,10 @@ const charts = (() => {
     return Array.from({ length }, (_, i) => first + i).filter((i) => i % every === 0).map((i) => base ** i);
   }
 
-  /** Return the smallest 1, 2 or 5 times a power of ten that is not below the value. */
-  function roundUp(value) {
+  /** Return the smallest of these multiples of a power of ten that is not below the value. */
+  function roundUp(value, multiples) {
     const unit = 10 ** Math.floor(Math.log10(value));
-    return [1, 2, 5, 10].map((times) => times * unit).find((high) => high >= value * (1 - 1e-9));
+    return multiples.map((times) => times * unit).find((high) => high >= value * (1 - 1e-9));
   }
 
   // Pieces of a drawing

@@ -16,7 +16,8 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
   const placed = (value) => !log || (value > 0 && value >= (y.floor ?? 0));
   const above = values.filter(placed);
   const most = Math.max(...above, 0);
-  const high = y.high ?? (most > 0 ? charts.roundUp(most) : 1);
+  const steps = log ? [1, 2, 5, 10] : [1, 1.2, 1.6, 2, 2.5, 3, 4, 5, 6, 8, 10];
+  const high = y.high ?? (most > 0 ? charts.roundUp(most, steps) : 1);
   const least = () => y.floor ?? (above.length ? 10 ** Math.floor(Math.log10(Math.min(...above))) : high / 10);
   const low = log ? least() : Math.min(0, ...values);
   const domain = [low, high > low ? high : 10 * low];

@@ -5,6 +5,7 @@ app.views.add((() => {
   const NOTHING = 0.01;                 // bits/char: less cannot be told from the noise of some hundred positions
   const FLOOR = 0.001;                  // bits/char: where the axis ends
   const DECADES = 8;                    // of gradient norms that the axis shows at most
+  const STEPS = [1, 2, 5, 10];          // times a power of ten: where an axis may end
   const { number } = charts;
 
   const characters = (n) => n === 1 ? 'character' : `${n} characters`;
@@ -56,8 +57,16 @@ app.views.add((() => {
     return gradient.cell ? `${hidden}; that by the cell state ${fall(distances, gradient.cell)}.` : `${hidden}.`;
   }
 
+  /** Say where the model predicts better without its distant past. */
+  function gain({ distances, truncated }) {
+    const least = Math.min(...truncated);
+    if (least > -NOTHING) return '';
+    const at = distances[truncated.indexOf(least)];
+    return ` With the last ${characters(at)} alone it predicts better, by ${(-least).toFixed(2)} bits/char.`;
+  }
+
   const finding = (table) =>
-    charts.finding(`This model ${truncation(table)}. ${shuffling(table)} ${gradientSentence(table)}`);
+    charts.finding(`This model ${truncation(table)}.${gain(table)} ${shuffling(table)} ${gradientSentence(table)}`);
 
   /** Return a line of a table that compares models. */
   function summary(table) {
@@ -93,18 +102,18 @@ app.views.add((() => {
   function lossCharts(tables) {
     const at = allDistances(tables);
     const most = Math.max(NOTHING, ...tables.flatMap((table) => [...table.truncated, ...table.shuffled]));
-    const plot = (title, series) => charts.lines({ title, series, name: (i) => characters(at[i]),
-      x: { label: 'characters back', kind: 'log2', at },
-      y: { label: 'bits/char lost', kind: 'log10', floor: FLOOR, high: charts.roundUp(most) } });
+    const plot = (title, series) => charts.lines({ title, series, name: (i) => `k = ${at[i]}`,
+      x: { label: 'k', kind: 'log2', at },
+      y: { label: 'bits/char lost', kind: 'log10', floor: FLOOR, high: charts.roundUp(most, STEPS) } });
     if (tables.length > 1) {
       const lines = (kind) => tables.map((table, i) =>
         ({ name: table.model, colour: i + 1, values: aligned(at, table, table[kind]) }));
-      return [plot('Lost when only the last characters are seen', lines('truncated')),
-        plot('Lost when those further back are shuffled', lines('shuffled'))];
+      return [plot('Lost when only the last k characters are seen', lines('truncated')),
+        plot('Lost when those further back than k are shuffled', lines('shuffled'))];
     }
     const [table] = tables;
     return [plot('What the model loses without the distant past', [
-      { name: 'only these are seen', colour: 1, values: aligned(at, table, table.truncated) },
+      { name: 'only the last k are seen', colour: 1, values: aligned(at, table, table.truncated) },
       { name: 'further back is shuffled', colour: 2, values: aligned(at, table, table.shuffled) }])];
   }
 
@@ -132,7 +141,7 @@ app.views.add((() => {
     const floor = 10 ** Math.max(Math.floor(least), Math.ceil(most) - DECADES);
     return signals.map(({ title, series }) => charts.lines({ title, series, name: (i) => `${characters(at[i])} back`,
       x: { label: 'characters back', kind: 'log2', at },
-      y: { label: 'norm, nats', kind: 'log10', floor, high: charts.roundUp(10 ** most) } }));
+      y: { label: 'norm, nats', kind: 'log10', floor, high: charts.roundUp(10 ** most, STEPS) } }));
   }
 
   // The view
@@ -146,8 +155,8 @@ app.views.add((() => {
     section.append(
       tables.length > 1 ? comparison(tables) : finding(tables[0]),
       grid(lossCharts(tables)),
-      charts.aside(`Measured at ${charts.count(positions)} positions.${whole} Shuffled: before these the model `
-        + 'reads some from further back in random order (Khandelwal et al. 2018).'));
+      charts.aside(`Measured at ${charts.count(positions)} positions.${whole} Shuffled: before the last k `
+        + 'characters it reads some from further back, in random order (Khandelwal et al. 2018).'));
     if (!gradients.length) return;
     section.append(grid(gradients), charts.aside('How strongly the loss at a character changes with the state so many '
       + 'characters before: the mean norm of the gradient. On these axes a power law is a straight line; what vanishes '

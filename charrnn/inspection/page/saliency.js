@@ -4,6 +4,8 @@
 
 app.views.add((() => {
   const AFTER = 60;                     // characters shown behind the selected one
+  const WEAK = 0.01;                    // of the strongest: columns end with the furthest that mattered as much
+  const FEWEST = 16;                    // columns, if there are as many
   const STRONGEST = 60;                 // percent of colour behind the character that mattered most
   let parts = null;                     // what is drawn into, once the view is mounted
   let drawn = null;                     // the position that is drawn
@@ -80,12 +82,16 @@ app.views.add((() => {
   }
 
   function columns(row, values) {
-    const distances = Array.from(values, (_, i) => i + 1);
-    return charts.lines({ title: 'Saliency by distance', columns: true,
+    const strong = Math.max(...values) * WEAK;
+    const far = Math.min(values.length, Math.max(FEWEST, values.length - values.findIndex((value) => value >= strong)));
+    const distances = Array.from({ length: far }, (_, i) => i + 1);
+    const rest = far < values.length
+      ? [charts.aside(`Each character further back than ${far} mattered less than 1/100 of the strongest.`)] : [];
+    return [charts.lines({ title: 'Saliency by distance', columns: true,
       x: { label: 'characters back', kind: 'linear', at: distances },
       y: { label: 'norm of the gradient', kind: 'linear' },
-      series: [{ name: 'saliency', colour: 1, values: [...values].reverse() }],
-      name: (i) => `${quoted(row.position - distances[i])} ${back(distances[i])}` });
+      series: [{ name: 'saliency', colour: 1, values: [...values].reverse().slice(0, far) }],
+      name: (i) => `${quoted(row.position - distances[i])} ${back(distances[i])}` }), ...rest];
   }
 
   function drawRow(index) {
@@ -95,7 +101,7 @@ app.views.add((() => {
     const open = chart.querySelector('details')?.open;
     parts.finding.replaceChildren(finding(row, values));
     parts.box.replaceChildren(...text(row.first, row.position, values));
-    chart.replaceChildren(...(values.length ? [columns(row, values)] : []));
+    chart.replaceChildren(...(values.length ? columns(row, values) : []));
     if (open && values.length) chart.querySelector('details').open = true;
   }
 
