@@ -1,6 +1,7 @@
 # make test     lint, types and tests        make demo    a minute of training, and what came of it
 # make slow     the tests that take minutes  make clean   remove what make made, but no model
 # make gpu      the tests that need a CUDA device
+# make browser  the tests of the page, in headless Chromium, which it installs where it may
 # make bench    how fast it is here, beside torch.nn and the machine's own limits; about ten minutes
 # Each makes its own .venv first, once; constraints.txt says which versions go into it.
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: test slow gpu demo bench clean
+.PHONY: test slow gpu browser demo bench clean
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -25,6 +26,10 @@ slow: $(VENV)/installed-dev
 
 gpu: $(VENV)/installed-dev
 	$(BIN)/pytest -m gpu
+
+browser: $(VENV)/installed-browser
+	.ci/chromium
+	$(PYTEST) -m browser
 
 # charrnn takes checkpoints/beijing-2, -3 ... by itself where a demo has been before
 demo: $(VENV)/installed
@@ -57,3 +62,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $(VENV)/installed $@
+
+$(VENV)/installed-browser: $(VENV)/installed-dev
+	$(PIP) install -c constraints.txt -e '.[dev,browser]'
+	touch $@

@@ -63,7 +63,8 @@ def test_constraints_pin_every_dependency(project: dict[str, Any]) -> None:
     """An unpinned torch on a new machine is another program, and gigabytes of it."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
-    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["dev"] + extras["browser"]
     names = [re.split(r"[<>=!~ ;\[]", requirement.lower())[0] for requirement in wanted]
     assert [name for name in names if name not in pins] == []
     assert pins["torch"] == "2.13.0"

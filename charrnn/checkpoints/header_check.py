@@ -270,9 +270,11 @@ def _check_boundary(content: Mapping[str, Any], data: Mapping[str, Any], charact
         documents, separator
     ):
         raise Garbled("boundary")
-    named = boundary(documents, separator) != "\n" if content["format"] >= MIXTURE_FORMAT else None
-    if ("boundary" in content) != (content["format"] >= BOUNDARY_FORMAT if named is None else named):
-        raise Garbled("boundary")
+    if content["format"] < HALF_FORMAT:  # which is a copy of a file of any format before: its boundary may be unnamed
+        mixed = content["format"] >= MIXTURE_FORMAT
+        named = boundary(documents, separator) != "\n" if mixed else content["format"] >= BOUNDARY_FORMAT
+        if ("boundary" in content) != named:
+            raise Garbled("boundary")
     boundary_text = content.get("boundary", "\n")
     if not set(boundary_text) <= set(characters):
         raise Garbled("boundary")

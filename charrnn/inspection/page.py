@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from charrnn.checkpoints import half
+from charrnn.data.vocabulary import Vocabulary
 from charrnn.models.interface import Floats
 from charrnn.strict_json import to_json
 from charrnn.version import VERSION
@@ -56,7 +57,7 @@ def build(
 
     Raises CharRNNError for a weight that fp16 cannot hold.
     """
-    settings, vocabulary = model.header.config.model, model.header.vocabulary
+    settings = model.header.config.model
     stored = half.rounded({**model.weights, **(tensors or {})})
     data = {
         "title": title,
@@ -68,25 +69,26 @@ def build(
             "tie_weights": settings.tied,
             "mixture": model.header.mixture is not None,
         },
-        "vocabulary": {
-            "characters": vocabulary.characters,
-            "boundary": vocabulary.boundary,
-            "known_nats": vocabulary.known_nats,
-            "escape_nats": vocabulary.escape_nats,
-        },
+        "vocabulary": vocabulary_fields(model.header.vocabulary),
         "text": text,
         "tensors": [{"name": name, "shape": array.shape} for name, array in stored.items()],
         "tables": tables or {},
     }
     parts = {
         "title": html.escape(title),
-        "style": "\n".join(_read(f"{name}.css") for name in STYLES),
+        "style": "\n".join(read(f"{name}.css") for name in STYLES),
         "data": embeddable(data),
         "weights": packed(stored),
-        "scripts": "\n".join(f"<script>\n{_read(f'{name}.js')}</script>" for name in SCRIPTS),
+        "scripts": "\n".join(f"<script>\n{read(f'{name}.js')}</script>" for name in SCRIPTS),
     }
     # in one pass: no part is searched for the names of others
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
+
+
+def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return what a page knows of a vocabulary."""
+    names = ("characters", "boundary", "known_nats", "escape_nats")
+    return {name: getattr(vocabulary, name) for name in names}
 
 
 def embeddable(data: Any) -> str:
@@ -95,16 +97,18 @@ def embeddable(data: Any) -> str:
 
 
 def packed(arrays: Mapping[str, Floats]) -> str:
-    """Pack fp16 arrays as text: all their low bytes, then all high bytes, which repeat, deflated, in base64."""
+    """Pack fp16 arrays as text: all their low bytes, then all high bytes, few of which are common, deflated."""
     count = sum(math.prod(array.shape) for array in arrays.values())
     planes = np.empty((2, count), np.uint8)
     first = 0
     for array in arrays.values():
         planes[:, first : first + array.size] = array.astype("<f2").reshape(-1, 1).view(np.uint8).T
         first += array.size
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    # weights do not repeat, so a search for repeats would cost time and, where it finds some, bits
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=zlib.Z_HUFFMAN_ONLY)
     return base64.b64encode(deflate.compress(planes.tobytes()) + deflate.flush()).decode("ascii")
 
 
-def _read(name: str) -> str:
+def read(name: str) -> str:
+    """Read a part of the page."""
     return (_FOLDER / name).read_text("utf-8")

@@ -128,6 +128,18 @@ def test_no_folder_of_the_machine_that_trained_it_is_named(here: Path, charrnn: 
     assert str(header.config.train.init_from).startswith("best.safetensors#sha256=")
 
 
+@pytest.mark.parametrize("documents", ["line", "blank-line"])
+def test_a_file_from_before_boundaries_is_exported_without_one(documents: str, tmp_path: Path) -> None:
+    """Documents between blank lines were once read after a newline, as all were."""
+    old, small = tmp_path / "old.safetensors", tmp_path / "small.safetensors"
+    tree, content, tensors = parts(FIXTURES / "lstm" / "best.safetensors")
+    content["config"]["data"]["documents"] = documents
+    rewrite(old, tree, content | {"format": 1}, tensors)
+    half.write(old, small)
+    assert inference.documents(small) == inference.documents(old)
+    assert model_file.read_header(small).vocabulary.boundary == "\n"
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [("/home/me/a b.txt", "a b.txt"), (r"C:\texts\poem.txt", "poem.txt"), ("poem.txt", "poem.txt"), ("/", "/")],
@@ -176,7 +188,7 @@ def test_a_weight_that_is_not_finite_is_refused(bits: int, small: Path) -> None:
     both_refuse(small, f"{name} has values that are not finite")
 
 
-@pytest.mark.parametrize("change", [{"mixture": {"order": 2, "weights": [[0.5]]}}, {"boundary": "\n"}], ids=str)
+@pytest.mark.parametrize("change", [{"mixture": {"order": 2, "weights": [[0.5]]}}, {"boundary": "\n\n"}], ids=str)
 def test_a_mixture_or_a_boundary_that_is_none_is_refused(change: dict[str, Any], small: Path) -> None:
     tree, content, tensors = parts(small)
     rewrite(small, tree, content | change, tensors)
