@@ -6,10 +6,11 @@
 //   y: {label, kind: 'linear' | 'log10', floor, high}    floor: what is smaller has no place on the log axis;
 //                                                         without it, what is not above 0
 //   series: [{name, colour: 1 ..., dashed, values}]      as many values as x.at, null for a missing one
-//   name(i): what the tooltip calls reading i
+//   name(i): what the tooltip calls reading i; note: a sentence below
 // Values without a place on a log axis are rings in a strip below it, where height means nothing.
-charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label}: ${charts.number(x.at[i])}` }) => {
+charts.lines = ({ title, note, x, y, series, columns = false, name }) => {
   const { number, width, scale, ticks, text, segment, colour } = charts;
+  const nameOf = name ?? ((i) => `${x.label}: ${number(x.at[i])}`);
   const several = series.length > 1;
   const values = series.flatMap((one) => one.values).filter((value) => value !== null);
   const log = y.kind === 'log10';
@@ -93,7 +94,7 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
       cursor.replaceChildren(segment(across, box.top - 4, across, box.base, 'rule'));
       const lines = series.filter((one) => one.values[i] !== null).map((one) => ({ ...one,
         colour: several ? one.colour : 0, text: `${several ? one.name : y.label}: ${number(one.values[i])}` }));
-      return { x: across, y: box.top + 40, title: name(i), lines };
+      return { x: across, y: box.top + 40, title: nameOf(i), lines };
     }
     const away = (i, px) => Math.abs(at.placeX(x.at[i]) - px);
     const nearest = (px) => x.at.reduce((best, _, i) => away(i, px) < away(best, px) ? i : best, 0);
@@ -104,7 +105,7 @@ charts.lines = ({ title, x, y, series, columns = false, name = (i) => `${x.label
     ...series.map((one) => one.values[i] === null ? '' : number(one.values[i]))]);
   return charts.figure(title, several && charts.legend(series),
     charts.readable({ label: `${title}: ${y.label} by ${x.label}`, readings: x.at.length, draw }),
-    charts.table([x.label, ...series.map((one) => several ? one.name : y.label)], cells));
+    charts.table([x.label, ...series.map((one) => several ? one.name : y.label)], cells), note && charts.aside(note));
 };
 
 // Points with both coordinates from 0 to 1.

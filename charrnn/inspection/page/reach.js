@@ -4,7 +4,7 @@
 app.views.add((() => {
   const NOTHING = 0.01;                 // bits/char: less cannot be told from the noise of some hundred positions
   const FLOOR = 0.001;                  // bits/char: where the axis ends
-  const DECADES = 8;                    // of gradient norms that the axis shows at most
+  const DECADES = 10;                   // of gradient norms that the axis shows at most
   const STEPS = [1, 2, 5, 10];          // times a power of ten: where an axis may end
   const { number } = charts;
 

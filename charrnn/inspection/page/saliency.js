@@ -85,13 +85,12 @@ app.views.add((() => {
     const strong = Math.max(...values) * WEAK;
     const far = Math.min(values.length, Math.max(FEWEST, values.length - values.findIndex((value) => value >= strong)));
     const distances = Array.from({ length: far }, (_, i) => i + 1);
-    const rest = far < values.length
-      ? [charts.aside(`Each character further back than ${far} mattered less than 1/100 of the strongest.`)] : [];
-    return [charts.lines({ title: 'Saliency by distance', columns: true,
+    const note = far < values.length && `Further back each mattered less than 1/${1 / WEAK} of the strongest.`;
+    return charts.lines({ title: 'Saliency by distance', note, columns: true,
       x: { label: 'characters back', kind: 'linear', at: distances },
       y: { label: 'norm of the gradient', kind: 'linear' },
       series: [{ name: 'saliency', colour: 1, values: [...values].reverse().slice(0, far) }],
-      name: (i) => `${quoted(row.position - distances[i])} ${back(distances[i])}` }), ...rest];
+      name: (i) => `${quoted(row.position - distances[i])} ${back(distances[i])}` });
   }
 
   function drawRow(index) {
@@ -101,7 +100,7 @@ app.views.add((() => {
     const open = chart.querySelector('details')?.open;
     parts.finding.replaceChildren(finding(row, values));
     parts.box.replaceChildren(...text(row.first, row.position, values));
-    chart.replaceChildren(...(values.length ? columns(row, values) : []));
+    chart.replaceChildren(...(values.length ? [columns(row, values)] : []));
     if (open && values.length) chart.querySelector('details').open = true;
   }
 
