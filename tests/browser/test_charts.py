@@ -26,6 +26,7 @@ LINES: dict[str, Any] = {
 MARKS = [
     {"x": 0, "y": 1, "colour": 1, "name": "open"},
     {"x": 1, "y": 0, "colour": 1, "name": "closed"},
+    {"x": 0, "y": 0.1, "colour": 2, "name": "seldom"},
     {"x": 0.25, "y": 0.5, "colour": 2, "name": "between"},
 ]
 
@@ -208,14 +209,16 @@ def test_a_narrow_chart_is_drawn_anew_with_text_of_the_same_size(bare: Page) -> 
     assert overflow == 0
 
 
-def test_names_at_the_ends_of_lines_keep_apart(bare: Page) -> None:
-    series = [{"name": f"model {i}", "colour": i + 1, "values": [1, 1, 1, 0.5 + i / 1000]} for i in range(5)]
+@pytest.mark.parametrize("end", [1, 0.1])  # at the top and at the bottom
+def test_names_at_the_ends_of_lines_keep_apart(bare: Page, end: float) -> None:
+    series = [{"name": f"model {i}", "colour": i + 1, "values": [0.1, 0.1, 0.1, end - i / 1000]} for i in range(5)]
 
     chart = drawn(bare, "lines", {**LINES, "series": series})
 
     heights = sorted(numbers(chart.locator("text.direct"), "y"))
     assert len(heights) == 5
     assert min(below - above for above, below in itertools.pairwise(heights)) >= 12
+    assert heights[0] > numbers(chart.locator("svg text").get_by_text("↑"), "y")[0] + 12  # the name of the axis
 
 
 def test_marks_stand_at_their_shares_and_can_be_picked(bare: Page) -> None:
@@ -224,14 +227,14 @@ def test_marks_stand_at_their_shares_and_can_be_picked(bare: Page) -> None:
     across, down = (numbers(chart.locator(".mark"), name) for name in ("cx", "cy"))
 
     # from open to closed
-    assert across[1] - across[0] == pytest.approx((across[2] - across[0]) / 4, abs=0.1)
-    assert down[1] - down[0] == pytest.approx((down[2] - down[0]) / 2, abs=0.1)
+    assert across[1] - across[0] == pytest.approx((across[3] - across[0]) / 4, abs=0.1)
+    assert down[1] - down[0] == pytest.approx((down[3] - down[0]) / 2, abs=0.1)
     plot = chart.get_by_role("slider")
     plot.focus()
     for key in ("Home", "Enter", "ArrowRight", "Enter"):
         plot.press(key)
-    chart.locator(".plot").click(position={"x": across[2] - 5, "y": down[2] - 5})
-    chart.locator(".plot").click(position={"x": across[2] - 60, "y": down[0] + 40})  # no mark is near
+    chart.locator(".plot").click(position={"x": across[3] - 5, "y": down[3] - 5})
+    chart.locator(".plot").click(position={"x": across[3] - 60, "y": down[0] + 40})  # no mark is near
     assert bare.evaluate("app.asked") == ["open", "between", "closed"]
 
 
