@@ -118,7 +118,6 @@ def test_reach_says_what_a_model_loses_and_where_its_gradient_vanishes(open_page
         ({"shuffled": [1, 1, 1, 1, 1]}, "It still knows the order of characters 16 back."),
         ({"gradient": {**LSTM["gradient"], "hidden": [1, 1, 1, 1, 4]}}, "grows to 4 times its first value"),
         ({"gradient": {**LSTM["gradient"], "hidden": [1, 1, 1, 0, 0]}}, "falls to 1/100 at a distance of 8"),
-        ({"gradient": None}, "it is not a recurrent network"),
     ],
     ids=str,
 )
@@ -126,6 +125,13 @@ def test_reach_has_a_sentence_for_every_case(open_page: OpenPage, change: dict[s
     section = opened(open_page, {"reach": [{**LSTM, **change}]}, "reach")
 
     assert words in section.locator(".finding").inner_text()
+
+
+@pytest.mark.parametrize(("cell", "said"), [("hmm", True), ("gru", False)])
+def test_a_model_that_is_no_network_has_no_gradient(open_page: OpenPage, cell: str, said: bool) -> None:
+    page = open_page(page_of_tables({"reach": [{**LSTM, "gradient": None}]}, TEXT, cell=cell))
+
+    assert ("It has no gradient: it is not a recurrent network." in page.locator("#reach").inner_text()) == said
 
 
 def test_several_models_are_compared_in_one_table_and_one_colour_each(open_page: OpenPage) -> None:

@@ -6,6 +6,7 @@ app.views.add((() => {
   const FLOOR = 0.001;                  // bits/char: where the axis ends
   const DECADES = 10;                   // of gradient norms that the axis shows at most
   const STEPS = [1, 2, 5, 10];          // times a power of ten: where an axis may end
+  const RECURRENT = ['rnn', 'gru', 'lstm'];
   const { number } = charts;
 
   const characters = (n) => n === 1 ? 'character' : `${n} characters`;
@@ -52,7 +53,7 @@ app.views.add((() => {
   }
 
   function gradientSentence({ distances, gradient }) {
-    if (!gradient) return 'It has no gradient by a hidden state: it is not a recurrent network.';
+    if (!gradient) return RECURRENT.includes(app.data.model.cell) ? '' : 'It has no gradient: it is not a recurrent network.';
     const hidden = `Its gradient by the hidden state ${fall(distances, gradient.hidden)}`;
     return gradient.cell ? `${hidden}; that by the cell state ${fall(distances, gradient.cell)}.` : `${hidden}.`;
   }
@@ -152,11 +153,12 @@ app.views.add((() => {
     const gradients = gradientCharts(tables);
     const [{ bits, positions }] = tables;
     const whole = tables.length > 1 ? '' : ` With its whole past the model needs ${bits.toFixed(2)} bits/char there.`;
+    const half = app.data.model.bidirectional ? ' Of a bidirectional model this is the half that reads forwards.' : '';
     section.append(
       tables.length > 1 ? comparison(tables) : finding(tables[0]),
       grid(lossCharts(tables)),
       charts.aside(`Measured at ${charts.count(positions)} positions.${whole} Shuffled: before the last k `
-        + 'characters it reads some from further back, in random order (Khandelwal et al. 2018).'));
+        + 'characters it reads some from further back, in random order (Khandelwal et al. 2018).' + half));
     if (!gradients.length) return;
     section.append(grid(gradients), charts.aside('How strongly the loss at a character changes with the state so many '
       + 'characters before: the mean norm of the gradient. On these axes a power law is a straight line; what vanishes '

@@ -162,10 +162,11 @@ app.views.add((() => {
       button.addEventListener('click', () => move(by));
       return button;
     });
+    const half = app.data.model.bidirectional ? ' Of a bidirectional model this is the half that reads forwards.' : '';
     section.append(parts.finding, app.element('div', { class: 'readout' }, ...buttons), parts.box, parts.chart,
       charts.aside('The stronger its colour, the more a small change of a character\'s input vector changes the log '
         + 'probability of the outlined one, relative to the character that mattered most (Madsen 2019). This shows '
-        + 'what the prediction is sensitive to, not why.'));
+        + 'what the prediction is sensitive to, not why.' + half));
     draw(app.selected);
   }
 
