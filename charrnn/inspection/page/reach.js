@@ -53,7 +53,8 @@ app.views.add((() => {
   }
 
   function gradientSentence({ distances, gradient }) {
-    if (!gradient) return RECURRENT.includes(app.data.model.cell) ? '' : 'It has no gradient: it is not a recurrent network.';
+    if (!gradient && RECURRENT.includes(app.data.model.cell)) return '';
+    if (!gradient) return 'It has no gradient: it is not a recurrent network.';
     const hidden = `Its gradient by the hidden state ${fall(distances, gradient.hidden)}`;
     return gradient.cell ? `${hidden}; that by the cell state ${fall(distances, gradient.cell)}.` : `${hidden}.`;
   }
