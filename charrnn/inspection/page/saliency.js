@@ -44,7 +44,8 @@ app.views.add((() => {
 
   // Words
 
-  const quoted = (i) => `“${app.label(app.characters[i])}”`;
+  // isolated, lest a letter of a script that is written from right to left turn the sentence around
+  const quoted = (i) => `“\u2068${app.label(app.characters[i])}\u2069”`;
   const named = (i) => `${quoted(i)}, character ${charts.count(i)}`;
   const back = (distance) => distance === 1 ? 'just before' : `${distance} back`;
 
