@@ -122,6 +122,7 @@ def test_reach_says_what_a_model_loses_and_where_its_gradient_vanishes(open_page
         ({"shuffled": [0, 0, 0, 0, 0]}, "It does not know in which order characters came."),
         ({"shuffled": [1, 1, 1, 1, 1]}, "It still knows the order of characters 16 back."),
         ({"gradient": {**LSTM["gradient"], "hidden": [1, 1, 1, 1, 4]}}, "grows to 4 times its first value"),
+        ({"gradient": {**LSTM["gradient"], "hidden": [None] * 5}}, "For its gradient the text is too short."),
         ({"gradient": {**LSTM["gradient"], "hidden": [1, 1, 1, 0, 0]}}, "falls to 1/100 at a distance of 8"),
     ],
     ids=str,

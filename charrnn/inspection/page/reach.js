@@ -55,6 +55,7 @@ app.views.add((() => {
   function gradientSentence({ distances, gradient }) {
     if (!gradient && RECURRENT.includes(app.data.model.cell)) return '';
     if (!gradient) return 'It has no gradient: it is not a recurrent network.';
+    if (gradient.hidden[0] === null) return 'For its gradient the text is too short.';
     const hidden = `Its gradient by the hidden state ${fall(distances, gradient.hidden)}`;
     return gradient.cell ? `${hidden}; that by the cell state ${fall(distances, gradient.cell)}.` : `${hidden}.`;
   }
@@ -75,7 +76,7 @@ app.views.add((() => {
     const { distances, truncated, shuffled, gradient } = table;
     const last = distances[distances.length - 1];
     const known = (lost) => String(enough(distances, lost) ?? `> ${last}`);
-    const fallen = (norms) => norms ? String(hundredth(distances, norms) ?? `> ${last}`) : '–';
+    const fallen = (norms) => norms && norms[0] !== null ? String(hundredth(distances, norms) ?? `> ${last}`) : '–';
     return [table.bits.toFixed(2), known(truncated), known(shuffled), fallen(gradient?.hidden), fallen(gradient?.cell)];
   }
 
@@ -132,7 +133,7 @@ app.views.add((() => {
   }
 
   function gradientCharts(tables) {
-    const recurrent = tables.map((table, i) => ({ ...table, colour: i + 1 })).filter((table) => table.gradient);
+    const recurrent = tables.map((table, i) => ({ ...table, colour: i + 1 })).filter(({ gradient }) => gradient && gradient.hidden[0] !== null);
     if (!recurrent.length) return [];
     const at = allDistances(recurrent);
     const signals = [['hidden', 'Gradient by the hidden state h'], ['cell', 'Gradient by the cell state c']]
