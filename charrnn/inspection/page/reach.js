@@ -133,7 +133,8 @@ app.views.add((() => {
   }
 
   function gradientCharts(tables) {
-    const recurrent = tables.map((table, i) => ({ ...table, colour: i + 1 })).filter(({ gradient }) => gradient && gradient.hidden[0] !== null);
+    const recurrent = tables.map((table, i) => ({ ...table, colour: i + 1 }))
+      .filter(({ gradient }) => gradient && gradient.hidden[0] !== null);
     if (!recurrent.length) return [];
     const at = allDistances(recurrent);
     const signals = [['hidden', 'Gradient by the hidden state h'], ['cell', 'Gradient by the cell state c']]
