@@ -268,7 +268,10 @@ def test_the_names_of_the_python_interface_load_nothing_but_numpy() -> None:
 COMMANDS: dict[str, tuple[list[str], str, AbstractSet[str]]] = {
     "help": (["--help"], "", {"click"}),
     "version": (["--version"], "", {"click"}),
-    **{f"help of {name}": ([name, "--help"], "", {"click"}) for name in ("train", "sample", "evaluate", "info")},
+    **{
+        f"help of {name}": ([name, "--help"], "", {"click"})
+        for name in ("train", "sample", "evaluate", "info", "export")
+    },
     "sample": (["sample", "-n", "9"], "", LIGHT),
     "evaluate lines": (["evaluate", "--per-line", "-"], LINES, LIGHT),
     # the training text is found through the run's settings, which pydantic validates
@@ -289,3 +292,10 @@ def test_a_command_loads_only_what_it_uses(command: str, runs: dict[str, Path]) 
     assert loaded & HEAVY == expected
     if expected <= LIGHT:
         assert loaded == expected  # and no indirect dependencies
+
+
+def test_a_model_is_exported_without_torch(runs: dict[str, Path], tmp_path: Path) -> None:
+    arguments = ["export", "--half", "x.safetensors", "--html", "x.html", "-m", str(runs["bidirectional"])]
+    _, loaded = loaded_by_command(arguments, folder=tmp_path)
+    assert loaded & HEAVY == {"click", "numpy", "pydantic", "yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"x.safetensors", "x.html"}

@@ -3,7 +3,6 @@ Asks for no network. Knows the parts of the page, not what they show."""
 
 from __future__ import annotations
 
-import base64
 import html
 import math
 import re
@@ -18,6 +17,7 @@ import numpy as np
 from charrnn.checkpoints import half
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.models.interface import Floats
+from charrnn.showable import shown
 from charrnn.strict_json import to_json
 from charrnn.version import VERSION
 
@@ -53,29 +53,22 @@ def build(
     tensors: Mapping[str, Floats] | None = None,
 ) -> str:
     """Return the page, whose views show what there is: a text, tables by the name of their view, and tensors that
-    belong to tables.
+    belong to tables; their numbers are capped at the largest of fp16.
 
     Raises CharRNNError for a weight that fp16 cannot hold.
     """
-    settings = model.header.config.model
-    stored = half.rounded({**model.weights, **(tensors or {})})
+    stored = half.rounded({**model.weights, **{name: capped(array) for name, array in (tensors or {}).items()}})
     data = {
         "title": title,
         "version": VERSION,
-        "model": {
-            "name": model.name,
-            "description": model.description,
-            **{option: getattr(settings, option) for option in _OPTIONS},
-            "tie_weights": settings.tied,
-            "mixture": model.header.mixture is not None,
-        },
+        "model": model_fields(model),
         "vocabulary": vocabulary_fields(model.header.vocabulary),
         "text": text,
         "tensors": [{"name": name, "shape": array.shape} for name, array in stored.items()],
         "tables": tables or {},
     }
     parts = {
-        "title": html.escape(title),
+        "title": html.escape(shown(title)),
         "style": "\n".join(read(f"{name}.css") for name in STYLES),
         "data": embeddable(data),
         "weights": packed(stored),
@@ -83,6 +76,21 @@ def build(
     }
     # in one pass: no part is searched for the names of others
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
+
+
+def model_fields(model: PageModel) -> dict[str, Any]:
+    """Return what a page knows of a model, with None for a size that it does not have; a hidden Markov model has one
+    layer."""
+    settings = model.header.config.model
+    options = {option: getattr(settings, option) for option in _OPTIONS}
+    return {
+        "name": model.name,
+        "description": model.description,
+        **{option: None if value == "auto" else value for option, value in options.items()},
+        **({"num_layers": 1} if settings.cell == "hmm" else {}),
+        "tie_weights": settings.tied,
+        "mixture": model.header.mixture is not None,
+    }
 
 
 def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -96,8 +104,14 @@ def embeddable(data: Any) -> str:
     return re.sub("[<\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", to_json(data))
 
 
+def capped(array: Floats) -> Floats:
+    """Bring numbers into the range of fp16: gradients may be of any size, and are none where they are not numbers."""
+    most = float(np.finfo(np.float16).max)
+    return np.nan_to_num(array, posinf=most, neginf=-most).clip(-most, most)
+
+
 def packed(arrays: Mapping[str, Floats]) -> str:
-    """Pack fp16 arrays as text: all their low bytes, then all high bytes, few of which are common, deflated."""
+    """Pack fp16 arrays as text (see `in_ascii`): all their low bytes, then all high bytes, deflated."""
     count = sum(math.prod(array.shape) for array in arrays.values())
     planes = np.empty((2, count), np.uint8)
     first = 0
@@ -106,7 +120,15 @@ def packed(arrays: Mapping[str, Floats]) -> str:
         first += array.size
     # weights do not repeat, so a search for repeats would cost time and, where it finds some, bits
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=zlib.Z_HUFFMAN_ONLY)
-    return base64.b64encode(deflate.compress(planes.tobytes()) + deflate.flush()).decode("ascii")
+    return in_ascii(deflate.compress(planes.tobytes()) + deflate.flush())
+
+
+def in_ascii(data: bytes) -> str:
+    """Write bytes as text that can stand in a script element, 4 as 5 characters: the digits of a number to the base of
+    85, which are # to w, but ! for a "<". Before them stands how many bytes of the last four are none."""
+    words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
+    digits = np.stack([words // 85**place % 85 for place in range(4, -1, -1)], 1).astype(np.uint8) + ord("#")
+    return f"{-len(data) % 4}{digits.tobytes().decode('ascii').replace('<', '!')}"
 
 
 def read(name: str) -> str:

@@ -208,7 +208,8 @@ def test_a_held_unit_keeps_its_value_and_all_above_follow(
 def test_a_hidden_markov_model_has_its_posterior_as_state(tab: Page) -> None:
     states = 5
     numbers = np.random.default_rng(1)
-    drawn = {"transition": numbers.normal(0, 2, (states, states)), "emission": numbers.normal(0, 2, (V, states))}
+    # so far apart that many characters have no more probability than what is spread evenly
+    drawn = {"transition": numbers.normal(0, 2, (states, states)), "emission": numbers.normal(0, 20, (V, states))}
     weights = {name: array.astype(np.float32) for name, array in half.rounded(drawn).items()}
     found = run(tab, {"cell": "hmm", "hidden_size": states}, weights)["forward"]
     expected, _ = read(NumpyHMM(weights), VOCABULARY.boundary_tokens.tolist(), TOKENS)
@@ -228,6 +229,17 @@ def test_probabilities_leave_the_escape_its_share(tab: Page) -> None:
         close(shares[V], escape, 1e-12)
     every = np.arange(V + 1)
     close(found["nats"], likelihood.target_nats(VOCABULARY, np.tile(logits, (V + 1, 1)), every), 1e-6)
+
+
+def test_every_number_of_fp16_is_read_from_a_page(tab: Page) -> None:
+    every = np.arange(1 << 16, dtype="<u2").view("<f2")
+    finite = every[np.isfinite(every)]
+    found = tab.evaluate(
+        "async (text) => Array.from((await weights.unpack([{name: 'a', shape: [2, 3]}, {name: 'b', shape: [63482]}],"
+        " text)).get('b').data)",
+        page.packed({"a": finite[:6], "b": finite[6:]}),
+    )
+    assert found == finite[6:].tolist()
 
 
 @pytest.mark.parametrize("text", ["b\ncz", "😀b", "\ud83d", "e\u0301\u200f\0", ""], ids=ascii)

@@ -131,7 +131,9 @@ def test_the_policy_lets_nothing_in_or_out(charrnn: Charrnn, tmp_path: Path, bro
       add('form', {action: address, method: 'post'}).submit();
       await fetch(address).catch(() => null);
       try { new Worker(URL.createObjectURL(new Blob(['1']))); } catch { /* refused */ }
-      for (let wait = 0; refused.length < 8 && wait < 500; wait++) await new Promise((resolve) => { setTimeout(resolve, 10); });
+      for (let wait = 0; refused.length < 8 && wait < 500; wait++) {
+        await new Promise((resolve) => { setTimeout(resolve, 10); });
+      }
       return refused.sort();
     }""")
     wanted = "base-uri connect-src form-action frame-src img-src script-src-elem style-src-elem worker-src"

@@ -124,7 +124,7 @@ const Network = (() => {
         x = this.model.residual && added !== null ? y.map((value, unit) => value + added[unit]) : y;
         return next;
       });
-      this.inputs.set(state, { token, hold, inputs });
+      this.inputs.set(state, { token, inputs });
       const features = this.bridge === null ? x : addProduct(this.bridge, x, this.bridgeBias.slice());
       return { layers, features };
     }

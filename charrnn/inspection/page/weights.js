@@ -1,5 +1,5 @@
 'use strict';
-// The numbers that a page stores: fp16, all low bytes and then all high bytes, deflated, in base64.
+// The numbers that a page stores: fp16, all low bytes and then all high bytes, deflated, in ASCII.
 
 const weights = (() => {
   /** Return the value of every fp16 number (65536), by its bits: sign, 5 bits of exponent, 10 of fraction. */
@@ -10,16 +10,22 @@ const weights = (() => {
     });
   }
 
-  /** Return the bytes of a base64 text, a piece at a time, so that the page goes on reacting. */
+  /** Return the bytes of a text to the base of 85, as in_ascii of inspection/page.py writes it; a piece at a time, so
+   *  that the page goes on reacting. */
   async function decode(text) {
-    const piece = 1 << 18, bytes = new Uint8Array((text.length / 4) * 3);
-    let count = 0;
-    for (let first = 0; first < text.length; first += piece) {
-      const characters = atob(text.slice(first, first + piece));
-      for (let index = 0; index < characters.length; index++) bytes[count++] = characters.charCodeAt(index);
+    const words = (text.length - 1) / 5, piece = 1 << 16, bytes = new Uint8Array(4 * words), view = new DataView(bytes.buffer);
+    for (let first = 0; first < words; first += piece) {
+      for (let word = first; word < Math.min(first + piece, words); word++) {
+        let value = 0;
+        for (let at = 5 * word + 1; at < 5 * word + 6; at++) {
+          const code = text.charCodeAt(at);
+          value = 85 * value + (code === 33 ? 60 : code) - 35; // "!" stands for "<", and "#" for 0
+        }
+        view.setUint32(4 * word, value);
+      }
       await new Promise((resolve) => { setTimeout(resolve); });
     }
-    return bytes.subarray(0, count);
+    return bytes.subarray(0, bytes.length - Number(text[0]));
   }
 
   /** Unpack the tensors [{name, shape}] of a page; return a Map from name to {shape, data: Float32Array}. */
