@@ -132,7 +132,8 @@ const text = (() => {
    *  rank. `pick(row)`, where given, makes buttons of them. */
   function bars(likeliest, right = null, pick = null) {
     const most = Math.max(...likeliest.map(({ probability }) => probability));
-    const row = ({ character, probability, rank }) => {
+    const row = (one) => {
+      const { character, probability, rank } = one;
       const chosen = character === right;
       const name = app.element('span', { class: 'character', lang: language([character]) }, app.label(character));
       const bar = app.element('span', { class: 'bar' });
@@ -142,7 +143,7 @@ const text = (() => {
       const item = app.element('li', { class: chosen ? 'right' : null });
       if (pick === null) item.append(...parts);
       else {
-        const button = app.button('', () => pick({ character, probability }), { title: `Write ${app.label(character)}` });
+        const button = app.button('', () => pick(one), { title: `Write ${app.label(character)}` });
         button.append(...parts);
         item.append(button);
       }
