@@ -61,10 +61,10 @@ const app = (() => {
 
   /** Return a probability in percent, with two digits at least. */
   function percent(share) {
-    if (share >= 0.9995) return share === 1 ? '100%' : '> 99.9%';
+    if (share >= 0.9995) return share === 1 ? '100%' : '>99.9%';
     if (share >= 0.0995) return `${(100 * share).toFixed(share >= 0.995 ? 1 : 0)}%`;
     if (share >= 0.00005) return `${(100 * share).toFixed(share >= 0.00995 ? 1 : 2)}%`;
-    return share === 0 ? '0%' : '< 0.01%';
+    return share === 0 ? '0%' : '<0.01%';
   }
 
   // Tabs
@@ -98,7 +98,7 @@ const app = (() => {
     view.tab.append(element('span', { class: 'key', 'aria-hidden': 'true' }, String(index + 1)), view.title);
     view.section = element('section', { id: view.id, role: 'tabpanel', 'aria-labelledby': `tab-${view.id}`, hidden: '' },
       element('h2', {}, QUESTIONS[view.id] ?? view.title));
-    if (view.lead) view.section.append(element('p', { class: 'lead' }, view.lead));
+    if (view.lead && !view.sentence) view.section.append(element('p', { class: 'lead' }, view.lead));
     if (view.sentence) view.section.append(element('p', { class: 'notice' }, view.sentence));
     byId('tabs').append(view.tab);
     byId('views').append(view.section);
@@ -174,7 +174,8 @@ const app = (() => {
   /** Write the line below the title: which model, which text, how well it predicts that. */
   function describe() {
     const { model } = app.data, { run } = app, length = app.characters.length;
-    const parts = [model.description];
+    const cell = { lstm: 'LSTM', gru: 'GRU', rnn: 'RNN', hmm: 'HMM', ngram: 'n-gram model', x: '×' };
+    const parts = [model.description.replace(/, dropout [\d.]+/, '').replace(/\b(lstm|gru|rnn|hmm|ngram|x)\b/g, (word) => cell[word]).replace('_', ' ')];
     if (length && run.count) {
       parts.push(run.count < length ? `reading ${count(run.count)} of ${count(length)} characters`
         : `${(run.sum / length).toFixed(2)} bits/char on these ${count(length)} characters`);

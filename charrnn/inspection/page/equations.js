@@ -22,6 +22,11 @@ const equations = (() => {
       index % 2 ? [app.element('sub', {}, ...letters(part.replace(/[{}]/g, '')))] : letters(part)));
   }
 
+  /** Return a sentence as nodes; W_ih has its letters below there too. */
+  function sentence(source) {
+    return app.element('p', {}, ...source.split(/_([a-z]+)/).map((part, index) => (index % 2 ? app.element('sub', {}, part) : part)));
+  }
+
   const size = (...sizes) => sizes.map(app.count).join(' × ');
 
   /** Return what a layer reads, and how many numbers that are. */
@@ -120,8 +125,12 @@ const equations = (() => {
       words: `The mean of the rows of B (${size(model().hidden_size, app.network.size)}), weighted by the hidden states that may come next.` }),
   };
 
-  /** Describe a part {kind, layer, gate}; `at` is the character read there, as it is shown. */
-  const describe = ({ kind, layer, gate }, at) => (model().cell === 'hmm' ? markov : recurrent)[kind](layer, at, gate);
+  /** Describe a part {kind, layer, gate} as {title, lines, words}; `at` is the character read there, as it is shown. In the half
+   *  that reads backwards (`back`) the step before is that of the next character. */
+  function describe({ kind, layer, gate }, at, back) {
+    const found = (model().cell === 'hmm' ? markov : recurrent)[kind](layer, at, gate);
+    return back ? { ...found, lines: found.lines.map((one) => one.replaceAll('{t−', '{t+')) } : found;
+  }
 
-  return { describe, formula };
+  return { describe, formula, sentence };
 })();

@@ -15,11 +15,11 @@ const units = (() => {
 
   const same = (one, other) => ['direction', 'layer', 'state', 'unit'].every((name) => one[name] === other[name]);
 
-  /** Return how a signal is called: "layer 1, c, unit 137". */
+  /** Return how a signal is called: "layer 1, unit 137 (c)". */
   function name({ direction, layer, state, unit }) {
     if (model().cell === 'hmm') return `hidden state ${unit}`;
     const place = model().num_layers > 1 ? `layer ${layer}, ` : '';
-    return `${model().bidirectional ? `${direction}, ` : ''}${place}${state}, unit ${unit}`;
+    return `${model().bidirectional ? `${direction}, ` : ''}${place}unit ${unit} (${state})`;
   }
 
   /** Return the colour of a signal's value. c has no bounds: its tanh is shown, as the output gate lets it through;
@@ -108,8 +108,7 @@ const units = (() => {
 })();
 
 app.views.add((() => {
-  const AROUND = 36; // characters of the plot on each side
-  const NARROW = 14;
+  const AROUND = 40; // characters of the plot on each side at most
   const HOW = 'AUC (the area under the ROC curve; 0.5 is chance) and Pearson’s r are those of the half of the text in which the '
     + 'unit was not searched for. “Low”: the unit is low where the feature holds.';
   let parts = null;
@@ -204,7 +203,8 @@ app.views.add((() => {
   function plot() {
     const width = Math.floor(parts.plot.clientWidth), { run } = app, signal = units.current;
     if (width === 0) return;
-    const around = width < 500 ? NARROW : AROUND, shown = 2 * around + 1;
+    const wide = text.language(app.characters) === 'und' ? 9 : 14; // px of a character
+    const around = Math.min(AROUND, Math.floor((width - 42) / wide / 2)), shown = 2 * around + 1;
     const from = Math.max(0, Math.min(app.selected - around, app.characters.length - shown));
     const to = Math.min(app.characters.length, from + shown);
     const values = Array.from({ length: to - from }, (_, at) => run.value(signal, from + at));

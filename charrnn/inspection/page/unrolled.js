@@ -44,27 +44,31 @@ app.views.add((() => {
     }
   }
 
+  /** Return the room above a layer for the sum of a residual connection, 0 where there is none. */
+  const sumAbove = (layer) => (model().residual && (layer > 0 || app.network.addsInput) ? 15 : 0);
+
   /** Say whether the selected character was asked for in a column. */
   const isAsked = (one) => (model().bidirectional ? Boolean(one.gap) : one.at === app.selected - 1);
 
-  /** Return how H numbers are folded into a width: {cell px, across, down, group: numbers a cell}. */
+  /** Return how H numbers are folded into a width: {wide and high px of a cell, across, down, group: numbers a cell}. */
   function folded(H, width) {
+    if (H * 9 <= width) return { wide: Math.floor(width / H), high: 16, across: H, down: 1, group: 1 };
     const cell = clip(Math.floor(Math.sqrt((width * STATE) / H)), 2, 9), across = Math.floor(width / cell);
     const group = Math.ceil(H / (across * Math.floor(STATE / cell)));
-    return { cell, across, down: Math.ceil(Math.ceil(H / group) / across), group };
+    return { wide: cell, high: cell, across, down: Math.ceil(Math.ceil(H / group) / across), group };
   }
 
   /** Return where everything stands, for a width: y of the rows from the top, x of the columns. */
   function layout(width) {
     const count = clip(Math.floor(width / 128), 3, 9), shown = columns(model().bidirectional ? count - (1 - count % 2) : count);
     const pitch = Math.min(150, width / shown.length), fold = folded(model().hidden_size, Math.floor(pitch - clip(pitch * 0.22, 20, 30)));
-    const block = fold.across * fold.cell, state = fold.down * fold.cell;
+    const block = fold.across * fold.wide, state = fold.down * fold.high;
     const top = 8, predicted = (LIKELIEST + 1) * ROW + 6, layers = [];
     const height = states().length * (state + 5) + gates().length * (STRIP + APART) + (model().layer_norm ? 20 : 0);
-    let y = top + predicted + (model().bidirectional ? 64 : 0) + UP;
+    let y = top + predicted + (model().bidirectional ? 64 : 0) + UP + sumAbove(model().num_layers - 1);
     for (let layer = model().num_layers - 1; layer >= 0; layer--) {
       layers[layer] = { top: y, height };
-      y += height + UP + (model().time_skip ? 10 : 0);
+      y += height + UP + (model().time_skip ? 10 : 0) + (layer > 0 ? sumAbove(layer - 1) : 0);
     }
     const left = (width - pitch * shown.length) / 2;
     const x = (index) => left + index * pitch + (pitch - block) / 2;
@@ -99,7 +103,7 @@ app.views.add((() => {
       const end = Math.min(values.length, at + fold.group);
       for (let unit = at; unit < end; unit++) sum += values[unit];
       context.fillStyle = colour(scale(sum / (end - at)));
-      context.fillRect(x + (cell % fold.across) * fold.cell, y + Math.floor(cell / fold.across) * fold.cell, fold.cell, fold.cell);
+      context.fillRect(x + (cell % fold.across) * fold.wide, y + Math.floor(cell / fold.across) * fold.high, fold.wide, fold.high);
     }
   }
 
@@ -205,7 +209,7 @@ app.views.add((() => {
 
   function drawLayer(place, one, index, layer) {
     const x = place.x(index), middle = x + place.block / 2, at = rows(place, layer), { top, height } = place.layers[layer], nodes = [];
-    const below = layer === 0 ? place.input : place.layers[layer - 1].top;
+    const below = layer === 0 ? place.input : place.layers[layer - 1].top - sumAbove(layer - 1);
     nodes.push(line(`M${middle} ${below - 2}V${top + height + 3}`));
     for (const name of states()) {
       const kind = { kind: name, layer };
@@ -224,10 +228,10 @@ app.views.add((() => {
       nodes.push(app.svg('rect', { x: middle - 22, y: top, width: 44, height: 15, rx: 7, class: 'box' }), words(middle, top + 11, 'norm', 'small'),
         hot(index, { kind: 'norm', layer }, middle - 22, top, 44, 15));
     }
-    if (model().residual && (layer > 0 || app.network.addsInput)) {
-      const side = x + place.block + 5;
-      nodes.push(line(`M${middle} ${top + height + 12}H${side}V${top - 9}H${middle + 6}`, 'thin'), words(middle, top - 5, '+', 'plus'),
-        hot(index, { kind: 'residual', layer }, side - 4, top, 8, height));
+    if (sumAbove(layer)) {
+      const side = x + place.block + 6, plus = top - 9;
+      nodes.push(line(`M${middle} ${top + height + 13}H${side}V${plus}H${middle + 6}`, 'thin'), line(`M${middle} ${top}V${plus}`, 'thin'),
+        app.svg('circle', { cx: middle, cy: plus, r: 6, class: 'box' }), line(`M${middle - 3} ${plus}h6m-3 -3v6`, 'thin'), hot(index, { kind: 'residual', layer }, side - 4, top, 8, height));
     }
     nodes.push(...drawSkip(place, one, index, layer));
     return nodes;
@@ -237,6 +241,7 @@ app.views.add((() => {
   function drawRecurrence(place, one, index, layer, at) {
     const y = at.y + at.height / 2, gap = place.pitch - place.block, left = place.x(index) - gap, right = place.x(index);
     if (one.back) {
+      if (index === place.shown.length - 1) return [];
       const end = right + place.block;
       return [line(`M${end + gap - 3} ${y}H${end + 5}`), hot(index, { kind: 'recurrence', layer }, end + 2, y - 9, gap - 4, 18)];
     }
@@ -255,7 +260,7 @@ app.views.add((() => {
 
   /** Draw the gap of a bidirectional model: what is asked for, which neither half has read, and the joint head. */
   function drawGap(place, one, index) {
-    const x = place.x(index), middle = x + place.block / 2, y = place.top + place.predicted + UP, top = place.layers[model().num_layers - 1].top, nodes = [];
+    const x = place.x(index), middle = x + place.block / 2, y = place.top + place.predicted + UP, last = model().num_layers - 1, top = place.layers[last].top - sumAbove(last), nodes = [];
     nodes.push(app.svg('rect', { x: middle - BOX / 2, y: place.input, width: BOX, height: BOX, rx: 6, class: 'box gap' }),
       words(middle, place.input + 23, '?', 'letter'), words(middle, place.input + BOX + 16, 'not read', 'small'));
     nodes.push(app.svg('rect', { x: middle - 34, y, width: 68, height: 30, rx: 6, class: 'box' }), words(middle, y + 19, 'joint', 'name'),
@@ -282,7 +287,8 @@ app.views.add((() => {
       else nodes.push(...drawColumn(place, one, index));
       if (one.gap || model().bidirectional || !one.ready) return;
       const middle = place.x(index) + place.block / 2, best = Run.likeliest(app.network.probabilities(app.network.logits(one.after)), app.run.vocabulary, LIKELIEST);
-      nodes.push(line(`M${middle} ${place.layers[model().num_layers - 1].top - 3}V${place.top + place.predicted + 6}`));
+      const last = model().num_layers - 1;
+      nodes.push(line(`M${middle} ${place.layers[last].top - sumAbove(last) - 3}V${place.top + place.predicted + 6}`));
       if (app.run.count > one.at + 1 || one.at + 1 >= app.characters.length) nodes.push(...predictions(place, index, one.at + 1, best));
     });
     const head = app.svg('marker', { id: 'head', viewBox: '0 0 8 8', refX: 6, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' },
@@ -304,9 +310,9 @@ app.views.add((() => {
     for (const one of drawing.hot) one.classList.toggle('chosen', one === node);
     if (!node) return;
     const one = drawing.place.shown[Number(node.dataset.column)];
-    const { title, lines, words: sentence } = equations.describe(node.piece, `“\u2068${shown(one.at)}\u2069”`);
+    const { title, lines, words: sentence } = equations.describe(node.piece, `“\u2068${shown(one.at)}\u2069”`, one.back);
     const half = model().bidirectional && !one.gap ? `, ${one.back ? 'backward' : 'forward'} half` : '';
-    parts.panel.replaceChildren(app.element('h3', {}, `${title}${half}`), ...lines.map(equations.formula), app.element('p', {}, sentence), ...numbers(node.piece, one));
+    parts.panel.replaceChildren(app.element('h3', {}, `${title}${half}`), ...lines.map(equations.formula), equations.sentence(sentence), ...numbers(node.piece, one));
   }
 
   function numbers({ kind, layer, gate }, one) {
@@ -355,9 +361,13 @@ app.views.add((() => {
     parts.stage.addEventListener('click', (event) => point(event, true));
     parts.stage.addEventListener('keydown', press);
     const step = (words_, by) => app.button(words_, () => app.select(app.selected + by));
+    if (model().bidirectional) {
+      section.append(app.element('p', { class: 'lead' }, 'This model reads from both ends. One half stops before the gap, the other behind it; the joint head '
+        + 'predicts the character in the gap, which neither half has read.'));
+    }
     section.append(app.element('div', { class: 'bar-of-controls' }, step('← Previous', -1), step('Next →', 1), parts.where = app.element('p', { class: 'choice' })),
       parts.stage, parts.panel, app.element('p', { class: 'hint' }, 'Point at a part, or tap it, for its equation. ← → select a character, ↑ ↓ another part.'));
-    chosen = { kind: states()[0], layer: model().num_layers - 1 };
+    chosen = model().bidirectional ? { kind: 'joint', layer: -1 } : { kind: 'h', layer: model().num_layers - 1 };
     new ResizeObserver(draw).observe(parts.stage);
     document.addEventListener('scheme', () => { if (!section.hidden) draw(); });
   }

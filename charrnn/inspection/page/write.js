@@ -73,7 +73,8 @@ app.views.add((() => {
   function frame(now) {
     if (!playing) return;
     const speed = Number(parts.speed.value), until = performance.now() + FRAME;
-    credit = Math.min(credit + ((now - last) / 1000) * speed, Math.max(1, speed / 10));
+    // a frame that came late is not made up for
+    credit = speed === Infinity ? Infinity : Math.min(credit + (Math.max(0, now - last) / 1000) * speed, Math.max(1, speed / 10));
     last = now;
     while (playing && performance.now() < until && (writer.pending.length > 0 || credit >= 1)) {
       if (writer.pending.length === 0) credit -= 1;
@@ -160,7 +161,7 @@ app.views.add((() => {
   // Controls
 
   function slider(label, attributes, value, digits) {
-    const box = app.element('input', { type: 'range', value, ...attributes }), out = app.element('output', {}, '');
+    const box = app.element('input', { type: 'range', ...attributes, value }), out = app.element('output', {}, '');
     const tell = () => { out.textContent = Number(box.value).toFixed(digits).replace('-', '−'); };
     box.addEventListener('input', tell);
     tell();
@@ -195,12 +196,18 @@ app.views.add((() => {
   }
 
   function colouring() {
-    const list = units.found(), choose = units.choice('Units most worth looking at',
+    const list = units.found().filter(({ direction }) => direction === 'forward'), choose = units.choice('Units most worth looking at',
       [['', 'Units most worth looking at …'], ...list.map((unit, index) => [index, `${unit.feature}: ${units.name(unit)}`])]);
     choose.addEventListener('change', () => {
       const unit = list[choose.value];
       if (unit) units.choose({ direction: 'forward', layer: unit.layer, state: unit.state, unit: unit.unit });
     });
+    const tell = () => {
+      const at = list.findIndex((unit) => units.same(unit, units.current));
+      choose.value = at < 0 ? '' : String(at);
+    };
+    units.listen(tell);
+    tell();
     return [app.element('h3', {}, 'Colour'), ...(list.length ? [choose] : []), units.picker(['forward'])];
   }
 
