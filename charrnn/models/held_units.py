@@ -1,5 +1,6 @@
-"""A network that writes while units of it are held at values, whatever they have read (Radford et al. 2017, "Learning to
-Generate Reviews and Discovering Sentiment"). Never imports torch. Shapes: B batch rows, T steps, H hidden, G gates."""
+"""A network that writes while units of it are held at values, whatever it has read (Radford et al. 2017, "Learning to
+Generate Reviews and Discovering Sentiment"). Never imports torch.
+Shapes: B batch rows, T steps, V vocabulary, F features, H hidden, G gates of a cell."""
 
 from __future__ import annotations
 

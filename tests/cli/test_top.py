@@ -20,8 +20,8 @@ TEXT = "the quick 鸟\tbrown\\ dog\nfive dozen jugs.\n"
 @pytest.fixture
 def mixed(runs: dict[str, Path], here: Path) -> str:
     shutil.copytree(runs["causal"], "mixed")
-    files = (folder / "best.safetensors" for folder in (runs["causal"], runs["ngram"], Path("mixed")))
-    write_mixture(*files)
+    network, counts, target = (folder / "best.safetensors" for folder in (runs["causal"], runs["ngram"], Path("mixed")))
+    write_mixture(network, counts, target)
     return "mixed"
 
 
