@@ -26,6 +26,7 @@ Fields = Mapping[str, Check]
 
 BOUNDARY_FORMAT = 3  # of a file that names the boundary of its documents
 MIXTURE_FORMAT = 4  # of a file with the counts and weights of a mixture
+HALF_FORMAT = 5  # of a file with weights in fp16, with or without a mixture
 SETTING = "model.mixture"  # stands beside config, in which earlier versions refuse what they do not know
 _MAX_TABLE = MAX_ORDER, 16  # rows and columns of weights
 MAX_COUNT = 2**53  # characters, steps, bytes: above, a float no longer holds every number
@@ -281,7 +282,10 @@ def _check_boundary(content: Mapping[str, Any], data: Mapping[str, Any], charact
 
 def _check_mixture(content: Mapping[str, Any], *, counted: bool) -> None:
     """Refuse a table of weights that is none, and a mixture in a file of another format."""
-    if (content.get("mixture") is not None) != (content["format"] >= MIXTURE_FORMAT):
+    if counted and content["format"] >= HALF_FORMAT:
+        raise Garbled("format")
+    mixed = content.get("mixture") is not None
+    if content["format"] < HALF_FORMAT and mixed != (content["format"] >= MIXTURE_FORMAT):
         raise Garbled("mixture")
     if content.get("mixture") is None:
         return

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from charrnn.checkpoints import header_check, mixture_parts, safetensors_file
-from charrnn.checkpoints.header_check import BOUNDARY_FORMAT
-from charrnn.checkpoints.safetensors_file import EXTRA, FORMAT, NGRAM, Contents, check_weights, damaged
+from charrnn.checkpoints.header_check import BOUNDARY_FORMAT, HALF_FORMAT, MIXTURE_FORMAT
+from charrnn.checkpoints.safetensors_file import EXTRA, NGRAM, Contents, check_weights, damaged
 from charrnn.config import loading
 from charrnn.config.schema import Config, resolved
 from charrnn.data.batches import Rows
@@ -23,6 +23,7 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 from charrnn.models import ngram
 from charrnn.models.architecture import Architecture, products
+from charrnn.models.interface import Floats
 from charrnn.scores import NATS_PER_BIT, Baselines, BaselineScores, Score
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Header:
     baselines: BaselineScores | None = None
     mixture: MixtureRecord | None = None
     mixture_size: tuple[int, int] = (0, 0)  # counts of its n-gram model in the file, and bytes of their tables
+    half: bool = False  # whether the weights are in fp16
 
     @property
     def parameters(self) -> int:
@@ -140,11 +142,21 @@ class Header:
         return self.history[-1] if self.history else None
 
 
+def network_alone(header: Header) -> Header:
+    """Return the header of a mixture's network as a model of its own, which `write` takes with the same weights."""
+    config = header.config.with_values(model={"mixture": "none"})
+    history = tuple(replace(record, mixture_nats=None) for record in header.history)
+    return replace(header, config=config, history=history, mixture=None, mixture_size=(0, 0))
+
+
 def write(
-    path: Path, header: Header, tensors: Mapping[str, Tensor], tables: Mapping[str, ngram.Integers] | None = None
+    path: Path,
+    header: Header,
+    tensors: Mapping[str, Tensor | Floats],
+    tables: Mapping[str, ngram.Integers] | None = None,
 ) -> None:
-    """Write a model file atomically, of a mixture with the tables of its n-gram model; only one tensor at a time is
-    copied, and only from a GPU or into one piece.
+    """Write a model file atomically, of a mixture with the tables of its n-gram model, from torch's tensors or NumPy's
+    arrays; only one at a time is copied, and only from a GPU or into one piece.
 
     Raises CharRNNError if it cannot be written.
     """
@@ -173,7 +185,9 @@ def _content(header: Header) -> dict[str, Any]:
     if config["model"].pop("mixture", "none") != "none":
         more[header_check.SETTING] = header.config.model.mixture
     if header.mixture is not None:
-        written, more["mixture"] = FORMAT, asdict(header.mixture)
+        written, more["mixture"] = MIXTURE_FORMAT, asdict(header.mixture)
+    if header.half:
+        written = HALF_FORMAT
     return {
         "format": written,
         **more,
@@ -207,6 +221,13 @@ def read(path: Path, *, training: bool = False) -> tuple[Header, dict[str, Tenso
     return _header(contents), {name: torch.from_numpy(array) for name, array in contents.arrays.items()}
 
 
+def read_arrays(path: Path, *, tables: bool = False) -> tuple[Header, Contents]:
+    """Read a header and the weights as NumPy arrays, with `tables` those of a mixture's n-gram model too; errors as in
+    `read_header`."""
+    contents = safetensors_file.read(path, arrays=True, tables=tables)
+    return _header(contents), contents
+
+
 def read_model(path: Path) -> tuple[Header, Network]:
     """Read a model in evaluation mode, on the CPU. Raises CharRNNError where header and tensors disagree."""
     header, tensors = read(path)
@@ -219,8 +240,7 @@ def read_mixture(path: Path, *, network_only: bool = False) -> tuple[Header, Net
 
     from charrnn.models.torch_mixture import TorchMixture
 
-    contents = safetensors_file.read(path, arrays=True, tables=not network_only)
-    header = _header(contents)
+    header, contents = read_arrays(path, tables=not network_only)
     network = build_model(path, header, {name: torch.from_numpy(contents.arrays[name]) for name in contents.weights})
     if header.mixture is None or network_only:
         return header, network
@@ -245,6 +265,7 @@ def _header(contents: Contents) -> Header:
         _baselines(content.get("baselines")),
         _mixture(content.get("mixture")),
         mixture_parts.size(contents),
+        contents.half,
     )
     _check_sizes(path, header)
     return header

@@ -230,6 +230,11 @@ def _runs_to_name() -> list[Path]:
     return []
 
 
+def model_name(path: Path) -> str:
+    """Return what to call a model file: its run, or its own name where that says more."""
+    return path.absolute().parent.name if path.name in {BEST, LAST} else path.stem
+
+
 def find_run(name: str | None) -> Run:
     """Return the run to resume. Raises CharRNNError where there is none."""
     if name is None:

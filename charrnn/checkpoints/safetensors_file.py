@@ -22,17 +22,18 @@ from charrnn.checkpoints import header_check
 from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
-FORMAT = header_check.MIXTURE_FORMAT  # other files are of one before, which earlier versions read
+FORMAT = header_check.HALF_FORMAT  # other files are of one before, which earlier versions read
 EXTRA = "training/"  # prefix of the tensors that only resuming needs
 TEACHER = EXTRA + "teacher/"  # prefix of the weights of the model that fine-tuning started from
 GRAMS = "grams/"  # prefix of an n-gram model's tables
 NGRAM = "ngram/"  # prefix of the tables of a mixture's n-gram model, before their own
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}  # types of weights
+_HALF: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2")}  # of those of a file of HALF_FORMAT
 _COUNTS: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}  # of tables
-TYPES = {**_FLOATS, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
+TYPES = {**_FLOATS, **_HALF, **_COUNTS, "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
 # of tensors to write, by torch's and NumPy's names, in the order in which the safetensors library writes them
-_NAMES = {"int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32", "uint16": "U16"}
-_NAMES |= {"uint8": "U8"}
+_NAMES = {"int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32", "float16": "F16"}
+_NAMES |= {"uint16": "U16", "uint8": "U8"}
 _MAX_HEADER = 100_000_000  # bytes
 _MAX_DIMENSIONS = 8
 _MAX_EXTRA = 8  # tensors that resuming needs, for each weight: moments, and the teacher's weights
@@ -59,6 +60,11 @@ class Contents:
     def tables(self) -> Shapes:
         """Return the shapes of the tables of a mixture's n-gram model, by their own names."""
         return {name.removeprefix(NGRAM): shape for name, shape in self.shapes.items() if name.startswith(NGRAM)}
+
+    @property
+    def half(self) -> bool:
+        """Say whether the weights are in fp16 in the file."""
+        return bool(self.content["format"] >= header_check.HALF_FORMAT)
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary."""
@@ -143,8 +149,9 @@ def _header(path: Path, file: BinaryIO) -> Contents:
         raise damaged(path, "its header is not JSON") from error
     if content is None:
         raise CharRNNError(f"{path} is a safetensors file but not a charrnn model. Name one that charrnn train made.")
-    shapes, locations = _tensors(path, tree, 8 + length, size)
     _check_format(path, content)
+    kinds = _HALF if content["format"] >= header_check.HALF_FORMAT else _FLOATS
+    shapes, locations = _tensors(path, tree, 8 + length, size, kinds)
     try:
         header_check.check(content)
     except header_check.Garbled as error:
@@ -175,7 +182,7 @@ def _check_format(path: Path, content: Any) -> None:
 
 
 def _arrays(contents: Contents, file: BinaryIO, shapes: Shapes) -> dict[str, npt.NDArray[Any]]:
-    """Read tensors, and check that weights are finite."""
+    """Read tensors, and check that weights are finite; those in fp16 become fp32, to compute with."""
     arrays = {}
     for name, shape in shapes.items():
         kind, offset = contents.locations[name]
@@ -184,7 +191,12 @@ def _arrays(contents: Contents, file: BinaryIO, shapes: Shapes) -> dict[str, npt
         array = np.fromfile(file, TYPES[kind], math.prod(shape))
         if array.size != math.prod(shape):
             raise damaged(contents.path, f"{name} is cut off")
-        if kind in _FLOATS and (name.startswith(TEACHER) or not name.startswith(EXTRA)) and not _finite(array):
+        array = array.astype(np.float32) if kind in _HALF else array
+        if (
+            kind in {**_FLOATS, **_HALF}
+            and (name.startswith(TEACHER) or not name.startswith(EXTRA))
+            and not _finite(array)
+        ):
             raise damaged(contents.path, f"{name} has values that are not finite")
         arrays[name] = array.reshape(shape)
     return arrays
@@ -233,8 +245,11 @@ def _foreign(path: Path) -> CharRNNError:
     )
 
 
-def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict[str, tuple[str, int]]]:
-    """Check that the tensors fill the file exactly, without gaps, so that every size is true.
+def _tensors(
+    path: Path, tree: Any, first: int, size: int, weights: Mapping[str, np.dtype[Any]]
+) -> tuple[Shapes, dict[str, tuple[str, int]]]:
+    """Check that the tensors fill the file exactly, without gaps, so that every size is true, and that weights are of
+    one of some types.
 
     Return their shapes, and their types and offsets in the file.
     """
@@ -243,7 +258,7 @@ def _tensors(path: Path, tree: Any, first: int, size: int) -> tuple[Shapes, dict
         for name, entry in tree.items():
             kind, shape = str(entry["dtype"]), tuple(int(side) for side in entry["shape"])
             begin, end = (int(offset) for offset in entry["data_offsets"])
-            types = TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith((GRAMS, NGRAM)) else _FLOATS
+            types = TYPES if name.startswith(EXTRA) else _COUNTS if name.startswith((GRAMS, NGRAM)) else weights
             if kind not in types:
                 raise damaged(path, f"{name} is of type {kind}")
             if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0:

@@ -18,6 +18,7 @@ import click
 
 from charrnn.cli.console import note
 from charrnn.cli.evaluate import evaluate
+from charrnn.cli.export import export
 from charrnn.cli.info import info
 from charrnn.cli.options import CONTEXT, spelled
 from charrnn.cli.sample import sample
@@ -163,5 +164,5 @@ def _open_closed_streams() -> None:
                 os.set_blocking(number, True)
 
 
-for _command in (train, sample, evaluate, info):
+for _command in (train, sample, evaluate, info, export):
     cli.add_command(_command)

@@ -56,6 +56,7 @@ def fields(path: Path, header: Header) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "config": loading.to_dict(header.config),
         "parameters": header.parameters,
+        "half": header.half,
         "mixture": _mixture(header),
         "characters_read": header.characters_read,
         "flops": header.flops,
@@ -100,8 +101,12 @@ def _rows(path: Path, header: Header) -> list[tuple[str, str]]:
     beginning = clipped(showable(characters), 56)  # on one line, at its spaces too
     rows = [
         ("file", f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"),
-        ("architecture", _architecture(header)),
-        ("parameters", f"{header.parameters:,} {'counts in its tables' if model.counted else 'weights'}"),
+        ("architecture", architecture(header)),
+        (
+            "parameters",
+            f"{header.parameters:,} {'counts in its tables' if model.counted else 'weights'}"
+            f"{' in fp16' if header.half else ''}",
+        ),
     ]
     if (mixture := _mixture(header)) is not None:
         weights = [each for row in mixture["weights"] for each in row]
@@ -176,7 +181,8 @@ def _mixture(header: Header) -> dict[str, Any] | None:
     return {**asdict(header.mixture), "counts": counts, "bytes": size}
 
 
-def _architecture(header: Header) -> str:
+def architecture(header: Header) -> str:
+    """Describe the network of a model, or what it is instead, on one line."""
     model = header.config.model
     if model.cell in model.ONLY_SETTINGS:
         return model.kind

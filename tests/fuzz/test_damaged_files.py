@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from charrnn.checkpoints import half
 from tests.mixture_files import write_mixture
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,13 +20,17 @@ FEW, MANY = 250, 20_000  # damaged files
 PER_PROCESS = 1_000
 
 
-def mixtures(folder: Path) -> list[Path]:
-    """Write mixtures of the networks and the n-gram model among the fixtures."""
+def made_of_fixtures(folder: Path) -> list[Path]:
+    """Write mixtures of the networks and the n-gram model among the fixtures, and two files in fp16."""
     made, counts = [], FIXTURES[0].parent.parent / "ngram" / "best.safetensors"
     for kind, name in (("lstm", "best"), ("lstm", "last"), ("bidirectional", "best"), ("hmm", "last")):
         made.append(folder / "mixtures" / kind / f"{name}.safetensors")
         made[-1].parent.mkdir(parents=True, exist_ok=True)
         write_mixture(counts.parent.parent / kind / made[-1].name, counts, made[-1])
+    for source in (made[0], counts.parent.parent / "bidirectional" / "best.safetensors"):
+        made.append(folder / "half" / source.parent.name / "best.safetensors")
+        made[-1].parent.mkdir(parents=True, exist_ok=True)
+        half.write(source, made[-1])
     return made
 
 
@@ -33,7 +38,13 @@ def read_damaged(folder: Path, seed: int, count: int) -> dict[str, int]:
     """Let another process read so many damaged files; return how often each outcome came. Fails where one broke."""
     for text in ("text.txt", "other.txt"):
         shutil.copy(FIXTURES[0].parent.parent / text, folder / text)
-    command = [sys.executable, "-m", "tests.fuzz.read_damaged", str(folder), *map(str, [*FIXTURES, *mixtures(folder)])]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz.read_damaged",
+        str(folder),
+        *map(str, [*FIXTURES, *made_of_fixtures(folder)]),
+    ]
     done = subprocess.run(
         [*command, "--seed", str(seed), "--count", str(count)],
         cwd=ROOT,

@@ -438,7 +438,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(safetensors.numpy.save({"x": np.zeros(3)})),
         "a safetensors file but not a charrnn model",
     ),
-    "newer": (record(lambda content: content | {"format": 5}), r"newer charrnn \(format 5;"),
+    "newer": (record(lambda content: content | {"format": 6}), r"newer charrnn \(format 6;"),
     "older, tied": (
         record(lambda content: json.loads(json.dumps(content | {"format": 1}).replace(*TIED))),
         "written by an older charrnn, whose tied weights",
