@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -115,9 +115,11 @@ class _HeldLayer(Layer):
         vars(self).update(vars(layer))  # the same weights, and what was computed of them
         self.units = units
 
-    def step(self, projected: Floats, state: cells.StepState) -> cells.StepState:
+    def step(
+        self, projected: Floats, state: cells.StepState, observe: Callable[..., object] | None = None
+    ) -> cells.StepState:
         """Take a step from a projected input in columns (G H, B)."""
-        new = super().step(projected, state)  # arrays of its own, which may be changed
+        new = super().step(projected, state, observe)  # arrays of its own, which may be changed
         for unit, value in self.units.items():
             held: Floats | float = value
             if new.cell is not None:

@@ -7,6 +7,7 @@ Shapes: B batch rows, T steps, N tokens, V vocabulary, E embedding, I inputs, H 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from charrnn.models.cells import softmax
 from charrnn.models.interface import WIDEST, BidirectionalHeads, Floats, LanguageModel, Tokens
 
 Weights = Mapping[str, Floats]
+# called with a layer, a step, its projected input x and state r (B, G H) as in `cells.advance`, and the state after it
+Observe = Callable[[int, int, Floats, "Floats | None", cells.StepState], object]
 
 
 def _spurious_flags_ignored() -> np.errstate:
@@ -81,8 +84,10 @@ class Layer:
         projected += self.bias
         return projected
 
-    def step(self, projected: Floats, state: cells.StepState) -> cells.StepState:
-        """Take a step from a projected input in columns (G H, B)."""
+    def step(
+        self, projected: Floats, state: cells.StepState, observe: Callable[..., object] | None = None
+    ) -> cells.StepState:
+        """Take a step from a projected input in columns (G H, B); see `Observe`, here without layer and step."""
         if self.skip_weight is not None:
             assert state.past is not None
             projected = projected + self.skip_weight @ state.past[:, 0].T
@@ -91,8 +96,11 @@ class Layer:
             if self.inner_bias is not None:
                 recurrent += self.inner_bias
             recurrent = recurrent.T
-        of = self.architecture
-        return cells.advance(of.cell, projected.T, recurrent, state, activation=of.activation, leak=of.leak)
+        of, x = self.architecture, projected.T
+        after = cells.advance(of.cell, x, recurrent, state, activation=of.activation, leak=of.leak)
+        if observe is not None:
+            observe(x, recurrent, after)
+        return after
 
 
 class Embedding:
@@ -158,12 +166,12 @@ class Stack:
         past = None if of.time_skip is None else np.zeros((batch_size, of.time_skip, of.hidden_size), dtype)
         return State((cells.StepState(zeros, cell, past),) * of.num_layers)
 
-    def read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+    def read(self, tokens: Tokens, state: State, observe: Observe | None = None) -> tuple[Floats, State]:
         """Read tokens (B, T), 0 to V; return the features (B, T, F) after each, and the state after the last."""
         with _spurious_flags_ignored():
-            return self._read(tokens, state)
+            return self._read(tokens, state, observe)
 
-    def _read(self, tokens: Tokens, state: State) -> tuple[Floats, State]:
+    def _read(self, tokens: Tokens, state: State, observe: Observe | None = None) -> tuple[Floats, State]:
         of = self.architecture
         batch, steps = tokens.shape
         ordered = tokens.T.ravel()  # (T B): the first tokens of all rows, then the second ones ...
@@ -177,8 +185,9 @@ class Stack:
                 assert x is not None
                 projected = layer.project(x)
             outputs = []
-            for step in range(0, steps * batch, batch):
-                layer_state = layer.step(projected[:, step : step + batch], layer_state)
+            for step in range(steps):
+                seen = None if observe is None else partial(observe, index, step)
+                layer_state = layer.step(projected[:, step * batch : (step + 1) * batch], layer_state, seen)
                 outputs.append(layer_state.hidden.T)
             after.append(layer_state)
             y = outputs[0] if steps == 1 else np.concatenate(outputs, 1)  # (H, T B)
