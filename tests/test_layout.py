@@ -213,6 +213,7 @@ WRITING: dict[str, tuple[str, list[str], str]] = {
     "samples as JSON": ("causal", ["sample", "-n", "9", "--json", "--top-k", "3", "--until", "q"], ""),
     "a sample of each line": ("causal", ["sample", "-n", "9", "--each-line"], LINES),
     "a sample of a bidirectional model": ("bidirectional", ["sample", "-n", "9", "--device", "cpu"], ""),
+    "a sample under a held unit": ("causal", ["sample", "-n", "9", "--hold", "0:1=2"], ""),
     "a sample without repeats": ("causal", ["sample", "-n", "9", "--no-repeat", "3"], ""),
     "a beam": ("causal", ["sample", "-n", "9", "--beam", "3"], ""),
     "an infill by a causal model": ("causal", ["sample", "--infill", "th_ quick __x"], ""),

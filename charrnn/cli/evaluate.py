@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
 from charrnn.cli import ensemble
-from charrnn.cli.console import bar, escaped, note, put, put_line, put_page, stdin, width
+from charrnn.cli.console import bar, note, put, put_page, stdin, width
 from charrnn.cli.dynamic_options import dynamic_evaluator
+from charrnn.cli.evaluate_parts import Rows, put_characters, put_parts
 from charrnn.cli.open_model import check_trainable, find_model, held_out, language_model, open_model
 from charrnn.cli.options import (
     CONTEXT,
     Command,
+    check_at_least,
     check_rate,
     check_together,
     complete_files,
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from charrnn.data.vocabulary import Vocabulary
     from charrnn.evaluation.baselines import BaselineScorer
     from charrnn.evaluation.dynamic import DynamicEvaluator
-    from charrnn.evaluation.short_texts import Characters
     from charrnn.models.interface import LanguageModel
 
 _SHORT = 50_000  # characters that are scored line by line sooner than torch is loaded
@@ -59,6 +60,7 @@ _NEEDS = (
     *ensemble.RULES,
     ("dynamic_rate", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
     ("dynamic_decay", "dynamic", "--dynamic-rate and --dynamic-decay belong to --dynamic; add it."),
+    ("top", "per_char", "--top N lists what was likeliest beside each character of --per-char; add it."),
     ("encoding_errors", "texts", "--encoding-errors is about TEXT; name one, or leave it out."),
     ("encoding", "texts", "--encoding is that of TEXT; name one, or leave it out."),
 )
@@ -82,6 +84,7 @@ class EvaluateOptions(NamedTuple):
     dynamic_rate: float | None
     dynamic_decay: float | None
     baselines: bool | None
+    top: int | None
     as_json: bool
     encoding: str | None
     encoding_errors: Errors | None
@@ -112,6 +115,9 @@ class EvaluateOptions(NamedTuple):
 )
 @option("Output", "--per-line", "TSV: bits/char, bits, characters, line; each line scored alone.", is_flag=True)
 @option("Output", "--per-char", "TSV: character, bits, rank of the right answer.", is_flag=True)
+@option(
+    "Output", "--top", "Add the N likeliest characters to --per-char, each with its probability.", type=int, metavar="N"
+)
 @option("Output", "--per-document", "TSV: bits/char, bits, characters, document; each one scored alone.", is_flag=True)
 @option(
     "Output",
@@ -191,6 +197,7 @@ def _check(chosen: EvaluateOptions) -> None:
         ensemble.check(chosen.models, chosen.weights)
     if chosen.texts.count("-") > 1:
         raise MisuseError("Standard input (-) is named twice; it can be read once.")
+    check_at_least(1, top=chosen.top)
     check_rate("--dynamic-rate", chosen.dynamic_rate)
     if chosen.dynamic_decay is not None and not 0 <= chosen.dynamic_decay <= 1:
         raise MisuseError(f"--dynamic-decay is {chosen.dynamic_decay:g}; it must be between 0 and 1.")
@@ -205,6 +212,12 @@ def _check_documents(models: list[tuple[str | None, Path]]) -> None:
         inference.documents(path).check(request, "Use --per-line.", name or str(path.parent))
 
 
+def _rows(chosen: EvaluateOptions, model: str | Path, text: str) -> Rows:
+    """Return what prints the scores of a text's parts."""
+    several = len(chosen.models) > 1 and not chosen.ensemble
+    return Rows(str(model), text, several=several, as_json=chosen.as_json)
+
+
 def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, Path]], sources: list[Source]) -> None:
     """Print the score of every line or document without loading torch."""
     from charrnn.data.documents import join_files
@@ -214,13 +227,14 @@ def _score_short_texts(chosen: EvaluateOptions, models: list[tuple[str | None, P
         for source, content in sources:
             assert isinstance(content, str)
             content = join_files(content, "\n" if chosen.per_line else vocabulary.boundary)
-            _put_parts(chosen, _Rows(chosen, name, path, source), model, vocabulary, content)
+            rows = _rows(chosen, name or path.parent, source)
+            put_parts(rows, model, vocabulary, content, documents=chosen.per_document)
 
 
 def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[Source]) -> Iterator[dict[str, Any]]:
     """Score all texts with one model; yields the rows of a table, and prints every other output."""
     from charrnn.data.documents import join_files
-    from charrnn.evaluation import baselines
+    from charrnn.evaluation import baselines, scoring
     from charrnn.models import torch_model
 
     header, model = open_model(path, chosen.device, chosen.network)
@@ -235,15 +249,20 @@ def _score(chosen: EvaluateOptions, name: str | None, path: Path, sources: list[
     mixtures = {} if chosen.network else {label: header}
     for source, given in sources or [held_out(header, path, mixtures)]:
         given = join_files(given, boundary) if isinstance(given, str) else given
-        rows = _Rows(chosen, name, path, source)
+        rows = _rows(chosen, label, source)
         if chosen.per_line or chosen.per_document:
             content = given if isinstance(given, str) else given.text
-            _put_parts(chosen, rows, torch_model.language_model(model), header.vocabulary, content)
+            reader = torch_model.language_model(model)
+            put_parts(rows, reader, header.vocabulary, content, documents=chosen.per_document)
             continue
         tokens = header.vocabulary.encode(given) if isinstance(given, str) else given.tokens
         if chosen.per_char:
             content = given if isinstance(given, str) else given.text
-            _put_characters(rows, _characters(model, header.vocabulary, tokens, evaluator), content)
+            if evaluator is None:
+                blocks = scoring.characters(model, header.vocabulary, tokens, top=chosen.top)
+            else:
+                blocks = evaluator.characters(tokens, top=chosen.top)
+            put_characters(rows, blocks, header.vocabulary, content)
             continue
         row = _row(label, source, header, model, tokens, chosen.exact, evaluator)
         yield _put_row(chosen, row, scorer, tokens, given)
@@ -273,12 +292,12 @@ def _score_ensemble(chosen: EvaluateOptions, paths: list[Path], sources: list[So
     mixtures = {} if chosen.network else dict(zip(chosen.models, headers, strict=True))
     for source, given in sources or [held_out(headers[0], paths[0], mixtures)]:
         given = join_files(given, "\n" if chosen.per_line else vocabulary.boundary) if isinstance(given, str) else given
-        rows, content = _Rows(chosen, label, paths[0], source), given if isinstance(given, str) else given.text
+        rows, content = _rows(chosen, label, source), given if isinstance(given, str) else given.text
         tokens = vocabulary.encode(content)
         if chosen.per_line or chosen.per_document:
-            _put_parts(chosen, rows, model, vocabulary, content)
+            put_parts(rows, model, vocabulary, content, documents=chosen.per_document)
         elif chosen.per_char:
-            _put_characters(rows, characters(model, vocabulary, tokens), content)
+            put_characters(rows, characters(model, vocabulary, tokens, top=chosen.top), vocabulary, content)
         else:
             with bar(len(tokens)) as shown:
                 blocks = characters(model, vocabulary, tokens, shown.update)
@@ -335,57 +354,3 @@ def _row(
         **score.fields,
         **(cloze.fields(sides.backward, sides.cloze) if sides else {}),
     }
-
-
-class _Rows:
-    """Print the scores of a text's parts by one model: as TSV, with a column for the model if there are several, or as
-    JSON, which needs no escapes."""
-
-    def __init__(self, chosen: EvaluateOptions, name: str | None, path: Path, source: str) -> None:
-        self.as_json, self.names = chosen.as_json, {"model": str(name or path.parent), "text": source}
-        several = len(chosen.models) > 1 and not chosen.ensemble
-        self.first = [escaped(self.names["model"])] if several else []
-
-    def put(self, cells: Sequence[str], fields: dict[str, Any]) -> None:
-        """Print one row, by its cells or as an object."""
-        row = to_json(self.names | fields) if self.as_json else "\t".join([*self.first, *cells])
-        put_line(row)
-
-
-def _put_parts(
-    chosen: EvaluateOptions, rows: _Rows, model: LanguageModel, vocabulary: Vocabulary, content: str
-) -> None:
-    """Print the score of each line or document of a text, scored alone."""
-    from charrnn.data.documents import split_documents
-    from charrnn.evaluation import short_texts
-
-    kind, end = ("document", vocabulary.boundary) if chosen.per_document else ("line", "\n")
-    found = list(split_documents(content, end))
-    for part, score in zip(found, short_texts.score(model, vocabulary, found, end=end), strict=True):
-        cells = (f"{score.bits_per_character:.4f}", f"{score.bits:.4f}", f"{score.characters}", escaped(part))
-        rows.put(cells, {kind: part, **score.fields})
-
-
-def _characters(
-    model: Any,
-    vocabulary: Vocabulary,
-    tokens: Tokens,
-    evaluator: DynamicEvaluator | None,
-) -> Iterator[Characters]:
-    from charrnn.evaluation import scoring
-
-    return scoring.characters(model, vocabulary, tokens) if evaluator is None else evaluator.characters(tokens)
-
-
-def _put_characters(rows: _Rows, blocks: Iterable[Characters], content: str) -> None:
-    """Print the bits of each character of a text, and the rank that the model gave it."""
-    from charrnn.models.likelihood import check_finite
-    from charrnn.scores import NATS_PER_BIT
-
-    characters = iter(content)
-    for block in blocks:
-        check_finite(block.nats)
-        for nats, rank in zip(block.nats.tolist(), block.ranks.tolist(), strict=True):
-            character, bits = next(characters), nats / NATS_PER_BIT
-            cells = escaped(character), f"{bits:.4f}", f"{rank}"
-            rows.put(cells, {"character": character, "nats": nats, "bits": bits, "rank": rank})

@@ -29,7 +29,7 @@ from charrnn.cli.options import (
     network_option,
     option,
 )
-from charrnn.cli.sample_options import SampleOptions, check, filters, pattern, with_escapes
+from charrnn.cli.sample_options import SampleOptions, check, filters, holds, pattern, with_escapes
 
 if TYPE_CHECKING:
     from charrnn.data.spool import Codes
@@ -110,6 +110,13 @@ if TYPE_CHECKING:
 @option("Constraints", "--until", "Stop before TEXT would appear; may be repeated.", multiple=True, metavar="TEXT")
 @option("Constraints", "--keep-until", "Stop after the TEXT of --until instead.", is_flag=True)
 @option("Constraints", "--pattern", "The whole continuation matches this regular expression.", metavar="REGEX")
+@option(
+    "Constraints",
+    "--hold",
+    "Write while a unit, the cell state of an LSTM or else h, is held at VALUE; may be repeated.",
+    multiple=True,
+    metavar="LAYER:UNIT=VALUE",
+)
 @option("Constraints", "--no-copy", "Never output N characters in a row of the training text.", type=int, metavar="N")
 @option("Constraints", "--no-repeat", "Never output the same N-character sequence twice.", type=int, metavar="N")
 @option("Output", "--no-prime", "Print the continuation alone.", is_flag=True)
@@ -130,6 +137,7 @@ def sample(**given: Any) -> None:
       charrnn sample --beam 20 --prime 我爱 --until $'\\n'
       charrnn sample --ensemble -m poems -m poems-2
       charrnn sample --adapt letters.txt --prime "Dear "
+      charrnn sample --hold 0:12=1 --prime "She said: "
     """
     chosen = SampleOptions(**given)
     device = "cpu" if chosen.device == "auto" else chosen.device
@@ -152,6 +160,8 @@ def sample(**given: Any) -> None:
     document, length = whole_document(path, chosen.wants_document, chosen.length, **how)
     chosen = chosen._replace(document=document, length=chosen.length if chosen.fills else length).with_texts(piped)
     # before a text is adapted to, which takes long
+    if chosen.hold and chosen.adapt is not None:
+        _held(chosen, language_model(path, device, network_only=True)[0])
     learned = None if chosen.no_copy is None else training_codes(paths, needed=True)
     model: LanguageModel
     if chosen.ensemble:
@@ -164,12 +174,22 @@ def sample(**given: Any) -> None:
         encoding, errors = chosen.encoding or "utf-8", chosen.encoding_errors or "strict"
         how_to_read = (chosen.adapt, encoding, chosen.adapt_rate, errors)
         model, vocabulary = adapted_model(path, device, *how_to_read, network_only=alone)
+    model = _held(chosen, model)
     if chosen.fills:
         _fill(chosen, model, vocabulary)
     elif chosen.beam is not None:
         _search(chosen, chosen.beam, model, vocabulary, paths)
     else:
         _draw(chosen, model, vocabulary, paths, learned)
+
+
+def _held(chosen: SampleOptions, model: LanguageModel) -> LanguageModel:
+    """Return the model with the units of --hold held."""
+    if not chosen.hold:
+        return model
+    from charrnn.models import held_units
+
+    return held_units.hold(model, holds(chosen), "--hold")
 
 
 def _fill(chosen: SampleOptions, model: LanguageModel, vocabulary: Vocabulary) -> None:

@@ -11,6 +11,7 @@ from charrnn.errors import MisuseError
 
 if TYPE_CHECKING:
     from charrnn.data.decoding import Errors
+    from charrnn.models.held_units import Hold
 
 _FILTERS = "temperature top_k top_p min_p"
 _DRAWING = f"{_FILTERS} greedy seed no_copy no_repeat"
@@ -25,6 +26,9 @@ _EXCLUDES = (
     ("beam", _DRAWING, "--beam looks for the likeliest and draws nothing"),
     ("network", "mixture", "--network leaves the counts out"),
     ("mixture", "infill suffix beam", "--mixture draws with counts, which searches use anyway"),
+    ("infill", "hold", "--infill fills gaps, and a unit is held while a text is written on"),
+    ("suffix", "hold", "--suffix ends the text, and a unit is held while a text is written on"),
+    ("ensemble", "hold", "--hold is about the units of one network"),
     ("ensemble", "adapt", "--adapt changes the weights of one network"),
     ("each_line", "prime until keep_until", "--each-line takes primes from stdin and stops at the newline"),
 )
@@ -63,6 +67,7 @@ class SampleOptions(NamedTuple):
     until: tuple[str, ...]
     keep_until: bool
     pattern: str | None
+    hold: tuple[str, ...]
     no_copy: int | None
     no_repeat: int | None
     report: bool
@@ -128,7 +133,8 @@ def check(chosen: SampleOptions) -> None:
     check_at_least(1, num=chosen.num, length=chosen.length, beam=chosen.beam)
     check_at_least(2, no_copy=chosen.no_copy, no_repeat=chosen.no_repeat)
     check_rate("--adapt-rate", chosen.adapt_rate)
-    given = {**chosen._asdict(), "prime": chosen.prime or None, "until": chosen.until or None}
+    none_given = {name: getattr(chosen, name) or None for name in ("prime", "until", "hold")}
+    given = {**chosen._asdict(), **none_given}
     check_together(given, _EXCLUDES, _NEEDS)
     if "" in chosen.until:
         raise MisuseError("--until is empty; name the text to stop before, or leave it out.")
@@ -144,6 +150,9 @@ def check(chosen: SampleOptions) -> None:
     if chosen.draws:
         filters(chosen)
     pattern(chosen)  # finds a wrong one before a model is loaded
+    if chosen.hold and chosen.device not in {"auto", "cpu"}:
+        raise MisuseError(f"--hold writes on the CPU, and --device is {chosen.device}; leave one of them out.")
+    holds(chosen)
     if chosen.adapt is not None:
         from charrnn.data.text_files import TextReader
 
@@ -177,6 +186,15 @@ def filters(chosen: SampleOptions) -> Any:
         min_p=MIN_P if chosen.min_p is None else chosen.min_p,
         greedy=chosen.greedy,
     )
+
+
+def holds(chosen: SampleOptions) -> list[Hold]:
+    """Return the units that are held. Raises MisuseError for what names none."""
+    if not chosen.hold:
+        return []
+    from charrnn.models import held_units
+
+    return held_units.parse("--hold", chosen.hold)
 
 
 def pattern(chosen: SampleOptions) -> Any:

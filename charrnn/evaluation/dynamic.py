@@ -26,6 +26,7 @@ from charrnn.evaluation.window_scorer import ranks
 from charrnn.generation.filters import Filters
 from charrnn.generation.sampling import Sampler
 from charrnn.messages import Progress, no_progress
+from charrnn.models import likelihood
 from charrnn.models.bidirectional import LOOKAHEAD
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import start_state
@@ -92,8 +93,11 @@ class DynamicEvaluator:
             score += block.score
         return score
 
-    def characters(self, tokens: Tokens, progress: Progress = no_progress) -> Iterator[Characters]:
-        """Score N tokens character by character; yield one segment at a time, in order."""
+    def characters(
+        self, tokens: Tokens, progress: Progress = no_progress, *, top: int | None = None
+    ) -> Iterator[Characters]:
+        """Score N tokens character by character; yield one segment at a time, in order, with the `top` likeliest
+        characters."""
         model, vocabulary = copy.deepcopy(self.model), self.vocabulary
         updater = _Updater(model, self.rms, self.rule)
         state, device = start_state(model, vocabulary.boundary_tokens), model.embedding.device
@@ -104,19 +108,24 @@ class DynamicEvaluator:
             losses = target_nats(logits, targets, vocabulary.known_nats, vocabulary.escape_nats)
             if not bool((losses < _DIVERGED_NATS).all()):
                 raise _diverged(first, self.rule, "--dynamic-rate")
-            yield self._scored(tokens, first, losses.detach()[0], logits.detach()[0], targets[0])
+            yield self._scored(tokens, first, losses.detach()[0], logits.detach()[0], targets[0], top)
             updater.update(losses.mean())
             state = state.detach()
             progress(targets.shape[1])
 
-    def _scored(self, tokens: Tokens, first: int, nats: Tensor, logits: Tensor, targets: Tensor) -> Characters:
+    def _scored(
+        self, tokens: Tokens, first: int, nats: Tensor, logits: Tensor, targets: Tensor, top: int | None
+    ) -> Characters:
         """Return what is scored of the characters (T) from `first`, from the model's nats (T) and logits (T, V)."""
-        if self.mixture is None:
-            return Characters(nats.cpu().double().numpy(), ranks(logits, targets).cpu().numpy())
-        boundary = self.vocabulary.boundary_tokens
-        contexts = self.mixture.contexts(tokens, boundary, np.array([first]), len(targets))
-        mixed = self.mixture.nats(self.vocabulary, nats, targets.cpu().numpy(), contexts)
-        return Characters(mixed.numpy(), ranks(self.mixture.distribution(logits, contexts), targets).cpu().numpy())
+        if self.mixture is not None:
+            boundary = self.vocabulary.boundary_tokens
+            contexts = self.mixture.contexts(tokens, boundary, np.array([first]), len(targets))
+            nats = self.mixture.nats(self.vocabulary, nats, targets.cpu().numpy(), contexts)
+            # in double precision, or close probabilities would share a logarithm, and a rank
+            logits = self.mixture.distribution(logits, contexts).cpu().double().log()
+            targets = targets.cpu()
+        best = likelihood.likeliest(self.vocabulary, logits.cpu().numpy(), top) if top else None
+        return Characters(nats.cpu().double().numpy(), ranks(logits, targets).cpu().numpy(), best)
 
     def tune(
         self, tokens: Tokens, progress: Progress = no_progress

@@ -122,14 +122,18 @@ def characters(
     vocabulary: Vocabulary,
     tokens: npt.NDArray[np.unsignedinteger],
     progress: Progress = no_progress,
+    *,
+    top: int | None = None,
 ) -> Iterator[Characters]:
-    """Score N tokens character by character in a single pass; yield blocks of them, in order."""
+    """Score N tokens character by character in a single pass; yield blocks of them, in order, with the `top` likeliest
+    characters."""
     for (targets,), (logits,) in short_texts.windows(model, vocabulary, [tokens]):
         nats = likelihood.target_nats(vocabulary, logits, targets)
         likelihood.check_finite(nats)
         escaped = targets == vocabulary.escape
         own = logits[np.arange(len(targets)), np.where(escaped, 0, targets)]
-        yield Characters(nats, np.where(escaped, len(vocabulary) + 1, (logits > own[:, None]).sum(-1) + 1))
+        ranks = np.where(escaped, len(vocabulary) + 1, (logits > own[:, None]).sum(-1) + 1)
+        yield Characters(nats, ranks, likelihood.likeliest(vocabulary, logits, top) if top else None)
         progress(len(targets))
 
 

@@ -37,11 +37,15 @@ class MixtureScorer(WindowScorer):
         nats, correct = zip(*(self._score_block(*block) for block in blocks), strict=True)
         return torch.cat(nats).view(targets.shape), torch.cat(correct).view(targets.shape)
 
-    def ranked(self, positions: Positions, features: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the nats (R) and ranks (R) of targets (K, T) at consecutive positions (K, T), in order."""
+    def ranked(
+        self, positions: Positions, features: Tensor, targets: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the nats (R) and ranks (R) of targets (K, T) at consecutive positions (K, T), and the logits (R, V) of
+        the mixture, in order."""
         for logits, wanted, contexts in self._blocks(positions, features, targets):
             nats = self.mixture.nats(self.vocabulary, self.nats(logits, wanted), wanted.cpu().numpy(), contexts)
-            yield nats, ranks(self.mixture.distribution(logits, contexts), wanted)
+            p = self.mixture.distribution(logits, contexts)
+            yield nats, ranks(p, wanted), p.log()
 
     def _blocks(
         self, positions: Positions, features: Tensor, targets: Tensor, bf16: bool = False

@@ -82,21 +82,30 @@ def evaluate(
 
 @torch.inference_mode()
 def characters(
-    model: Causal | Ngram | TorchMixture, vocabulary: Vocabulary, tokens: Tokens, progress: Progress = no_progress
+    model: Causal | Ngram | TorchMixture,
+    vocabulary: Vocabulary,
+    tokens: Tokens,
+    progress: Progress = no_progress,
+    *,
+    top: int | None = None,
 ) -> Iterator[Characters]:
-    """Score N tokens character by character in a single pass; yield blocks of them, in order."""
+    """Score N tokens character by character in a single pass; yield blocks of them, in order, with the `top` likeliest
+    characters."""
     if isinstance(model, Ngram):
         for predicted, given in model.predicted(vocabulary, tokens):
             found = ranks(torch.from_numpy(predicted), torch.from_numpy(given)).numpy()
-            yield Characters(likelihood.target_nats(vocabulary, predicted, given), found)
+            best = likelihood.likeliest(vocabulary, predicted, top) if top else None
+            yield Characters(likelihood.target_nats(vocabulary, predicted, given), found, best)
+            progress(len(given))
         return
     scorer = _window_scorer(model, vocabulary, tokens, vocabulary.boundary_tokens, progress)
     state = scorer.start()
     for first in range(0, len(tokens), WINDOW):
         positions = np.arange(first, min(first + WINDOW, len(tokens)))[None]
         features, targets, state = scorer.read(positions, state)
-        for nats, ranked in scorer.ranked(positions, features, targets):
-            yield Characters(nats.cpu().double().numpy(), ranked.cpu().numpy())
+        for nats, ranked, logits in scorer.ranked(positions, features, targets):
+            best = likelihood.likeliest(vocabulary, logits.cpu().numpy(), top) if top else None
+            yield Characters(nats.cpu().double().numpy(), ranked.cpu().numpy(), best)
 
 
 def _window_scorer(

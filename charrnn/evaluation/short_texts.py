@@ -24,11 +24,12 @@ Tokens = npt.NDArray[np.unsignedinteger]
 
 @dataclass(frozen=True)
 class Characters:
-    """The negative log-likelihoods `nats` (N) of characters, and their `ranks` (N), 1 the most likely, V + 1 an
-    escape."""
+    """The negative log-likelihoods `nats` (N) of characters, their `ranks` (N), 1 the most likely, V + 1 an escape, and
+    what was likeliest in their places, where that was asked for."""
 
     nats: npt.NDArray[np.float64]
     ranks: npt.NDArray[np.int64]
+    likeliest: likelihood.Likeliest | None = None
 
     @property
     def score(self) -> Score:

@@ -92,10 +92,11 @@ class WindowScorer:
 
     def ranked(
         self, positions: npt.NDArray[np.int64], features: Tensor, targets: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the nats (R) and ranks (R) of targets (K, T) at consecutive positions (K, T), in order."""
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the nats (R) and ranks (R) of targets (K, T) at consecutive positions (K, T), and the logits (R, V)
+        that predict them, in order."""
         for logits, wanted in self.logit_blocks(features, targets):
-            yield self.nats(logits, wanted), ranks(logits, wanted)
+            yield self.nats(logits, wanted), ranks(logits, wanted), logits
 
     def read_and_score(
         self, positions: npt.NDArray[np.int64], state: State, bf16: bool = False

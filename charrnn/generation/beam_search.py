@@ -186,8 +186,11 @@ def _start(model: LanguageModel, vocabulary: Vocabulary, prime: str, *, most_new
     Before a document, newlines are read while they are the likeliest, and a further one is excluded.
     """
     start = vocabulary.encode(vocabulary.boundary + prime).astype(np.int64)
-    features, state = read(model, start, model.initial_state(1))
-    nats = likelihood.all_nats(vocabulary, model.logits(features))
+    state = model.initial_state(1)
+    if len(start) > 1:
+        _, state = read(model, start[:-1], state)
+    logits, state = model.step(start[None, -1:], state)
+    nats = likelihood.all_nats(vocabulary, logits)
     if not most_newlines or not (vocabulary.boundary + prime).endswith(vocabulary.boundary):
         return nats, state
     newline = vocabulary.encode("\n").astype(np.int64)

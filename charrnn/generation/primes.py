@@ -62,7 +62,7 @@ def _read(model: LanguageModel, texts: Sequence[npt.NDArray[np.unsignedinteger]]
         window = max(1, min(_WINDOW, _MAX_NUMBERS // (len(running) * model.gates)))
         for first in range(start, end, window):
             block = np.stack([texts[row][first : min(first + window, end)] for row in running])
-            _, state = model.step(block.astype(np.int64), state)
+            _, state = model.read(block.astype(np.int64), state)
         count = int((lengths == end).sum())
         finished.append(state.select(np.arange(count)))
         if count < len(running):

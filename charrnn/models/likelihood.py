@@ -4,7 +4,7 @@ Shapes: V vocabulary."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,19 @@ from charrnn.data.vocabulary import Vocabulary
 from charrnn.errors import CharRNNError
 
 _NUMBERS = 1 << 18  # logits at a time: as many as fit into a cache
+
+
+class Likeliest(NamedTuple):
+    """The K likeliest characters at each of N positions, the likeliest first: their `tokens` (N, K) and
+    `probabilities` (N, K)."""
+
+    tokens: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+    def named(self, vocabulary: Vocabulary) -> list[list[tuple[str, float]]]:
+        """Return the characters and probabilities of each position."""
+        rows = zip(self.tokens.tolist(), self.probabilities.tolist(), strict=True)
+        return [[(vocabulary.characters[token], p) for token, p in zip(*row, strict=True)] for row in rows]
 
 
 def check_finite(values: float | npt.NDArray[np.floating[Any]]) -> None:
@@ -49,3 +62,18 @@ def target_nats(
         nats[first : first + rows] = np.log(np.exp(below, out=below).sum(-1, dtype=np.float64)) - target
     nats = nats.reshape(targets.shape) + vocabulary.known_nats
     return np.asarray(np.where(targets == vocabulary.escape, vocabulary.escape_nats, nats))
+
+
+def likeliest(vocabulary: Vocabulary, logits: npt.NDArray[np.floating[Any]], count: int) -> Likeliest:
+    """Find the `count` likeliest characters from logits (N, V), or all V where these are fewer; of equally likely ones
+    those with the lower tokens, which are the more frequent."""
+    count = min(count, logits.shape[-1])
+    last = np.partition(logits, -count, -1)[:, -count, None]  # (N, 1), the least of those that are wanted
+    above, equal = logits > last, logits == last
+    wanted = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdims=True)))
+    tokens = np.nonzero(wanted)[1].reshape(-1, count)
+    order = np.argsort(-np.take_along_axis(logits, tokens, -1), -1, kind="stable")
+    tokens = np.take_along_axis(tokens, order, -1)
+    below: npt.NDArray[np.float64] = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    odds = np.exp(np.take_along_axis(below, tokens, -1) - vocabulary.known_nats)
+    return Likeliest(tokens, odds / np.exp(below).sum(-1, keepdims=True))

@@ -54,7 +54,7 @@ def _step_state(function: Callable[[list[Floats]], Floats], *states: cells.StepS
     )
 
 
-class _Layer:
+class Layer:
     """One layer's weights, W_ih (G H, I), W_hh and U of a time skip (G H, H), and its step.
 
     Both biases are added to the projected input, once for all steps; but those of a GRU's candidate stay apart, since
@@ -125,7 +125,7 @@ class Embedding:
 class _Table:
     """The first layer's projected input of every token (V + 1, G H), each row computed when first needed."""
 
-    def __init__(self, embedding: Embedding, layer: _Layer) -> None:
+    def __init__(self, embedding: Embedding, layer: Layer) -> None:
         self.embedding, self.layer = embedding, layer
         self.rows = np.empty((embedding.size + 1, len(layer.bias)), dtype=layer.bias.dtype)
         self.missing = np.ones(embedding.size + 1, dtype=bool)
@@ -151,7 +151,7 @@ class Stack:
     def __init__(self, architecture: Architecture, weights: Weights, prefix: str, embedding: Embedding) -> None:
         self.architecture, self.embedding = architecture, embedding
         self.layers = [
-            _Layer(architecture, weights, f"{prefix}layers.{index}.", f"{prefix}norms.{index}.")
+            Layer(architecture, weights, f"{prefix}layers.{index}.", f"{prefix}norms.{index}.")
             for index in range(architecture.num_layers)
         ]
         bridge = f"{prefix}bridge."
