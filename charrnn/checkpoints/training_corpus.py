@@ -19,12 +19,12 @@ MAX_BYTES_A_CHARACTER = 16  # of any encoding, marks and carriage returns includ
 _INSTEAD = "Name a text to score instead: charrnn evaluate TEXT"
 
 
-def held_out(header: Header, path: Path, *, say: Say = silent) -> tuple[str, Split]:
+def held_out(header: Header, path: Path, *, say: Say = silent, instead: str = _INSTEAD) -> tuple[str, Split]:
     """Return the name and the text of the split to score a model on: test, or validation where test is empty.
 
-    Raises CharRNNError where the text is gone or has changed.
+    Raises CharRNNError where the text is gone or has changed; its message says what to do `instead`.
     """
-    found = find(header, path, _INSTEAD, say=say)
+    found = find(header, path, instead, say=say)
     return ("test split", found.test) if len(found.test) else ("validation split", found.validation)
 
 

@@ -40,8 +40,10 @@ def info(models: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
     """
     if plot is not None and as_json:
         raise MisuseError("--json and --plot are two outputs; name one.")
-    if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
-        raise MisuseError(f"{plot}: --plot writes .svg, .png or .pdf; name such a file.")
+    if plot is not None:
+        from charrnn.cli.plots import check_file
+
+        check_file(plot)
     from charrnn.checkpoints import model_file, run_dir
     from charrnn.cli import model_page
 

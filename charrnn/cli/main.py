@@ -20,6 +20,7 @@ from charrnn.cli.console import note
 from charrnn.cli.evaluate import evaluate
 from charrnn.cli.export import export
 from charrnn.cli.info import info
+from charrnn.cli.inspect import inspect
 from charrnn.cli.options import CONTEXT, spelled
 from charrnn.cli.sample import sample
 from charrnn.cli.train import train
@@ -164,5 +165,5 @@ def _open_closed_streams() -> None:
                 os.set_blocking(number, True)
 
 
-for _command in (train, sample, evaluate, info, export):
+for _command in (train, sample, evaluate, inspect, info, export):
     cli.add_command(_command)

@@ -1,18 +1,19 @@
-"""The curves of a training as a picture, by matplotlib: loss, learning rate and gradient norm over steps.
-Reads metrics.jsonl of a run folder, or where that is not there the evaluations in the model file."""
+"""Pictures by matplotlib: what all have in common, and the curves of a training, loss, learning rate and gradient norm
+over steps. Reads metrics.jsonl of a run folder, or where that is not there the evaluations in the model file."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from charrnn.checkpoints import model_file
 from charrnn.checkpoints.run_dir import Run
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, MisuseError
 
 _SMOOTHING = 0.6  # of the training curve, which is drawn as it is behind it
 _PANELS = {"bits/char": 3.0, "learning rate": 1.0, "gradient norm": 1.0}  # and their heights
@@ -25,27 +26,62 @@ _FONTS = [
 ]  # for names in Chinese
 
 
-def draw(models: Mapping[str, Path], file: Path) -> None:
-    """Draw the curves of model files by name, one over the other, into an .svg, .png or .pdf file.
+def check_file(file: Path) -> None:
+    """Raise MisuseError for a file that is no picture."""
+    if file.suffix not in {".svg", ".png", ".pdf"}:
+        raise MisuseError(f"{file}: --plot writes .svg, .png or .pdf; name such a file.")
+
+
+def check_library() -> None:
+    """Raise CharRNNError without matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise CharRNNError("--plot needs matplotlib. Install it with: pip install 'charrnn[plots]'") from error
+
+
+@contextlib.contextmanager
+def picture(file: Path, rows: int, columns: int = 1, **settings: Any) -> Iterator[tuple[Any, Any]]:
+    """Make a figure with panels (rows, columns), to be drawn into and then saved as an .svg, .png or .pdf file.
 
     Raises CharRNNError without matplotlib, or where the file cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise CharRNNError("--plot needs matplotlib. Install it with: pip install 'charrnn[plots]'") from error
+    check_library()
+    import matplotlib
+
     matplotlib.use("Agg")
     import logging
 
-    from matplotlib import pyplot, ticker
+    from matplotlib import pyplot
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says of each font that it has not found
     style: dict[Any, Any] = {"font.family": _FONTS, "axes.spines.top": False, "axes.spines.right": False}
     style |= {"axes.unicode_minus": False, "svg.fonttype": "path", "svg.hashsalt": "charrnn"}
-    with matplotlib.rc_context(style):
-        figure, panels = pyplot.subplots(
-            len(_PANELS), 1, sharex=True, figsize=(7.2, 5.6), height_ratios=list(_PANELS.values()), layout="constrained"
-        )
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here has it
+        figure, panels = pyplot.subplots(rows, columns, squeeze=False, layout="constrained", **settings)
+        try:
+            yield figure, panels
+            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+        except OSError as error:
+            raise CharRNNError(f"{file}: cannot be written ({error.strerror}). Name another file.") from error
+        finally:
+            pyplot.close(figure)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Write the numbers of a logarithmic axis as 0.01, not as powers."""
+    from matplotlib import ticker
+
+    for which in ("major", "minor"):
+        getattr(axis, f"set_{which}_formatter")(ticker.StrMethodFormatter("{x:g}"))
+
+
+def draw(models: Mapping[str, Path], file: Path) -> None:
+    """Draw the curves of model files by name, one over the other; errors as in `picture`."""
+    sizes: dict[str, Any] = {"figsize": (7.2, 5.6), "height_ratios": list(_PANELS.values())}
+    with picture(file, len(_PANELS), sharex=True, **sizes) as (_, grid):
+        panels = grid[:, 0]
         for place, (name, path) in enumerate(models.items()):
             _curves(panels, name if len(models) > 1 else "", read(path), f"C{place}")
         for axes, label in zip(panels, _PANELS, strict=True):
@@ -55,16 +91,7 @@ def draw(models: Mapping[str, Path], file: Path) -> None:
         panels[0].set_title(" · ".join(models) if len(models) == 1 else "", loc="left", fontsize=10)
         panels[-1].set_xlabel("step")
         panels[-1].set_yscale("log")
-        for which in ("major", "minor"):
-            getattr(panels[-1].yaxis, f"set_{which}_formatter")(ticker.StrMethodFormatter("{x:g}"))
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here has it
-                figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
-        except OSError as error:
-            raise CharRNNError(f"{file}: cannot be written ({error.strerror}). Name another file.") from error
-        finally:
-            pyplot.close(figure)
+        plain_numbers(panels[-1].yaxis)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def _groups(states: States) -> Iterator[tuple[tuple[str, int, str], Floats]]:
     """Yield each direction, layer and name of a state or gate with its signals (N, H)."""
     for direction, half in (("forward", states), ("backward", states.backward)):
         if half is not None:
-            named = {"h": half.hidden, "c": half.cell, **(getattr(half, "gates", None) or {})}
+            named = {"h": half.hidden, "c": half.cell, **(half.gates or {})}
             for layer in range(half.hidden.shape[1]):
                 for name, values in named.items():
                     if values is not None:
