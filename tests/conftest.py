@@ -126,3 +126,17 @@ CELLS = (("rnn", "tanh"), ("rnn", "relu"), ("rnn", "leaky_relu"), ("gru", "tanh"
 # examples of hypothesis: the same ones in every run, and no stop-watch on a shared machine
 hypothesis.settings.register_profile("charrnn", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("charrnn")
+
+
+def count_characters(model: Any, read: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a model add the characters that it reads to the first number of a list."""
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(tokens: Any, state: Any) -> Any:
+            read[0] += tokens.size
+            return function(tokens, state)
+
+        return counted
+
+    for name in ("read", "step"):
+        monkeypatch.setattr(model, name, counting(getattr(model, name)))

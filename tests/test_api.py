@@ -14,7 +14,7 @@ import torch
 import charrnn as package
 from charrnn import CharRNNError, MisuseError, TextModel
 from charrnn.api import SamplingOptions
-from tests.conftest import TEXT, Charrnn, close
+from tests.conftest import TEXT, Charrnn, close, count_characters
 
 
 def test_a_loaded_model_generates_the_text_of_the_command(trained: Path, charrnn: Charrnn) -> None:
@@ -116,13 +116,7 @@ def test_the_prime_of_many_samples_is_read_once(trained: Path, monkeypatch: pyte
     """It was once read again for each batch."""
     monkeypatch.setattr("charrnn.api._BATCH", 2)
     model, read = TextModel(trained), [0]
-    step = model._model.step
-
-    def counted(tokens: Any, state: Any) -> Any:
-        read[0] += tokens.size
-        return step(tokens, state)
-
-    monkeypatch.setattr(model._model, "step", counted)
+    count_characters(model._model, read, monkeypatch)
     assert len(model.sample("the quick brown fox", 3, num=5)) == 5
     assert read[0] == len("\nthe quick brown fox") + 5 * 2  # the first character of a sample needs no step
 

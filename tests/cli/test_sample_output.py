@@ -11,7 +11,7 @@ import pytest
 from charrnn.checkpoints import inference
 from charrnn.cli.sample_output import BeamPrinter, InfillPrinter, SamplePrinter
 from charrnn.generation.filters import Filters
-from charrnn.models.interface import Floats, Tokens
+from tests.conftest import count_characters
 
 
 class Recorder(io.StringIO):
@@ -67,13 +67,8 @@ def test_the_prime_of_many_samples_is_read_once(trained: Path, monkeypatch: pyte
     monkeypatch.setattr("sys.stdout", io.StringIO())
     monkeypatch.setattr("charrnn.cli.sample_output._BATCH", 2)
     sampling = printer(trained, 3)
-    read, step = [0], sampling.model.step
-
-    def counted(tokens: Tokens, state: Any) -> tuple[Floats, Any]:
-        read[0] += tokens.size
-        return step(tokens, state)
-
-    monkeypatch.setattr(sampling.model, "step", counted)
+    read = [0]
+    count_characters(sampling.model, read, monkeypatch)
     sampling.from_prime("the quick brown fox", 5, None)
     assert read[0] == len("\nthe quick brown fox") + 5 * 2  # the first character of a sample needs no step
     sampling.each_line(io.BytesIO(b"the\nfox\nthe\n"), 2)

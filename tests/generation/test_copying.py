@@ -35,14 +35,16 @@ class Copyist(LanguageModel):
         return History(((),) * batch_size)
 
     def step(self, tokens: Tokens, state: History) -> tuple[Floats, History]:
-        after = tuple((*old, *new) for old, new in zip(state.tokens, tokens.tolist(), strict=True))
-        return np.array([self.predict(self.vocabulary.decode(read)) for read in after]), History(after)
+        _, after = self.read(tokens, state)
+        return np.array([self.predict(self.vocabulary.decode(read)) for read in after.tokens]), after
 
     def read(self, tokens: Tokens, state: History) -> tuple[Floats, History]:
-        raise AssertionError("sampling needs steps alone")
+        """Read a prime; its features are not needed."""
+        after = tuple((*old, *new) for old, new in zip(state.tokens, tokens.tolist(), strict=True))
+        return np.empty((*tokens.shape, 0)), History(after)
 
     def logits(self, features: Floats) -> Floats:
-        raise AssertionError("sampling needs steps alone")
+        raise AssertionError("sampling needs no features")
 
     def predict(self, read: str) -> Floats:
         logits = 0.1 * np.sin(len(read) + np.arange(len(self.vocabulary)))
