@@ -13,7 +13,7 @@ from charrnn.checkpoints import inference, model_file
 from charrnn.inspection import page, states
 from charrnn.inspection.page import PageModel
 from charrnn.models import likelihood
-from charrnn.models.numpy_model import NumpyModel
+from charrnn.models.numpy_model import NumpyHMM, NumpyModel
 from tests.browser.test_page import HOSTILE
 from tests.conftest import Charrnn, close, settings
 
@@ -101,6 +101,7 @@ def test_bits_and_ranks_are_those_of_the_decoder(
     half = tmp_path / "half.safetensors"
     assert charrnn("export", "--half", str(half), "-m", str(FIXTURES / kind)).exit_code == 0
     model, vocabulary = inference.load(half)
+    assert isinstance(model, NumpyModel | NumpyHMM)
     tokens = vocabulary.encode(TEXT).astype(np.int64)
     read = np.concatenate((vocabulary.boundary_tokens, tokens))[None]
     features, _ = model.read(read, model.initial_state(1))
@@ -417,7 +418,7 @@ def test_the_scheme_follows_the_system_until_one_is_chosen(open_page: OpenPage) 
     tab.get_by_role("button", name="Use dark colours").click()
     assert tab.evaluate(background) == dark
     for scheme in ("dark", "light"):
-        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        tab.emulate_media(color_scheme=scheme)
         tab.evaluate(FRAMES)
     assert tab.evaluate(background) == dark
 
