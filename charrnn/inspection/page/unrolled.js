@@ -9,16 +9,17 @@ app.views.add((() => {
   const STRIP = 8; // px of a gate
   const APART = 4; // px between gates
   const UP = 24; // px between a layer and what is above it
-  const STATE = 46; // px that the numbers of a state may take
   let parts = null;
   let drawing = null; // what was drawn last
   let chosen = { kind: 'h', layer: 0 };
   let column = null; // index of the column that `chosen` is in
+  let waiting = false; // for the next frame, in which all that changed is drawn at once
+  const cached = new WeakMap(); // gates by the state before: they cost as much as a step
 
   const model = () => app.data.model;
   const gates = () => app.network.gateNames.filter((name) => 'iforz'.includes(name));
   const states = () => (model().cell === 'lstm' ? ['c', 'h'] : ['h']);
-  const clip = (value, low, high) => Math.max(low, Math.min(high, value));
+  const { clip, folded, paintState, paintStrip, palette } = strips;
 
   // What is drawn: columns {at, half, before, after}: `at` is the character read, -1 the boundary
 
@@ -50,14 +51,6 @@ app.views.add((() => {
   /** Say whether the selected character was asked for in a column. */
   const isAsked = (one) => (model().bidirectional ? Boolean(one.gap) : one.at === app.selected - 1);
 
-  /** Return how H numbers are folded into a width: {wide and high px of a cell, across, down, group: numbers a cell}. */
-  function folded(H, width) {
-    if (H * 9 <= width) return { wide: Math.floor(width / H), high: 16, across: H, down: 1, group: 1 };
-    const cell = clip(Math.floor(Math.sqrt((width * STATE) / H)), 2, 9), across = Math.floor(width / cell);
-    const group = Math.ceil(H / (across * Math.floor(STATE / cell)));
-    return { wide: cell, high: cell, across, down: Math.ceil(Math.ceil(H / group) / across), group };
-  }
-
   /** Return where everything stands, for a width: y of the rows from the top, x of the columns. */
   function layout(width) {
     const count = clip(Math.floor(width / 128), 3, 9), shown = columns(model().bidirectional ? count - (1 - count % 2) : count);
@@ -75,18 +68,13 @@ app.views.add((() => {
     return { width, shown, pitch, block, fold, state, top, predicted, layers, input: y, height: y + BOX + 24, x };
   }
 
-  // The canvas
-
-  /** Return a function from a value, -1 to 1, to a colour of the scheme in use; of few strengths, which is faster. */
-  function palette() {
-    const style = getComputedStyle(document.documentElement), steps = 40;
-    const shades = (name) => {
-      const rgb = style.getPropertyValue(`--${name}-rgb`).trim().split(/\s+/).join(', ');
-      return Array.from({ length: steps + 1 }, (_, step) => `rgba(${rgb}, ${step / steps})`);
-    };
-    const red = shades('red'), blue = shades('blue');
-    return (value) => (value < 0 ? red : blue)[Math.round(steps * Math.min(1, Math.abs(value) || 0))];
+  function gatesOf(one) {
+    if (!gates().length || !one.before) return null;
+    if (!cached.has(one.before)) cached.set(one.before, one.half.gates(app.tokens[one.at], one.before));
+    return cached.get(one.before);
   }
+
+  // The canvas
 
   /** Return what maps a state's numbers to -1 ... 1, as view 2 does. */
   function scaled(name, shown) {
@@ -95,27 +83,6 @@ app.views.add((() => {
     const all = shown.filter(({ after }) => after).flatMap(({ after }) => after.layers.map(({ h }) => h));
     const most = all.reduce((largest, h) => h.reduce((a, b) => Math.max(a, Math.abs(b)), largest), 1e-9);
     return (value) => value / most;
-  }
-
-  function paintState(context, values, x, y, fold, colour, scale) {
-    for (let at = 0, cell = 0; at < values.length; at += fold.group, cell++) {
-      let sum = 0;
-      const end = Math.min(values.length, at + fold.group);
-      for (let unit = at; unit < end; unit++) sum += values[unit];
-      context.fillStyle = colour(scale(sum / (end - at)));
-      context.fillRect(x + (cell % fold.across) * fold.wide, y + Math.floor(cell / fold.across) * fold.high, fold.wide, fold.high);
-    }
-  }
-
-  function paintStrip(context, values, x, y, width, colour) {
-    const cells = Math.min(values.length, Math.floor(width / 2)), wide = width / cells;
-    for (let cell = 0; cell < cells; cell++) {
-      const from = Math.floor((cell * values.length) / cells), to = Math.max(from + 1, Math.floor(((cell + 1) * values.length) / cells));
-      let sum = 0;
-      for (let unit = from; unit < to; unit++) sum += values[unit];
-      context.fillStyle = colour(sum / (to - from));
-      context.fillRect(x + cell * wide, y, wide + 0.5, STRIP);
-    }
   }
 
   /** Return where the parts of a layer stand, from its top: states, h above c, then gates. */
@@ -150,16 +117,14 @@ app.views.add((() => {
     place.shown.forEach((one, index) => {
       if (!one.after) return;
       const x = place.x(index);
-      const values = gates().length && one.before ? one.half.gates(tokenAt(one.at), one.before) : null;
+      const values = gatesOf(one);
       one.after.layers.forEach((state, layer) => {
         const at = rows(place, layer);
         for (const name of states()) paintState(context, state[name], x, at[name].y, place.fold, colour, scales[name]);
-        if (values) for (const name of gates()) paintStrip(context, values[layer][name], x, at[name].y, place.block, colour);
+        if (values) for (const name of gates()) paintStrip(context, values[layer][name], x, at[name].y, place.block, STRIP, colour);
       });
     });
   }
-
-  const tokenAt = (at) => app.tokens[at];
 
   // The drawing over it
 
@@ -276,6 +241,12 @@ app.views.add((() => {
   }
 
   function draw() {
+    if (!waiting) requestAnimationFrame(drawNow);
+    waiting = true;
+  }
+
+  function drawNow() {
+    waiting = false;
     const width = Math.floor(parts.stage.clientWidth);
     if (width === 0) return;
     const place = layout(width);
@@ -317,7 +288,7 @@ app.views.add((() => {
 
   function numbers({ kind, layer, gate }, one) {
     if (!one.after || !['h', 'c', 'gate'].includes(kind)) return [];
-    const values = kind !== 'gate' ? one.after.layers[layer][kind] : one.before ? one.half.gates(tokenAt(one.at), one.before)[layer][gate] : null;
+    const values = kind !== 'gate' ? one.after.layers[layer][kind] : gatesOf(one)?.[layer][gate];
     if (!values) return [];
     const low = Math.min(...values), high = Math.max(...values), each = drawing.place.fold.group;
     const mean = values.reduce((sum, value) => sum + Math.abs(value), 0) / values.length;
@@ -344,8 +315,9 @@ app.views.add((() => {
     else if (up) {
       const here = drawing.hot.filter((node) => Number(node.dataset.column) === column)
         .sort((one, other) => one.y.baseVal.value - other.y.baseVal.value);
-      const at = here.findIndex(sameAs(chosen));
-      chosen = here[clip(at + up, 0, here.length - 1)].part;
+      // arrows of c and of h to the next step are the same part
+      const different = here.filter((node, index) => here.findIndex(sameAs(node.piece)) === index);
+      chosen = different[clip(different.findIndex(sameAs(chosen)) + up, 0, different.length - 1)].piece;
       explain();
     } else return;
     event.preventDefault();
