@@ -114,10 +114,10 @@ class InspectOptions(NamedTuple):
 @option("Analysis", "--plot", "Draw it into a .svg, .png or .pdf file instead.", metavar="FILE", type=_FILE)
 @option("Analysis", "--seed", "Of what is drawn at random. [default: 1]", type=COUNT, default=1, metavar="N")
 def inspect(**given: Any) -> None:
-    """See what a model remembers of a text, by default of the held-out split of its own corpus.
+    """See what a model remembers of a text, by default of the held-out split of its own corpus. Writes one page for a
+    browser with every view; an analysis alone is printed as TSV, without a header.
 
     \b
-    Writes one page for a browser with every view; an analysis alone is printed as TSV, without a header.
     Example:
       charrnn inspect -m poems
       charrnn inspect other.txt -m poems -o other.html
