@@ -28,9 +28,12 @@ def write(target: Path, subjects: Sequence[Subject], seed: int) -> None:
     tables = {name: found.fields() for name, found in tables.items()}
     for row in tables.get("saliency", {"rows": ()})["rows"]:
         del row["values"]
-    measured = [subject for subject in subjects if not subject.unavailable("reach")]
+    names = [run_dir.model_name(subject.path) for subject in subjects]
+    if len(set(names)) < len(names):  # else nobody who gets the page need see where models lie
+        names = [subject.label for subject in subjects]
+    measured = [pair for pair in zip(names, subjects, strict=True) if not pair[1].unavailable("reach")]
     if measured:
-        tables["reach"] = [{"model": one.label, **one.analyse("reach", seed).fields()} for one in measured]
+        tables["reach"] = [{"model": name, **one.analyse("reach", seed).fields()} for name, one in measured]
     else:
         note(f"{first.unavailable('reach')} So the page has no view of it.".replace("--", "", 1))
     if first.header.config.model.counted:

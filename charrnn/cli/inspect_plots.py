@@ -121,7 +121,8 @@ def _errors(name: str, fields: Fields, _: str, file: Path) -> None:
             axes.invert_yaxis()
             axes.margins(x=0.4)
             axes.grid(alpha=0.25, axis="x")
-            axes.set_xlabel("share of all bits", fontsize=9)
+            whose = {"class": "all bits", "oracle": "the bits of characters that had p < 1/2"}[kind]
+            axes.set_xlabel(f"share of {whose}", fontsize=9)
         panels[0, 0].set_title(
             f"{name}: where its {fields['bits'] / fields['characters']:.3f} bits/char go", loc="left", fontsize=10
         )

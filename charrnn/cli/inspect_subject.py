@@ -116,9 +116,13 @@ class Subject:
     def _training_text(self) -> str | None:
         """Read the text that the model was trained on; None, and a note, where it is gone."""
         from charrnn.checkpoints import training_corpus
+        from charrnn.evaluation.baselines import MAX_ON_DEMAND
 
         try:
-            return training_corpus.find(self.header, self.path, "So no oracle knows it.", say=note).training.text
+            training = training_corpus.find(
+                self.header, self.path, "So no n-grams are among the oracles.", say=note
+            ).training
+            return training.last(MAX_ON_DEMAND)
         except CharRNNError as error:
             note(str(error))
             return None
@@ -160,6 +164,6 @@ def _held_out(header: Header, path: Path, length: int) -> str:
 
     instead = "Name a text instead: charrnn inspect TEXT"
     kind, split = training_corpus.held_out(header, path, say=note, instead=instead)
-    text = split.text[:length]
+    text = split.first(length)
     note(f"Text: the first {counted(len(text), 'character')} of the {kind} of {header.corpus.name}.")
     return text

@@ -45,6 +45,17 @@ class Split:
         """The text of the split."""
         return "".join(self._pieces())
 
+    def first(self, characters: int) -> str:
+        """Return its first characters."""
+        tokens = self.tokens[:characters]
+        return self.vocabulary.decode(tokens, self.unknown[: int((tokens == self.vocabulary.escape).sum())])
+
+    def last(self, characters: int) -> str:
+        """Return its last characters."""
+        tokens = self.tokens[max(0, len(self) - characters) :]
+        escaped = int((tokens == self.vocabulary.escape).sum())
+        return self.vocabulary.decode(tokens, self.unknown[len(self.unknown) - escaped :])
+
     @property
     def codes(self) -> Codes:
         """The code points of the split (N) in memory, of the smallest type that holds all of them."""

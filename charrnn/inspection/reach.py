@@ -34,7 +34,8 @@ class Reach:
     bits       bits/char with the whole text before
     truncated  (K): bits/char lost when the model has read the last k characters only
     shuffled   (K): bits/char lost when it has read these after SHUFFLED others from further back in random order
-    gradient   norms of d loss(t) / d state(t-k), as in `gradients.norms`; None without torch's network
+    gradient   norms of d loss(t) / d state(t-k), as in `gradients.norms`; None without torch's network, or where no
+               position has so much text before it
     """
 
     positions: int
@@ -108,7 +109,8 @@ def measure(
         states = read_states(model, tokens, vocabulary.boundary_tokens) if states is None else states
         far = chosen - 1  # the prediction of a character is made from the state after the one before
         enough = far >= distances[-1] + gradients.earliest(network)
-        gradient = gradients.norms(network, states, tokens, far[enough], distances, progress)
+        if enough.any():
+            gradient = gradients.norms(network, states, tokens, far[enough], distances, progress)
     truncated, shuffled = (lost[kind] / NATS_PER_BIT for kind in (False, True))
     return Reach(len(chosen), whole / NATS_PER_BIT, distances, truncated, shuffled, gradient)
 

@@ -76,7 +76,7 @@ app.views.add((() => {
     if (!table.oracles?.length || sum(table.oracles, 'bits') === 0) return;
     section.append(oracleFinding(table), app.element('div', { class: 'charts wide' }, oracleChart(table)),
       aside('From above, each oracle explains a part of what those before it have left. That of order n knows a '
-        + 'character if it is the one that most often followed the n before it in the training text; the copy, if the '
+        + 'character if the n-gram model of the training text gives it a probability above one half; the copy, if the '
         + 'longest match in the last 500 characters went on with it (Karpathy, Johnson, Li 2015).'));
   }
 
