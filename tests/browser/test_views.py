@@ -324,10 +324,10 @@ def test_writing_pauses_steps_and_starts_anew(open_page: OpenPage) -> None:
 
 def test_a_held_unit_keeps_its_value_while_the_model_writes(open_page: OpenPage) -> None:
     tab = read_through(open_page(built("lstm", text="")))
-    tab.evaluate("units.choose({ direction: 'forward', layer: 1, state: 'c', unit: 4 })")
+    tab.evaluate("signals.choose({ direction: 'forward', layer: 1, state: 'c', unit: 4 })")
     tab.get_by_label("Hold c of one unit").check()
     tab.get_by_role("button", name="that of the colours").click()
-    tab.get_by_label("Value of the held unit").fill("-1")
+    tab.get_by_label("held at").fill("-1")
     greedy(tab, "", 30)
     styles = tab.locator("#write .paper > span").evaluate_all("(all) => all.map((span) => span.getAttribute('style'))")
     assert set(styles) == {f"background-color: rgb(var(--red-rgb) / {np.tanh(1.0):.3f});"}
@@ -337,7 +337,7 @@ def test_min_p_leaves_the_characters_that_are_likely_enough(open_page: OpenPage)
     tab = read_through(open_page(built("lstm", text="")))
     drawn = tab.evaluate("""() => {
       const writer = new Writer(app.network, '我'), counts = new Map();
-      while (writer.read());
+      while (writer.pending.length) writer.read();
       for (let time = 0; time < 2000; time++) {
         const token = writer.choose({ greedy: false, temperature: 1.5, minP: 0.3 });
         counts.set(token, (counts.get(token) ?? 0) + 1);
