@@ -49,7 +49,7 @@ const Writer = (() => {
     }
 
     /** Choose the next token. Greedy takes the likeliest, among ties the first; else one is drawn at a temperature,
-     *  among those at least `minP` times as likely as the likeliest (Nguyen et al. 2024). The escape is never written. */
+     *  among those at least `minP` times as likely as the likeliest (Nguyen et al. 2024). Never the escape. */
     choose({ greedy, temperature, minP }) {
       const logits = this.network.logits(this.state);
       const best = logits.reduce((first, logit, token) => (logit > logits[first] ? token : first), 0);
