@@ -135,7 +135,7 @@ def test_signals_are_the_states_of_the_decoder(
 
 def test_all_characters_are_coloured_by_surprise_and_a_selected_one_is_explained(open_page: OpenPage) -> None:
     tab = read_through(open_page(built("lstm"), viewport=SCREEN))
-    spans = tab.locator("#surprise .text > span")
+    spans = tab.locator("#surprise .text span")
     assert spans.count() == len(TEXT)
     bits = tab.evaluate("app.run.bits(4)")
     alpha = min(1.0, bits / 8)
@@ -198,7 +198,7 @@ def test_a_unit_is_red_below_zero_and_blue_above(open_page: OpenPage) -> None:
     tab.evaluate(f"app.showUnit({{ direction: 'forward', layer: 0, state: 'h', unit: {unit} }})")
     tab.evaluate(FRAMES)
     values = signals[unit]
-    styles = tab.locator("#units .text > span").evaluate_all("(all) => all.map((span) => span.getAttribute('style'))")
+    styles = tab.locator("#units .text span").evaluate_all("(all) => all.map((span) => span.getAttribute('style'))")
     assert values.min() < -0.1
     assert values.max() > 0.1
     for value, style in zip(values, styles, strict=True):
@@ -364,7 +364,7 @@ def test_any_text_is_shown_as_text(text: str, open_page: OpenPage) -> None:
         shown(tab, view)
         for _ in range(3):
             tab.keyboard.press("ArrowLeft")
-    spans = tab.locator("#surprise .text > span").all_text_contents()
+    spans = tab.locator("#surprise .text span").all_text_contents()
     assert len(spans) == len(text)
     displaced = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u200f\ufeff\ufffe\U0010ffff]")
     for one, character in zip(spans, text, strict=True):

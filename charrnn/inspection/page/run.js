@@ -49,7 +49,8 @@ const Run = (() => {
       this.paused = false; // by whatever has to be fast
       this.count = 0;
       this.sum = 0; // bits of the first `count` characters
-      this.first = network.step(network.boundaryToken, network.start()); // the state before the text
+      this.origin = network.start();
+      this.first = network.step(network.boundaryToken, this.origin); // the state before the text
       this.states = [];
       this.found = { bits: new Float32Array(this.length), rank: new Int32Array(this.length) };
       this.backward = network.backward && new Backward(network, tokens);
@@ -133,7 +134,8 @@ const Run = (() => {
       this.tokens = tokens;
       this.first = tokens.length;
       this.states = Array(tokens.length + 1);
-      this.states[this.first] = this.network.step(this.network.boundaryToken, this.network.start());
+      this.origin = this.network.start();
+      this.states[this.first] = this.network.step(this.network.boundaryToken, this.origin);
       this.bits = new Float32Array(tokens.length);
     }
 

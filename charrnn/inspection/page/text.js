@@ -37,13 +37,26 @@ const text = (() => {
     return span;
   }
 
+  /** Return spans in lines: a browser draws a line anew at a time, and not a whole text. */
+  function inLines(spans, characters) {
+    const lines = [];
+    let first = 0;
+    for (let i = 0; i < spans.length; i++) {
+      if (characters[i] === '\n' || i === spans.length - 1) {
+        lines.push(app.element('div', {}, ...spans.slice(first, i + 1)));
+        first = i + 1;
+      }
+    }
+    return lines;
+  }
+
   /** A text of spans. `moved(i)` is called for a character that one picks with a click, a finger or the arrow keys. */
   class ColouredText {
     constructor(characters, label, moved) {
       this.characters = characters;
       this.spans = characters.map(letter);
       this.node = app.element('div', { class: 'text', tabindex: '0', role: 'group', 'aria-label': label,
-        lang: language(characters), 'data-first': '' }, ...this.spans);
+        lang: language(characters), 'data-first': '' }, ...inLines(this.spans, characters));
       this.chosen = null;
       this.painted = 0;
       this.waiting = false;

@@ -21,7 +21,7 @@ app.views.add((() => {
   const words = (x, y, content, kind = '', anchor = 'middle') =>
     app.svg('text', { x, y, class: kind, 'text-anchor': anchor }, content);
   const inText = (at) => at >= 0 && at < app.characters.length;
-  const label = (at) => (inText(at) ? app.label(app.characters[at]) : 'start');
+  const label = (at) => (inText(at) ? app.label(app.characters[at]) : at < 0 ? 'start' : 'end');
 
   /** Return an area of a column that stands for a part of the network. */
   function area(index, kind, layer, [x, y, width, height], gate) {
@@ -256,8 +256,8 @@ app.views.add((() => {
     unavailable: ({ model: { name } }) => (app.network ? null
       : `${name} is an n-gram model. It looks up what followed the last characters, and has no state to unroll.`),
     selected(i) {
-      const before = app.characters.slice(Math.max(0, i - 24), i).map(app.label).join('');
-      parts.where.replaceChildren(`…${before}`, app.element('b', {}, app.label(app.characters[i])));
+      const from = Math.max(0, i - 24), before = app.characters.slice(from, i).map(app.label).join('');
+      parts.where.replaceChildren(`${from ? '…' : ''}${before}`, app.element('b', {}, app.label(app.characters[i])));
       draw();
     },
     progress() {

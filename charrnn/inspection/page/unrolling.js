@@ -28,14 +28,14 @@ const unrolling = (() => {
 
   function forward(at) {
     const { run } = app, ready = run.count > Math.min(at + 1, run.length - 1); // the next character has bits, too
-    return { at, half: app.network, ready, before: ready && at >= 0 ? run.state(at - 1) : null,
-      after: ready ? run.state(at) : null };
+    if (!ready) return { at, half: app.network, ready };
+    return { at, half: app.network, ready, before: at < 0 ? run.origin : run.state(at - 1), after: run.state(at) };
   }
 
   function backward(at) {
     const half = app.run.backward, after = half.state(at);
     return { at, half: half.network, back: true, ready: Boolean(after), after,
-      before: at < app.characters.length ? half.state(at + 1) : null };
+      before: at < app.characters.length ? half.state(at + 1) : half.origin };
   }
 
   /** Return the columns around the selected character, at most so many. Of a bidirectional model the character itself
@@ -108,7 +108,7 @@ const unrolling = (() => {
   /** Return the gates of the step of a column, null where there are none. */
   function gatesOf(one) {
     if (!gates().length || !one.before) return null;
-    if (!cached.has(one.before)) cached.set(one.before, one.half.gates(app.tokens[one.at], one.before));
+    if (!cached.has(one.before)) cached.set(one.before, one.half.gates(app.tokens[one.at] ?? one.half.boundaryToken, one.before));
     return cached.get(one.before);
   }
 
