@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from charrnn.checkpoints.model_file import Header
 
 # each needs only those before it, and the last one starts them
-SCRIPTS: tuple[str, ...] = ("cells", "weights", "network", "run", "app", "charts", "plots", "text", "units")
-SCRIPTS += ("equations", "strips", "unrolled", "reach", "saliency", "gates", "errors", "writer", "write", "start")
+SCRIPTS: tuple[str, ...] = ("cells", "weights", "network", "run", "app", "charts", "plots", "text", "signals", "units")
+SCRIPTS += ("equations", "unrolling", "unrolled", "reach", "saliency", "gates", "errors", "writer", "write", "start")
 STYLES: tuple[str, ...] = ("page", "charts")
 _FOLDER = Path(__file__).with_name("page")
 _OPTIONS: tuple[str, ...] = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "bidirectional")

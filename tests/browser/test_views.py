@@ -135,7 +135,7 @@ def test_signals_are_the_states_of_the_decoder(
 
 def test_all_characters_are_coloured_by_surprise_and_a_selected_one_is_explained(open_page: OpenPage) -> None:
     tab = read_through(open_page(built("lstm"), viewport=SCREEN))
-    spans = tab.locator("#surprise .text > span")
+    spans = tab.locator("#surprise .text span")
     assert spans.count() == len(TEXT)
     bits = tab.evaluate("app.run.bits(4)")
     alpha = min(1.0, bits / 8)
@@ -198,7 +198,7 @@ def test_a_unit_is_red_below_zero_and_blue_above(open_page: OpenPage) -> None:
     tab.evaluate(f"app.showUnit({{ direction: 'forward', layer: 0, state: 'h', unit: {unit} }})")
     tab.evaluate(FRAMES)
     values = signals[unit]
-    styles = tab.locator("#units .text > span").evaluate_all("(all) => all.map((span) => span.getAttribute('style'))")
+    styles = tab.locator("#units .text span").evaluate_all("(all) => all.map((span) => span.getAttribute('style'))")
     assert values.min() < -0.1
     assert values.max() > 0.1
     for value, style in zip(values, styles, strict=True):
@@ -324,10 +324,10 @@ def test_writing_pauses_steps_and_starts_anew(open_page: OpenPage) -> None:
 
 def test_a_held_unit_keeps_its_value_while_the_model_writes(open_page: OpenPage) -> None:
     tab = read_through(open_page(built("lstm", text="")))
-    tab.evaluate("units.choose({ direction: 'forward', layer: 1, state: 'c', unit: 4 })")
+    tab.evaluate("signals.choose({ direction: 'forward', layer: 1, state: 'c', unit: 4 })")
     tab.get_by_label("Hold c of one unit").check()
     tab.get_by_role("button", name="that of the colours").click()
-    tab.get_by_label("Value of the held unit").fill("-1")
+    tab.get_by_label("held at").fill("-1")
     greedy(tab, "", 30)
     styles = tab.locator("#write .paper > span").evaluate_all("(all) => all.map((span) => span.getAttribute('style'))")
     assert set(styles) == {f"background-color: rgb(var(--red-rgb) / {np.tanh(1.0):.3f});"}
@@ -337,7 +337,7 @@ def test_min_p_leaves_the_characters_that_are_likely_enough(open_page: OpenPage)
     tab = read_through(open_page(built("lstm", text="")))
     drawn = tab.evaluate("""() => {
       const writer = new Writer(app.network, '我'), counts = new Map();
-      while (writer.read());
+      while (writer.pending.length) writer.read();
       for (let time = 0; time < 2000; time++) {
         const token = writer.choose({ greedy: false, temperature: 1.5, minP: 0.3 });
         counts.set(token, (counts.get(token) ?? 0) + 1);
@@ -364,7 +364,7 @@ def test_any_text_is_shown_as_text(text: str, open_page: OpenPage) -> None:
         shown(tab, view)
         for _ in range(3):
             tab.keyboard.press("ArrowLeft")
-    spans = tab.locator("#surprise .text > span").all_text_contents()
+    spans = tab.locator("#surprise .text span").all_text_contents()
     assert len(spans) == len(text)
     displaced = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u200f\ufeff\ufffe\U0010ffff]")
     for one, character in zip(spans, text, strict=True):

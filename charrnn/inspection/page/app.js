@@ -14,6 +14,8 @@ const app = (() => {
     errors: 'Where do the bits go?',
     write: 'What does it write by itself?',
   };
+  const TERMS = { lstm: 'LSTM', gru: 'GRU', rnn: 'RNN', hmm: 'HMM', ngram: 'n-gram model', relu: 'ReLU',
+    leaky_relu: 'leaky ReLU', x: '×' };
   const list = [];
   const byId = (id) => document.getElementById(id);
   let active = null; // the view that is shown
@@ -96,7 +98,8 @@ const app = (() => {
     view.tab = button('', () => show(view.id), { role: 'tab', id: `tab-${view.id}`, 'aria-controls': view.id,
       'aria-selected': 'false', tabindex: '-1', class: view.sentence ? 'without' : null });
     view.tab.append(element('span', { class: 'key', 'aria-hidden': 'true' }, String(index + 1)), view.title);
-    view.section = element('section', { id: view.id, role: 'tabpanel', 'aria-labelledby': `tab-${view.id}`, hidden: '' },
+    const labelled = { role: 'tabpanel', 'aria-labelledby': `tab-${view.id}` };
+    view.section = element('section', { id: view.id, hidden: '', ...labelled },
       element('h2', {}, QUESTIONS[view.id] ?? view.title));
     if (view.lead && !view.sentence) view.section.append(element('p', { class: 'lead' }, view.lead));
     if (view.sentence) view.section.append(element('p', { class: 'notice' }, view.sentence));
@@ -174,8 +177,8 @@ const app = (() => {
   /** Write the line below the title: which model, which text, how well it predicts that. */
   function describe() {
     const { model } = app.data, { run } = app, length = app.characters.length;
-    const cell = { lstm: 'LSTM', gru: 'GRU', rnn: 'RNN', hmm: 'HMM', ngram: 'n-gram model', x: '×' };
-    const parts = [model.description.replace(/, dropout [\d.]+/, '').replace(/\b(lstm|gru|rnn|hmm|ngram|x)\b/g, (word) => cell[word]).replace('_', ' ')];
+    const words = model.description.replace(/, dropout [\d.]+/, '');
+    const parts = [words.replace(/\b\w+\b/g, (word) => TERMS[word] ?? word)];
     if (length && run.count) {
       parts.push(run.count < length ? `reading ${count(run.count)} of ${count(length)} characters`
         : `${(run.sum / length).toFixed(2)} bits/char on these ${count(length)} characters`);
@@ -214,5 +217,6 @@ const app = (() => {
     follow();
   }
 
-  return { element, svg, button, label, named, count, percent, select, show, start, views: { add: (view) => list.push(view) } };
+  const views = { add: (view) => list.push(view) };
+  return { element, svg, button, label, named, count, percent, select, show, start, views };
 })();

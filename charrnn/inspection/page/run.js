@@ -6,17 +6,24 @@
 const Run = (() => {
   const SLICE = 10; // ms; what a click may have to wait for, and far below what one notices
 
+  const PAUSE = 100; // ms
+
   /** Call work() in slices until it says that there is no more. A message comes at once; a timer would wait 4 ms. */
-  function inSlices(work, told) {
+  function inSlices(work, told, paused) {
     const channel = new MessageChannel();
+    const next = () => channel.port2.postMessage(null);
     channel.port1.onmessage = () => {
+      if (paused()) {
+        setTimeout(next, PAUSE);
+        return;
+      }
       const end = performance.now() + SLICE;
       let more = true;
       while (more && performance.now() < end) more = work();
       told();
-      if (more) channel.port2.postMessage(null);
+      if (more) next();
     };
-    channel.port2.postMessage(null);
+    next();
   }
 
   /** Return the n likeliest characters by probabilities (V + 1, the escape last), the likeliest first. */
@@ -39,9 +46,11 @@ const Run = (() => {
       this.tokens = tokens;
       this.length = tokens.length;
       this.vocabulary = Array.from(network.vocabulary.characters);
+      this.paused = false; // by whatever has to be fast
       this.count = 0;
       this.sum = 0; // bits of the first `count` characters
-      this.first = network.step(network.boundaryToken, network.start()); // the state before the text
+      this.origin = network.start();
+      this.first = network.step(network.boundaryToken, this.origin); // the state before the text
       this.states = [];
       this.found = { bits: new Float32Array(this.length), rank: new Int32Array(this.length) };
       this.backward = network.backward && new Backward(network, tokens);
@@ -53,7 +62,7 @@ const Run = (() => {
         if (this.count < this.length) this.read();
         else if (this.backward) this.backward.read((i) => this.state(i - 1));
         return !this.complete;
-      }, told);
+      }, told, () => this.paused);
     }
 
     get complete() {
@@ -125,7 +134,8 @@ const Run = (() => {
       this.tokens = tokens;
       this.first = tokens.length;
       this.states = Array(tokens.length + 1);
-      this.states[this.first] = this.network.step(this.network.boundaryToken, this.network.start());
+      this.origin = this.network.start();
+      this.states[this.first] = this.network.step(this.network.boundaryToken, this.origin);
       this.bits = new Float32Array(tokens.length);
     }
 

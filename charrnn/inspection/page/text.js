@@ -23,7 +23,8 @@ const text = (() => {
   }
 
   // What moves others around, or a line; but joiners and variation selectors belong to what they join.
-  const DISPLACED = /[\p{Cc}\p{Cn}\p{Co}\p{Zl}\p{Zp}\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/u;
+  const DISPLACED = new RegExp('[\\p{Cc}\\p{Cn}\\p{Co}\\p{Zl}\\p{Zp}\\u061c\\u200b\\u200e\\u200f'
+    + '\\u202a-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb]', 'u');
 
   /** Return how a character stands in a text: as itself, unless that would disturb the text. */
   const standing = (character) =>
@@ -36,13 +37,26 @@ const text = (() => {
     return span;
   }
 
+  /** Return spans in lines: a browser draws a line anew at a time, and not a whole text. */
+  function inLines(spans, characters) {
+    const lines = [];
+    let first = 0;
+    for (let i = 0; i < spans.length; i++) {
+      if (characters[i] === '\n' || i === spans.length - 1) {
+        lines.push(app.element('div', {}, ...spans.slice(first, i + 1)));
+        first = i + 1;
+      }
+    }
+    return lines;
+  }
+
   /** A text of spans. `moved(i)` is called for a character that one picks with a click, a finger or the arrow keys. */
   class ColouredText {
     constructor(characters, label, moved) {
       this.characters = characters;
       this.spans = characters.map(letter);
       this.node = app.element('div', { class: 'text', tabindex: '0', role: 'group', 'aria-label': label,
-        lang: language(characters), 'data-first': '' }, ...this.spans);
+        lang: language(characters), 'data-first': '' }, ...inLines(this.spans, characters));
       this.chosen = null;
       this.painted = 0;
       this.waiting = false;
@@ -104,7 +118,7 @@ const text = (() => {
       if (!span) return;
       const top = span.offsetTop, bottom = top + span.offsetHeight, margin = span.offsetHeight;
       if (top < node.scrollTop + margin) node.scrollTop = top - margin;
-      else if (bottom > node.scrollTop + node.clientHeight - margin) node.scrollTop = bottom - node.clientHeight + margin;
+      else node.scrollTop = Math.max(node.scrollTop, bottom - node.clientHeight + margin);
     }
 
     /** Colour the text anew: by colour(i), for the characters below limit(). */
@@ -122,7 +136,9 @@ const text = (() => {
       requestAnimationFrame(() => {
         this.waiting = false;
         const end = Math.min(this.limit(), this.painted + PIECE);
-        for (; this.painted < end; this.painted++) this.spans[this.painted].style.backgroundColor = this.colour(this.painted);
+        for (; this.painted < end; this.painted++) {
+          this.spans[this.painted].style.backgroundColor = this.colour(this.painted);
+        }
         if (end < this.limit()) this.extend();
       });
     }
@@ -132,14 +148,14 @@ const text = (() => {
    *  rank. `pick(row)`, where given, makes buttons of them. */
   function bars(likeliest, right = null, pick = null) {
     const most = Math.max(...likeliest.map(({ probability }) => probability));
+    const mark = (rank) => app.element('span', { class: 'mark' }, rank ? `✓ rank ${app.count(rank)}` : '✓ it came');
     const row = (one) => {
-      const { character, probability, rank } = one;
-      const chosen = character === right;
+      const { character, probability, rank } = one, chosen = character === right;
       const name = app.element('span', { class: 'character', lang: language([character]) }, app.label(character));
       const bar = app.element('span', { class: 'bar' });
       bar.style.setProperty('--share', String(probability / most));
-      const parts = [name, bar, app.element('span', { class: 'number' }, app.percent(probability))];
-      if (right !== null) parts.push(app.element('span', { class: 'mark' }, chosen ? rank ? `✓ rank ${app.count(rank)}` : '✓ it came' : ''));
+      const number = app.element('span', { class: 'number' }, app.percent(probability));
+      const parts = [name, bar, number, chosen ? mark(rank) : ''];
       const item = app.element('li', { class: chosen ? 'right' : null });
       if (pick === null) item.append(...parts);
       else {
@@ -149,7 +165,7 @@ const text = (() => {
       }
       return item;
     };
-    return app.element('ol', { class: 'likeliest' }, ...likeliest.map(row));
+    return app.element('ol', { class: pick ? 'likeliest offered' : 'likeliest' }, ...likeliest.map(row));
   }
 
   return { ColouredText, bars, shade, signed, language, letter };
@@ -188,19 +204,22 @@ app.views.add((() => {
   function describe(i) {
     const character = app.characters[i];
     const where = `Character ${app.count(i)} of ${app.count(app.characters.length)}`;
-    const sign = app.element('span', { class: 'sign', lang: text.language([character]), 'aria-hidden': 'true' }, app.label(character));
+    const lang = text.language([character]);
+    const sign = app.element('span', { class: 'sign', lang, 'aria-hidden': 'true' }, app.label(character));
     const head = app.element('div', { class: 'chosen' }, sign,
       app.element('div', {}, app.element('strong', {}, app.named(character)), app.element('p', {}, where)));
     if (!known(i)) return [head, app.element('p', { class: 'aside' }, 'The model has not read this far yet.')];
     const rows = predictions(i), rank = rows.findIndex((row) => row.character === character);
     const number = rows[rank].rank ?? rank + 1;
+    const ranks = Array.from(app.data.vocabulary.characters).length + 1; // the escape has the last
     const unknown = app.network && app.tokens[i] === app.network.escape;
     const facts = app.element('p', { class: 'facts' },
       app.element('span', {}, app.element('b', {}, bitsOf(i).toFixed(2)), ' bits'),
-      app.element('span', {}, 'rank ', app.element('b', {}, app.count(number)), ` of ${app.count(Array.from(app.data.vocabulary.characters).length + 1)}`));
-    const notes = unknown ? [app.element('p', { class: 'aside' }, 'The model does not know this character: it reads it as '
-      + 'the escape, whose probability is shared by all unknown ones.')] : [];
-    return [head, facts, app.element('h3', {}, 'What it expected here'), text.bars(rows, character), ...notes];
+      app.element('span', {}, 'rank ', app.element('b', {}, app.count(number)), ` of ${app.count(ranks)}`));
+    const note = unknown ? 'The model does not know this character: it reads it as the escape, whose probability is '
+      + 'shared by all unknown ones.' : '';
+    return [head, facts, app.element('h3', {}, 'What it expected here'), text.bars(rows, character),
+      app.element('p', { class: 'aside' }, note)];
   }
 
   /** Colour by one side or by both. */
@@ -229,17 +248,20 @@ app.views.add((() => {
     const panel = app.element('aside', { class: 'panel', 'aria-live': 'polite' });
     const label = 'The text, coloured by surprise; arrow keys select a character';
     parts = { panel, text: new text.ColouredText(app.characters, label, app.select) };
-    const left = app.element('div', {}, app.element('div', { class: 'bar-of-controls' }, legend(), ...(app.data.model.bidirectional ? [sides()] : [])),
-      parts.text.node, app.element('p', { class: 'hint' }, 'Click or tap a character; ← → ↑ ↓ move.'));
+    const controls = [legend(), ...(app.data.model.bidirectional ? [sides()] : [])];
+    const hint = 'Click or tap a character; ← → ↑ ↓ move.';
+    const left = app.element('div', {}, app.element('div', { class: 'bar-of-controls' }, ...controls), parts.text.node,
+      app.element('p', { class: 'hint' }, hint));
     section.append(app.element('div', { class: 'beside' }, left, panel));
     paint();
   }
 
   return {
     id: 'surprise', title: 'Surprise', mount,
-    lead: 'Each character is coloured by −log₂ of the probability that the model gave it, in bits (Shannon 1951): pale, '
-      + 'it saw the character coming; strong, it expected another.',
-    unavailable: () => (app.run.length ? null : 'The surprise of an n-gram model is computed by charrnn inspect, and is not in this page.'),
+    lead: 'Each character is coloured by −log₂ of the probability that the model gave it, in bits (Shannon 1951): '
+      + 'pale, it saw the character coming; strong, it expected another.',
+    unavailable: () => (app.run.length ? null
+      : 'The surprise of an n-gram model is computed by charrnn inspect, and is not in this page.'),
     selected: draw,
     progress(count) {
       parts.text.extend();

@@ -2,110 +2,122 @@
 // View 8: the model writes, coloured by a unit, and if one likes with a unit held.
 
 app.views.add((() => {
-  const SPEEDS = [[4, '4 a second'], [15, '15 a second'], [60, '60 a second'], [200, '200 a second'], [Infinity, 'as fast as possible']];
+  const SPEEDS = [['4', '4 a second'], ['15', '15 a second'], ['60', '60 a second'], ['200', '200 a second'],
+    ['Infinity', 'as fast as possible']];
   const FRAME = 12; // ms of a frame that may be spent on writing
   const LONGEST = 20000; // characters on the page at most
+  const LENGTH = 500;
+  const NEXT = 6; // characters that are offered while it pauses
   let parts = null;
   let writer = null; // from the first character to Clear
+  let letters = []; // the spans of the prime that the writer has not read yet
   let playing = false;
   let credit = 0; // characters that are due, at a speed
-  let last = 0; // when the last frame was
-  let end = 0; // how many characters to write until a stop
+  let last = 0; // when the last frame was, ms
+  let end = 0; // how many characters are to be written
+  let largest = 1e-9; // value of the signal, for colours that are relative to it
 
   const model = () => app.data.model;
-  const document_ = () => app.data.vocabulary.boundary;
-  const number = (box, low, high, otherwise) => {
-    const value = box.valueAsNumber;
-    return Number.isNaN(value) ? otherwise : Math.max(low, Math.min(high, value));
-  };
+  const boundary = () => Array.from(app.data.vocabulary.boundary, app.label).join('');
+  const hasDocuments = () => app.data.vocabulary.boundary !== '\n';
 
   // What the controls say
 
-  const settings = () => ({ greedy: parts.greedy.checked, temperature: number(parts.temperature, 0.05, 3, 1), minP: number(parts.minP, 0, 1, 0.02) });
-  const heldAt = () => ({ layer: Number(parts.holdLayer.value), unit: number(parts.holdUnit, 0, model().hidden_size - 1, 0), value: number(parts.holdValue, -9, 9, 0) });
-  const hold = () => (parts.held?.checked ? heldAt() : null);
+  const number = (box, otherwise) => {
+    const value = box.valueAsNumber;
+    return Number.isNaN(value) ? otherwise : Math.max(Number(box.min), Math.min(Number(box.max), value));
+  };
+  const length = () => number(parts.length, LENGTH);
+  const sampling = () => ({ greedy: parts.greedy.checked, temperature: number(parts.temperature, 1),
+    minP: number(parts.minP, 0) });
 
-  /** Return the unit that colours what is written: that of view 2, unless it reads backwards. */
-  const signal = () => ({ ...units.current, direction: 'forward' });
+  /** Return which unit is held, null for none. */
+  function hold() {
+    if (!parts.held?.checked) return null;
+    return { layer: Number(parts.holdLayer.value), unit: number(parts.holdUnit, 0), value: number(parts.holdValue, 0) };
+  }
+
+  /** Return the signal that colours what is written: that of view 2, in the half that writes. */
+  const signal = () => ({ ...signals.current, direction: 'forward' });
 
   // Writing
 
+  /** Begin anew, with the prime on the paper. */
   function begin() {
-    writer = new Writer(app.network, parts.prime.value);
+    const prime = parts.prime.value;
+    writer = new Writer(app.network, prime);
     parts.paper.replaceChildren();
-    const prime = Array.from(parts.prime.value);
-    parts.spans = prime.map((character) => put(character, 'prime'));
-    parts.read = -1; // the first token read is the boundary's
-    end = number(parts.length, 1, LONGEST, 500);
+    letters = Array.from(prime, (character) => put(character, 'prime'));
+    end = length();
   }
 
-  function put(character, name) {
+  function put(character, kind) {
     const span = text.letter(character, parts.paper.childElementCount);
-    if (name) span.classList.add(name);
+    if (kind) span.classList.add(kind);
     parts.paper.append(span);
     return span;
   }
 
-  /** Colour a character by the unit, as it was after reading it. */
+  /** Colour a character by the signal, as it is after reading it. */
   function tint(span) {
     const value = writer.value(signal());
-    span.style.backgroundColor = units.colour(signal(), value, units.bounded(signal().state) ? 1 : (parts.largest = Math.max(parts.largest ?? 1e-9, Math.abs(value))));
+    if (signals.relative(signal())) largest = Math.max(largest, Math.abs(value));
+    span.style.backgroundColor = signals.colour(signal(), value, largest);
   }
 
-  /** Read a character of the prime or write one; return whether there is more to do. */
+  /** Read a character of the prime, or write one: the given one, or one that is chosen. Return whether to go on. */
   function advance(token = null) {
-    const held = hold();
-    if (writer.read(held)) {
-      const span = parts.spans[parts.read++];
-      if (span) tint(span);
+    if (writer.pending.length > 0) {
+      writer.read(hold());
+      // the first one that is read is the boundary, which is not on the paper
+      if (letters.length > writer.pending.length) tint(letters.shift());
       return true;
     }
-    const character = writer.write(token ?? writer.choose(settings()), held);
+    const character = writer.write(token ?? writer.choose(sampling()), hold());
     if (character !== null) tint(put(character));
     if (parts.whole?.checked && writer.ended) {
-      for (let i = 0; i < document_().length; i++) parts.paper.lastElementChild.remove();
-      writer.ended_ = true;
-      return false;
+      for (const _ of writer.boundary) parts.paper.lastElementChild.remove();
+      end = writer.written;
     }
     return writer.written < end && parts.paper.childElementCount < LONGEST;
   }
 
+  /** Write for a part of a frame, as fast as the speed allows. */
   function frame(now) {
     if (!playing) return;
     const speed = Number(parts.speed.value), until = performance.now() + FRAME;
     // a frame that came late is not made up for
-    credit = speed === Infinity ? Infinity : Math.min(credit + (Math.max(0, now - last) / 1000) * speed, Math.max(1, speed / 10));
+    const due = Math.max(0, now - last) / 1000 * speed; // NaN where there is no limit
+    credit = speed === Infinity ? speed : Math.min(credit + due, Math.max(1, speed / 10));
     last = now;
     while (playing && performance.now() < until && (writer.pending.length > 0 || credit >= 1)) {
       if (writer.pending.length === 0) credit -= 1;
-      if (!advance()) stop();
+      if (!advance()) setPlaying(false);
     }
     show();
     if (playing) requestAnimationFrame(frame);
   }
 
+  function setPlaying(on) {
+    playing = on;
+    app.run.paused = on; // what one waits for comes first
+  }
+
   function play() {
-    if (playing) {
-      stop();
-      return;
+    if (playing) setPlaying(false);
+    else {
+      if (writer === null) begin();
+      if (writer.written >= end) end = writer.written + length();
+      setPlaying(parts.paper.childElementCount < LONGEST);
+      [credit, last] = [1, performance.now()];
+      requestAnimationFrame(frame);
     }
-    if (writer === null) begin();
-    else if (writer.written >= end || writer.ended_) end = writer.written + number(parts.length, 1, LONGEST, 500);
-    if (parts.paper.childElementCount >= LONGEST) return;
-    writer.ended_ = false;
-    [playing, credit, last] = [true, 1, performance.now()];
-    show();
-    requestAnimationFrame(frame);
-  }
-
-  function stop() {
-    playing = false;
     show();
   }
 
-  /** Write one character: the given one, or one that is chosen. */
+  /** Write one character, and pause. */
   function step(token = null) {
-    stop();
+    setPlaying(false);
     if (writer === null) begin();
     end = Math.max(end, writer.written + 1);
     while (writer.pending.length > 0) advance();
@@ -114,7 +126,7 @@ app.views.add((() => {
   }
 
   function clear() {
-    playing = false;
+    setPlaying(false);
     writer = null;
     parts.paper.replaceChildren();
     show();
@@ -137,22 +149,23 @@ app.views.add((() => {
 
   function show() {
     const { paper } = parts, count = writer?.written ?? 0;
-    parts.play.textContent = playing ? 'Pause' : writer && count ? 'Go on' : 'Write';
-    parts.play.setAttribute('aria-pressed', String(playing));
+    parts.play.textContent = playing ? 'Pause' : count ? 'Go on' : 'Write';
     parts.status.textContent = count ? `${app.count(count)} characters written` : 'Space starts and pauses.';
-    paper.classList.toggle('empty', paper.childElementCount === 0);
-    if (playing || count) paper.scrollTop = paper.scrollHeight;
-    parts.meaning.textContent = `${units.capital(units.name(signal()))}. ${units.capital(units.meaning(signal()))}.`;
-    if (!playing) expect();
+    parts.copied.textContent = '';
+    if (writer) paper.scrollTop = paper.scrollHeight;
+    parts.meaning.textContent = `${signals.capital(signals.name(signal()))}; ${signals.meaning(signal())}.`;
+    if (!playing) offer();
   }
 
-  /** Show which characters may come next; one can be picked. */
-  function expect() {
+  /** Offer the likeliest characters that may come next. */
+  function offer() {
     if (writer === null || writer.pending.length > 0) {
-      parts.next.replaceChildren(app.element('p', { class: 'aside' }, 'Here stands what the model expects next, while it pauses. A character that you pick is written.'));
+      parts.next.replaceChildren(app.element('p', { class: 'aside' }, 'While the model pauses, what it expects next '
+        + 'stands here. A character that you pick is written.'));
       return;
     }
-    parts.next.replaceChildren(text.bars(writer.likeliest(6, settings().temperature), null, ({ token }) => {
+    const likeliest = writer.likeliest(NEXT, sampling().temperature);
+    parts.next.replaceChildren(text.bars(likeliest, null, ({ token }) => {
       step(token);
       parts.next.querySelector('button')?.focus();
     }));
@@ -160,113 +173,115 @@ app.views.add((() => {
 
   // Controls
 
-  function slider(label, attributes, value, digits) {
-    const box = app.element('input', { type: 'range', ...attributes, value }), out = app.element('output', {}, '');
-    const tell = () => { out.textContent = Number(box.value).toFixed(digits).replace('-', '−'); };
+  const title = (words, kind) => app.element('h3', { class: kind }, words);
+  const labelled = (words, box) => app.element('label', { class: 'choice' }, words, box);
+  const numberBox = (min, max, value, label) =>
+    app.element('input', { type: 'number', inputmode: 'numeric', min, max, value, 'aria-label': label });
+
+  /** Return a slider, and the label that holds it and shows its value. */
+  function slider(words, min, max, step_, value) {
+    const box = app.element('input', { type: 'range', min, max, step: step_, value }), shown = app.element('output');
+    const tell = () => { shown.textContent = Number(box.value).toFixed(2).replace('-', '−'); };
     box.addEventListener('input', tell);
     tell();
-    return [box, app.element('label', { class: 'slider' }, app.element('span', {}, label), box, out)];
+    return [box, app.element('label', { class: 'slider' }, app.element('span', {}, words), box, shown)];
   }
 
-  function check(label, checked = false) {
-    const box = app.element('input', { type: 'checkbox', checked: checked ? '' : null });
-    return [box, app.element('label', { class: 'check' }, box, ` ${label}`)];
+  function check(words) {
+    const box = app.element('input', { type: 'checkbox' });
+    return [box, app.element('label', { class: 'check' }, box, ` ${words}`)];
+  }
+
+  function samplingControls() {
+    const [temperature, temperatureLabel] = slider('temperature', 0.1, 2, 0.05, 1);
+    const [minP, minPLabel] = slider('min-p', 0, 0.5, 0.01, 0.02);
+    const [greedy, greedyLabel] = check('Always the likeliest (greedy)');
+    Object.assign(parts, { temperature, minP, greedy });
+    greedy.addEventListener('change', () => { temperature.disabled = minP.disabled = greedy.checked; });
+    temperature.addEventListener('change', show);
+    return [title('Sampling', 'first'), temperatureLabel, minPLabel, greedyLabel, app.element('p', { class: 'hint' },
+      'min-p 0.02: only characters at least 0.02 times as likely as the likeliest.')];
+  }
+
+  function lengthControls() {
+    parts.speed = signals.choice('Speed', SPEEDS);
+    parts.speed.value = '60';
+    parts.length = numberBox(1, LONGEST, LENGTH);
+    const controls = app.element('div', { class: 'picker' }, parts.speed, labelled('stop after ', parts.length));
+    if (!hasDocuments()) return [title('Speed and length'), controls];
+    const [whole, label] = check(`Stop at the end of a document (${boundary()})`);
+    parts.whole = whole;
+    return [title('Speed and length'), controls, label];
+  }
+
+  function colourControls() {
+    const list = signals.found().filter(({ direction }) => direction === 'forward');
+    const names = list.map((unit, index) => [String(index), `${unit.feature}: ${signals.name(unit)}`]);
+    const box = signals.choice('Units most worth looking at', [['', 'Units most worth looking at …'], ...names]);
+    const tell = () => {
+      const at = list.findIndex((unit) => signals.same(unit, signals.current));
+      box.value = at < 0 ? '' : String(at);
+    };
+    box.addEventListener('change', () => { if (box.value !== '') signals.choose(list[box.value]); });
+    signals.listen(tell);
+    tell();
+    return [title('Colour'), ...(list.length ? [box] : []), signals.picker(['forward'])];
   }
 
   /** Make the controls that hold a unit; a hidden Markov model has none that could be held. */
-  function holding() {
+  function holdControls() {
     if (model().cell === 'hmm') return [];
     const name = model().cell === 'lstm' ? 'c' : 'h', most = name === 'c' ? 5 : 1;
     const [held, heldLabel] = check(`Hold ${name} of one unit`);
-    const [value, valueLabel] = slider('value', { min: -most, max: most, step: 0.05, 'aria-label': 'Value of the held unit' }, most / 2, 2);
-    parts.held = held;
-    parts.holdValue = value;
-    parts.holdLayer = units.choice('Layer of the held unit', Array.from({ length: model().num_layers }, (_, layer) => [layer, `layer ${layer}`]));
-    parts.holdLayer.hidden = model().num_layers < 2;
-    parts.holdUnit = app.element('input', { type: 'number', min: 0, max: model().hidden_size - 1, 'aria-label': 'Held unit', inputmode: 'numeric' });
+    const [value, valueLabel] = slider('held at', -most, most, 0.05, most / 2);
+    const layer = signals.choice('Layer of the held unit', signals.layers());
+    const unit = numberBox(0, model().hidden_size - 1, 0, 'Held unit');
+    Object.assign(parts, { held, holdValue: value, holdLayer: layer, holdUnit: unit });
+    layer.hidden = model().num_layers < 2;
     const take = () => {
-      parts.holdLayer.value = units.current.layer;
-      parts.holdUnit.value = units.current.unit;
+      layer.value = signals.current.layer;
+      unit.value = signals.current.unit;
     };
     take();
-    const details = app.element('div', { class: 'picker', hidden: '' }, parts.holdLayer, app.element('label', { class: 'choice' }, 'unit ', parts.holdUnit),
+    const details = app.element('div', { class: 'picker', hidden: '' }, layer, labelled('unit ', unit),
       app.button('that of the colours', take), valueLabel);
     held.addEventListener('change', () => { details.hidden = !held.checked; });
-    return [app.element('h3', {}, 'Hold a unit'), heldLabel, details];
-  }
-
-  function colouring() {
-    const list = units.found().filter(({ direction }) => direction === 'forward'), choose = units.choice('Units most worth looking at',
-      [['', 'Units most worth looking at …'], ...list.map((unit, index) => [index, `${unit.feature}: ${units.name(unit)}`])]);
-    choose.addEventListener('change', () => {
-      const unit = list[choose.value];
-      if (unit) units.choose({ direction: 'forward', layer: unit.layer, state: unit.state, unit: unit.unit });
-    });
-    const tell = () => {
-      const at = list.findIndex((unit) => units.same(unit, units.current));
-      choose.value = at < 0 ? '' : String(at);
-    };
-    units.listen(tell);
-    tell();
-    return [app.element('h3', {}, 'Colour'), ...(list.length ? [choose] : []), units.picker(['forward'])];
-  }
-
-  function controls() {
-    const [temperature, temperatureLabel] = slider('temperature', { min: 0.1, max: 2, step: 0.05 }, 1, 2);
-    const [minP, minPLabel] = slider('min-p', { min: 0, max: 0.5, step: 0.01 }, 0.02, 2);
-    const [greedy, greedyLabel] = check('Always the likeliest (greedy)');
-    Object.assign(parts, { temperature, minP, greedy });
-    parts.speed = units.choice('Speed', SPEEDS);
-    parts.speed.value = '60';
-    parts.length = app.element('input', { type: 'number', min: 1, max: LONGEST, value: 500, inputmode: 'numeric' });
-    const whole = [];
-    if (document_() !== '\n') {
-      const [box, label] = check(`Stop at the end of a document (${Array.from(document_(), app.label).join('')})`);
-      parts.whole = box;
-      whole.push(label);
-    }
-    greedy.addEventListener('change', () => { temperature.disabled = minP.disabled = greedy.checked; });
-    temperature.addEventListener('change', () => { if (!playing) show(); });
-    return app.element('aside', { class: 'panel' }, app.element('h3', { class: 'first' }, 'Sampling'), temperatureLabel, minPLabel, greedyLabel,
-      app.element('p', { class: 'hint' }, 'min-p 0.02: only characters at least 0.02 times as likely as the likeliest.'),
-      app.element('h3', {}, 'Speed and length'), app.element('div', { class: 'picker' }, parts.speed, app.element('label', { class: 'choice' }, 'stop after ', parts.length)), ...whole,
-      ...colouring(), ...holding());
+    return [title('Hold a unit'), heldLabel, details];
   }
 
   function mount(section) {
-    units.begin();
-    parts = { read: -1 };
-    const start = document_() === '\n' ? 'the beginning of a line' : `the beginning of a document, after ${Array.from(document_(), app.label).join('')}`;
-    parts.prime = app.element('textarea', { id: 'prime', rows: 2, placeholder: `Empty: ${start}`, spellcheck: 'false', autocapitalize: 'off', autocomplete: 'off' });
+    signals.begin();
+    const start = hasDocuments() ? `the beginning of a document, after ${boundary()}` : 'the beginning of a line';
+    const status = () => app.element('span', { class: 'choice', role: 'status' });
+    parts = { status: status(), copied: status(), meaning: app.element('p', { class: 'hint' }),
+      play: app.button('Write', play, { class: 'main', id: 'play' }), next: app.element('div', { class: 'next' }) };
+    parts.prime = app.element('textarea', { id: 'prime', rows: 2, placeholder: `Empty: ${start}`, spellcheck: 'false',
+      autocapitalize: 'off', autocomplete: 'off' });
     parts.prime.addEventListener('input', clear);
-    parts.paper = app.element('div', { class: 'text paper', tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': 'What the model writes', 'data-first': '',
+    parts.paper = app.element('div', { class: 'text paper', tabindex: '0', role: 'log', 'aria-live': 'off',
+      'aria-label': 'What the model writes', 'data-first': '',
       lang: text.language(Array.from(app.data.vocabulary.characters.slice(0, 3000))) });
-    parts.play = app.button('Write', play, { class: 'main', id: 'play' });
-    parts.status = app.element('span', { class: 'choice', role: 'status' });
-    parts.copied = app.element('span', { class: 'choice', role: 'status' });
-    parts.meaning = app.element('p', { class: 'hint' });
-    parts.next = app.element('div', { class: 'next' });
-    const panel = controls();
-    const left = app.element('div', {}, app.element('label', { class: 'choice', for: 'prime' }, 'Prime: what stands before'), parts.prime,
-      app.element('div', { class: 'bar-of-controls' }, parts.play, app.button('Step', () => step()), app.button('Clear', clear), app.button('Copy', copy), parts.status, parts.copied),
-      parts.paper, parts.meaning, app.element('h3', {}, 'Next'), parts.next);
-    section.append(app.element('div', { class: 'beside' }, left, panel));
+    const panel = app.element('aside', { class: 'panel' }, ...samplingControls(), ...lengthControls(),
+      ...colourControls(), ...holdControls());
+    const buttons = app.element('div', { class: 'bar-of-controls' }, parts.play, app.button('Step', () => step()),
+      app.button('Clear', clear), app.button('Copy', copy), parts.status, parts.copied);
+    section.append(app.element('div', { class: 'beside' }, app.element('div', {},
+      app.element('label', { class: 'choice', for: 'prime' }, 'Prime: what stands before'), parts.prime, buttons,
+      parts.paper, parts.meaning, title('Next'), parts.next), panel));
     section.addEventListener('keydown', (event) => {
       const busy = event.target.closest('button, input, textarea, select');
       if (event.key !== ' ' || busy || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       play();
     });
-    units.listen(() => { if (!section.hidden) show(); });
-    show();
+    signals.listen(() => { if (!section.hidden) show(); });
   }
 
   return {
-    id: 'write', title: 'Write', mount, withoutText: true,
-    lead: 'The model runs here, in this page: it continues a prime one character at a time, each drawn from what it predicts. What it writes is '
-      + 'coloured by a unit, as it is after reading each character.',
-    unavailable: ({ model: { name } }) => (app.network ? null : `${name} is an n-gram model, whose counts are not in this page. charrnn sample writes with it.`),
-    hidden: () => stop(),
-    shown: () => show(),
+    id: 'write', title: 'Write', mount, withoutText: true, shown: show, hidden: () => setPlaying(false),
+    lead: 'The model runs here, in this page: it continues a prime one character at a time, each drawn from what it '
+      + 'predicts. What it writes is coloured by a unit, as it is after reading each character.',
+    unavailable: ({ model: { name } }) => (app.network ? null
+      : `${name} is an n-gram model, whose counts are not in this page. charrnn sample writes with it.`),
   };
 })());

@@ -4,27 +4,27 @@
 const Writer = (() => {
   const FILE_BOUNDARY = '\0'; // ends each file of a model of files; it is written as a newline
 
-  /** Continue a prime. `written` counts the characters that were written; `pending` are tokens of the prime to be read. */
+  /** Continue a prime. `pending` are the tokens of it that are still to be read, and `written` counts the characters
+   *  that were written. */
   class Writer {
     constructor(network, prime) {
       const { boundary } = network.vocabulary;
       this.network = network;
+      this.boundary = Array.from(boundary);
       this.vocabulary = Array.from(network.vocabulary.characters);
       this.state = network.start();
       this.pending = [network.boundaryToken, ...network.encode(prime)];
       // newlines before a document, after the blank line that ends the one before, are read and not written
       this.leading = boundary === '\n\n' && (boundary + prime).endsWith(boundary);
-      this.recent = '';
+      this.recent = []; // the last characters, as many as the boundary has
       this.written = 0;
       this.before = null;
       this.token = null;
     }
 
-    /** Read the next token of the prime; return whether one was left. */
+    /** Read the next token of the prime. */
     read(hold = null) {
-      if (this.pending.length === 0) return false;
       this.step(this.pending.shift(), hold);
-      return true;
     }
 
     step(token, hold) {
@@ -39,17 +39,17 @@ const Writer = (() => {
     }
 
     /** Write a character, and return it as it is shown; null for one that is read but not written. */
-    write(token, hold) {
+    write(token, hold = null) {
       const character = this.vocabulary[token];
       this.step(token, hold);
       if (this.leading && this.written === 0 && character === '\n') return null;
       this.written++;
-      this.recent = (this.recent + character).slice(-this.network.vocabulary.boundary.length);
+      this.recent = [...this.recent, character].slice(-this.boundary.length);
       return character === FILE_BOUNDARY ? '\n' : character;
     }
 
-    /** Choose the next token. Greedy takes the likeliest, among ties the first; else one is drawn at a temperature, among
-     *  those that are at least `minP` times as likely as the likeliest (Nguyen et al. 2024). The escape is never written. */
+    /** Choose the next token. Greedy takes the likeliest, among ties the first; else one is drawn at a temperature,
+     *  among those at least `minP` times as likely as the likeliest (Nguyen et al. 2024). Never the escape. */
     choose({ greedy, temperature, minP }) {
       const logits = this.network.logits(this.state);
       const best = logits.reduce((first, logit, token) => (logit > logits[first] ? token : first), 0);
@@ -67,10 +67,9 @@ const Writer = (() => {
       return best;
     }
 
-    /** Say whether what was written ends a document, in a model of documents. */
+    /** Say whether what was written ends a document. */
     get ended() {
-      const { boundary } = this.network.vocabulary;
-      return boundary !== '\n' && this.recent === boundary;
+      return this.recent.join('') === this.network.vocabulary.boundary;
     }
 
     /** Return the value of a signal after the last character. */
