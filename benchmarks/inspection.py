@@ -2,8 +2,8 @@
 
 python benchmarks/inspection.py [--cell lstm] [--hidden 512] [--layers 2] [--characters 2000]
 
-Targets on two cores, for an LSTM of 2 x 512 and 2,000 characters: states, gates and units in 10 s; reach and saliency in
-60 s.
+Targets on two cores, for an LSTM of 2 x 512 and 2,000 characters: states, gates and units in 10 s; reach and saliency
+in 60 s.
 """
 
 from __future__ import annotations

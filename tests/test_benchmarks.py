@@ -31,6 +31,7 @@ SMALLEST = {
     ),
     "forms": ("{causal} --count 3", r"model +regular +[\d.]+%"),
     "gaps": ("{both} {causal} --count 4 --widths 1,2", r"lead, exact: [+-][\d.]+%"),
+    "inspection": ("--hidden 8 --layers 1 --characters 200", r"saliency +[\d.]+ s"),
     "long_samples": ("--characters 200 --until 3", r"200 +[\d.]+ +[\d.]+"),
     "losses": ("{text} --hidden 8 --layers 1 --steps 20 --seeds 2", r"bf16 custom: [+-][\d.]+"),
     "repeats": ("{text}", r"text\.txt +[\d,]+ +[\d.]+%"),

@@ -19,7 +19,7 @@ from charrnn.messages import Progress, no_progress
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.factory import start_state
 from charrnn.models.interface import Floats, Tokens
-from charrnn.models.layers import State
+from charrnn.models.layers import RecurrentLayer, State
 
 _STEP_NUMBERS = 1 << 27  # that autograd keeps for one batch
 
@@ -40,14 +40,19 @@ class GradientNorms:
 
 @contextlib.contextmanager
 def _frozen(network: CharRNN) -> Iterator[None]:
-    """Compute no gradients of weights, and drop nothing."""
+    """Compute no gradients of weights, drop nothing, and run the layers on charrnn's kernel, whose gradients take a
+    third of the time of torch's on a CPU."""
     flags, training = [parameter.requires_grad for parameter in network.parameters()], network.training
-    network.requires_grad_(False).eval()
+    layers = [layer for layer in network.modules() if isinstance(layer, RecurrentLayer)]
+    custom = [layer.custom for layer in layers]
+    network.requires_grad_(False).eval().use_custom_kernel(not network.embedding.is_cuda)
     try:
         with torch.enable_grad():
             yield
     finally:
         network.train(training)
+        for layer, flag in zip(layers, custom, strict=True):
+            layer.custom = flag
         for parameter, flag in zip(network.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
 

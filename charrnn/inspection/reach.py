@@ -19,12 +19,14 @@ from charrnn.models import likelihood
 from charrnn.models.char_rnn import CharRNN
 from charrnn.models.interface import Floats, LanguageModel, Tokens
 from charrnn.models.numpy_model import NumpyModel
+from charrnn.models.torch_model import TorchModel
 from charrnn.scores import NATS_PER_BIT
 
 POSITIONS = 256
 FARTHEST = 512
 SHUFFLED = 64  # characters further back, read in random order
 _NUMBERS = 1 << 24  # logits at a time
+_WINDOW = 128  # characters at a time
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,14 @@ def measure(
     """
     encoded, generator = vocabulary.encode(text), np.random.default_rng(seed)
     tokens = encoded.astype(np.int64)
+    reader: LanguageModel = model if network is None else TorchModel(network)  # faster for so many rows
     distances = tuple(distances or distances_of(len(tokens)))
     possible = np.arange(distances[-1], len(tokens))  # all have the largest distance before them
     chosen = np.sort(generator.permutation(possible)[:positions])
     whole = short_texts.character_nats(model, vocabulary, encoded)[chosen].mean()
     lost = {
         shuffled: np.array([
-            _nats(model, vocabulary, tokens, chosen, k, generator if shuffled else None, progress) - whole
+            _nats(reader, vocabulary, tokens, chosen, k, generator if shuffled else None, progress) - whole
             for k in distances
         ])
         for shuffled in (False, True)
@@ -144,7 +147,8 @@ def _nats(
         context = tokens[rows[:, None] + np.arange(-k, 0)]  # (B, k)
         if generator is not None:
             context = np.concatenate((_further_back(tokens, rows - k, generator), context), 1)
-        logits, _ = model.step(context, state)
+        for first in range(0, context.shape[1], _WINDOW):
+            logits, state = model.step(context[:, first : first + _WINDOW], state)
         total += float(likelihood.target_nats(vocabulary, logits, tokens[rows]).sum())
         progress(context.size)
     return total / len(positions)
