@@ -92,8 +92,8 @@ class InspectOptions(NamedTuple):
 @option(
     "Analysis",
     "--units",
-    "What single units follow. TSV: direction, layer, state, unit, feature, statistic, its"
-    " value on one half of the text, on the other.",
+    "What single units follow, the ones most worth looking at first. TSV: direction, layer, state, unit, feature,"
+    " statistic, its value on one half of the text, on the other.",
     is_flag=True,
 )
 @option("Analysis", "--gates", "TSV: direction, layer, gate, unit, share of time below 0.1, above 0.9.", is_flag=True)
@@ -201,6 +201,7 @@ def _put_colours(subject: Subject) -> None:
 def _put_analysis(chosen: InspectOptions, analysis: str, subjects: list[Subject]) -> None:
     """Print or draw one analysis of every model."""
     from charrnn.cli import inspect_tables
+    from charrnn.cli.inspect_subject import model_names
 
     for subject in subjects:  # before the first one takes its time
         if reason := subject.unavailable(analysis):
@@ -209,7 +210,8 @@ def _put_analysis(chosen: InspectOptions, analysis: str, subjects: list[Subject]
         from charrnn.cli import inspect_plots, plots
 
         plots.check_library()
-        found = {subject.label: subject.analyse(analysis, chosen.seed).fields() for subject in subjects}
+        named = zip(model_names(subjects), subjects, strict=True)
+        found = {name: subject.analyse(analysis, chosen.seed).fields() for name, subject in named}
         inspect_plots.draw(analysis, found, subjects[0].text, chosen.plot)
         note(f"Drew {chosen.plot}.")
         return

@@ -10,7 +10,7 @@ from charrnn.atomic_files import write_atomically
 from charrnn.checkpoints import model_file, run_dir
 from charrnn.cli import model_page
 from charrnn.cli.console import note, put_line
-from charrnn.cli.inspect_subject import Subject
+from charrnn.cli.inspect_subject import Subject, model_names
 from charrnn.inspection import page
 
 _TOP = 5  # likeliest characters, where the page cannot run the model
@@ -28,10 +28,7 @@ def write(target: Path, subjects: Sequence[Subject], seed: int) -> None:
     tables = {name: found.fields() for name, found in tables.items()}
     for row in tables.get("saliency", {"rows": ()})["rows"]:
         del row["values"]
-    names = [run_dir.model_name(subject.path) for subject in subjects]
-    if len(set(names)) < len(names):  # else nobody who gets the page need see where models lie
-        names = [subject.label for subject in subjects]
-    measured = [pair for pair in zip(names, subjects, strict=True) if not pair[1].unavailable("reach")]
+    measured = [pair for pair in zip(model_names(subjects), subjects, strict=True) if not pair[1].unavailable("reach")]
     if measured:
         tables["reach"] = [{"model": name, **one.analyse("reach", seed).fields()} for name, one in measured]
     else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from charrnn.cli import plots
 
-_UNITS = 30  # drawn, the best ones
+_NOISE, _VANISHED = 1e-3, 1e-10  # bits/char and nats: what is less is not told apart
 _ROWS, _COLUMNS = 12, 40  # characters whose saliency is drawn, and characters before each
 _PICTURED = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 Fields = dict[str, Any]
@@ -25,24 +25,28 @@ def draw(analysis: str, models: Mapping[str, Fields], text: str, file: Path) -> 
 
 def _reach(models: Mapping[str, Fields], file: Path) -> None:
     gradients = any(fields["gradient"] for fields in models.values())
-    with plots.picture(file, 1, 1 + gradients, figsize=(5.2 * (1 + gradients), 4.0)) as (_, panels):
-        lost, *norms = panels[0]
+    with plots.picture(file, 1, 2 + gradients, figsize=(4.3 * (2 + gradients), 3.8)) as (_, panels):
+        truncated, shuffled, *norms = panels[0]
         for place, (name, fields) in enumerate(models.items()):
-            colour, k = f"C{place}", fields["distances"]
-            lost.plot(k, fields["truncated"], color=colour, marker="o", markersize=3, label=f"{name}, left out")
-            lost.plot(k, fields["shuffled"], color=colour, linestyle="--", alpha=0.7, label=f"{name}, shuffled")
+            line: dict[str, Any] = {"color": f"C{place}", "marker": "o", "markersize": 3}
+            distances = fields["distances"]
+            truncated.plot(distances, fields["truncated"], label=name, **line)
+            shuffled.plot(distances, fields["shuffled"], label=name, **line)
             for axes in norms if fields["gradient"] else ():
-                for state, line in (("hidden", "-"), ("cell", ":")):
+                for state, style in (("hidden", "-"), ("cell", ":")):
                     if fields["gradient"][state]:
                         letter = {"hidden": "h", "cell": "c"}[state]
-                        axes.plot(k, fields["gradient"][state], color=colour, linestyle=line, label=f"{name}, {letter}")
-        lost.set_title("what is further back than k characters is", loc="left", fontsize=10)
-        lost.set_ylabel("bits/char lost")
-        lost.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+                        axes.plot(distances, fields["gradient"][state], style, label=f"{name}, {letter}", **line)
+        for axes, what in ((truncated, "left out"), (shuffled, "shuffled")):
+            axes.set_title(f"bits/char lost: further back {what}", loc="left", fontsize=10)
+            axes.set_yscale("symlog", linthresh=_NOISE, linscale=0.5)  # a loss may be 0, or below
+            axes.set_yticks([0, *(10.0**power for power in range(-3, 2))])
+            axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+            plots.plain_numbers(axes.yaxis)
         for axes in norms:
-            axes.set_title("gradient of the loss by the state k steps before", loc="left", fontsize=10)
-            axes.set_ylabel("mean norm, nats")
+            axes.set_title("gradient norm, nats: by the state k before", loc="left", fontsize=10)
             axes.set_yscale("log")
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], _VANISHED))
         for axes in panels[0]:
             axes.set_xscale("log", base=2)
             axes.set_xlabel("k, characters")
@@ -52,7 +56,7 @@ def _reach(models: Mapping[str, Fields], file: Path) -> None:
 
 
 def _units(name: str, fields: Fields, _: str, file: Path) -> None:
-    best = fields["units"][:_UNITS]
+    best = fields["highlights"]
     with plots.picture(file, 1, figsize=(7.2, 1.4 + 0.22 * max(len(best), 4))) as (_, panels):
         axes = panels[0, 0]
         for row, one in enumerate(best):
@@ -67,11 +71,11 @@ def _units(name: str, fields: Fields, _: str, file: Path) -> None:
         labels = [f"{one['feature']}   {_place(one)}" for one in best]
         axes.set_yticks(range(len(best)), labels, fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlim(right=1.02)
+        axes.set_xlim(0, 1.02)
         axes.grid(alpha=0.25, axis="x")
-        axes.set_title(f"{name}: units and what they follow", loc="left", fontsize=10)
+        axes.set_title(f"{name}: the units most worth looking at, and what they follow", loc="left", fontsize=10)
         if best:
-            axes.legend(frameon=False, fontsize=9, loc="lower right")
+            axes.legend(frameon=False, fontsize=9, loc="lower left")
         else:
             axes.text(
                 0.5, 0.5, "no unit follows a feature more closely than chance", transform=axes.transAxes, ha="center"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,15 @@ def open_subjects(
         if header.mixture is not None:
             note(f"{label} is a mixture: its network is inspected, without its counts.")
     return [Subject(label, path, *parts, text) for label, path, parts in zip(labels, paths, opened, strict=True)]
+
+
+def model_names(subjects: Sequence[Subject]) -> list[str]:
+    """Name models for a page or a picture, which others get, who need not see where a model lies; two of one name by
+    their labels."""
+    from charrnn.checkpoints import run_dir
+
+    names = [run_dir.model_name(subject.path) for subject in subjects]
+    return names if len(set(names)) == len(names) else [subject.label for subject in subjects]
 
 
 def _beginning(reader: Any, length: int) -> str:

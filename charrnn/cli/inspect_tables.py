@@ -32,7 +32,8 @@ def _reach(fields: Fields, _: str) -> Cells:
 
 
 def _units(fields: Fields, _: str) -> Cells:
-    for one in fields["units"]:
+    first = fields["highlights"]
+    for one in (*first, *(one for one in fields["units"] if one not in first)):
         where = [one["direction"], f"{one['layer']}", one["state"], f"{one['unit']}"]
         yield [*where, one["feature"], one["statistic"], f"{one['found']:.4f}", f"{one['confirmed']:.4f}"]
 

@@ -20,6 +20,7 @@ _PANELS = {"bits/char": 3.0, "learning rate": 1.0, "gradient norm": 1.0}  # and 
 _FONTS = [
     "DejaVu Sans",
     "Noto Sans CJK SC",
+    "Noto Sans CJK JP",  # the name under which matplotlib finds the same file
     "PingFang SC",
     "Microsoft YaHei",
     "WenQuanYi Zen Hei",
