@@ -97,7 +97,7 @@ def test_reach_says_what_a_model_loses_and_where_its_gradient_vanishes(open_page
 
     assert section.locator(".finding").inner_text() == (
         "This model loses 0.05 bits/char when it sees only the last 4 characters; from 8 on nothing (less than 0.01). "
-        "It knows in which order the last 4 characters came; of those further back at most which they were. "
+        "Order matters within the last 4 characters: to shuffle those further back loses nothing. "
         "Its gradient by the hidden state falls to 1/100 at a distance of 4; that by the cell state still has 0.5 of "
         "its first value at a distance of 16."
     )
@@ -119,8 +119,8 @@ def test_reach_says_what_a_model_loses_and_where_its_gradient_vanishes(open_page
         ({"truncated": [2, 1, -0.02, 0, 0]}, "With the last 4 characters alone it predicts better, by 0.02 bits/char."),
         ({"truncated": [0.001, 0, 0, 0, 0]}, "loses nothing even when it sees only the last character"),
         ({"truncated": [2, 1, 1, 1, 0.5]}, "still loses 0.50 bits/char when it sees only the last 16 characters"),
-        ({"shuffled": [0, 0, 0, 0, 0]}, "It does not know in which order characters came."),
-        ({"shuffled": [1, 1, 1, 1, 1]}, "It still knows the order of characters 16 back."),
+        ({"shuffled": [0, 0, 0, 0, 0]}, "In which order characters came does not matter to it."),
+        ({"shuffled": [1, 1, 1, 1, 1]}, "Order still matters further back than 16 characters."),
         ({"gradient": {**LSTM["gradient"], "hidden": [1, 1, 1, 1, 4]}}, "grows to 4 times its first value"),
         ({"gradient": {**LSTM["gradient"], "hidden": [None] * 5}}, "For its gradient the text is too short."),
         ({"gradient": {**LSTM["gradient"], "hidden": [1, 1, 1, 0, 0]}}, "falls to 1/100 at a distance of 8"),

@@ -29,9 +29,9 @@ app.views.add((() => {
 
   function shuffling({ distances, shuffled }) {
     const order = enough(distances, shuffled);
-    if (order === null) return `It still knows the order of characters ${distances[distances.length - 1]} back.`;
-    if (order === distances[0]) return 'It does not know in which order characters came.';
-    return `It knows in which order the last ${characters(order)} came; of those further back at most which they were.`;
+    if (order === null) return `Order still matters further back than ${characters(distances[distances.length - 1])}.`;
+    if (order === distances[0]) return 'In which order characters came does not matter to it.';
+    return `Order matters within the last ${characters(order)}: to shuffle those further back loses nothing.`;
   }
 
   /** Return the distance at which norms have fallen to 1/100, read between two measured ones on log axes, or null. */
@@ -81,7 +81,7 @@ app.views.add((() => {
   }
 
   function comparison(tables) {
-    const columns = ['model', 'bits/char', 'sees back', 'knows the order of', 'h at 1/100', 'c at 1/100'];
+    const columns = ['model', 'bits/char', 'sees back', 'order matters within', 'h at 1/100', 'c at 1/100'];
     const head = app.element('tr', {}, ...columns.map((words) => app.element('th', { scope: 'col' }, words)));
     const rows = tables.map((table, i) => app.element('tr', {},
       app.element('th', { scope: 'row' }, app.element('span', { class: `named ${charts.colour(i + 1)}` }, table.model)),
@@ -89,7 +89,7 @@ app.views.add((() => {
     return app.element('div', { class: 'numbers' },
       app.element('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'The models compared' },
         app.element('table', {}, app.element('thead', {}, head), app.element('tbody', {}, ...rows))),
-      charts.aside(`Sees back: more characters than these gain less than ${NOTHING} bits/char. Knows the order of: `
+      charts.aside(`Sees back: more characters than these gain less than ${NOTHING} bits/char. Order matters within: `
         + 'to shuffle those further back loses less than that. h and c at 1/100: the distance at which the gradient by '
         + 'the hidden state and by the cell state has fallen to 1/100.'));
   }
